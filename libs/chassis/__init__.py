@@ -1,0 +1,1 @@
+"""What every process needs, once: settings, database, health, logging, problem documents."""

@@ -1,0 +1,49 @@
+"""Alembic, one history per service, in the service's own schema and owned by its own role."""
+
+from alembic import command, context
+from alembic.config import Config
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, MetaData, text
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from events.tables import METADATA as EVENTS
+
+
+def _config(history: str) -> Config:
+    config = Config()
+    config.set_main_option("script_location", history)
+    return config
+
+
+def history_of(service: str) -> str:
+    """Where a service's migrations are, as `package:folder`."""
+    return f"services.{service}:migrations"
+
+
+def head(history: str) -> str:
+    """The last revision of a history: the one that this version of the code needs."""
+    revision = ScriptDirectory.from_config(_config(history)).get_current_head()
+    assert revision is not None, f"{history} is empty"
+    return revision
+
+
+async def upgrade(engine: AsyncEngine, history: str, *, schema: str, role: str) -> None:
+    """Brings a schema to its history's head, as its role, in one transaction."""
+
+    def run(connection: Connection) -> None:
+        connection.execute(text(f'SET LOCAL ROLE "{role}"'))
+        connection.execute(text(f'SET LOCAL search_path TO "{schema}"'))
+        config = _config(history)
+        config.attributes["connection"] = connection
+        command.upgrade(config, "head")
+
+    async with engine.connect() as connection:
+        await connection.execution_options(isolation_level="READ COMMITTED")
+        async with connection.begin():
+            await connection.run_sync(run)
+
+
+def run_env(metadata: MetaData) -> None:
+    """What every service's `env.py` does: run the migrations on the connection that was handed in."""
+    context.configure(connection=context.config.attributes["connection"], target_metadata=[metadata, EVENTS])
+    context.run_migrations()

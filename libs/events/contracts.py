@@ -1,0 +1,285 @@
+"""The contracts of the seven events: the one vocabulary in which the services meet.
+
+Every event is a CloudEvent whose data holds all that the next service needs (event-carried state). Amounts
+are integer minor units of the order's currency. Every field is bounded, so the largest legal order fits in
+one message. Readers ignore fields they do not know; a change that an older reader would misread needs a
+new VERSION.
+"""
+
+from datetime import UTC, datetime
+from typing import Annotated, ClassVar, Final, Generic, Literal, Self, TypeVar, get_args
+from uuid import UUID
+
+from msgspec import Meta, Struct
+from uuid_utils.compat import uuid7
+
+VERSION: Final = 1
+"""Version of every event's data; part of its `dataschema`."""
+
+Text = Annotated[str, Meta(min_length=1, max_length=200)]
+Code = Annotated[str, Meta(min_length=1, max_length=64)]
+Message = Annotated[str, Meta(max_length=500)]
+Email = Annotated[str, Meta(min_length=3, max_length=254)]
+Country = Annotated[str, Meta(pattern="^[A-Z]{2}$")]
+Currency = Annotated[str, Meta(pattern="^[A-Z]{3}$")]
+Amount = Annotated[int, Meta(ge=0, le=99_999_999_999)]
+Charged = Annotated[int, Meta(gt=0, le=99_999_999_999)]
+Quantity = Annotated[int, Meta(ge=1, le=100_000)]
+Rate = Annotated[str, Meta(pattern=r"^(0(\.[0-9]{1,6})?|1(\.0{1,6})?)$")]
+Stage = Literal["payment", "shipment"]
+
+
+class Fact(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A part of an event's data: immutable, validated when read, unknown fields ignored."""
+
+
+class Customer(Fact, frozen=True, kw_only=True):
+    """Who ordered, and where mails go."""
+
+    name: Text
+    email: Email
+    locale: Code | None = None
+    """BCP 47 language tag, such as `pt-BR`."""
+
+
+class Address(Fact, frozen=True, kw_only=True):
+    """Where the parcel goes."""
+
+    line1: Text
+    city: Text
+    postal_code: Code
+    country: Country
+    """ISO 3166-1 alpha-2."""
+    line2: Text | None = None
+    state: Text | None = None
+
+
+class Item(Fact, frozen=True, kw_only=True):
+    """One line of an order. `total = subtotal + tax`; the tax is rounded half up per line."""
+
+    sku: Code
+    name: Text
+    quantity: Quantity
+    unit_price: Amount
+    tax_rate: Rate = "0"
+    """Decimal fraction as a string: "0.17" is 17 %."""
+    subtotal: Amount
+    tax: Amount
+    total: Amount
+
+
+class Order(Fact, frozen=True, kw_only=True):
+    """An accepted order, as every later event carries it."""
+
+    id: UUID
+    created_at: datetime
+    reference: Text | None = None
+    """The caller's own number for it."""
+    customer: Customer
+    shipping_address: Address
+    currency: Currency
+    items: Annotated[tuple[Item, ...], Meta(min_length=1, max_length=100)]
+    subtotal: Amount
+    tax: Amount
+    total: Charged
+    payment_method: Code
+    """The payment provider's token; never card data."""
+
+
+class Invoice(Fact, frozen=True, kw_only=True):
+    """The invoice of an order, over the order's total."""
+
+    number: Code
+    """Gapless per year: `2026-000001`."""
+    issued_at: datetime
+
+
+class Payment(Fact, frozen=True, kw_only=True):
+    """A captured payment over the order's total."""
+
+    id: Code
+    """Ours; the provider knows it as the idempotency key."""
+    provider: Code
+    provider_reference: Text
+    """The provider's own id of the charge."""
+    amount: Charged
+    captured_at: datetime
+
+
+class Refund(Fact, frozen=True, kw_only=True):
+    """Money given back, whole."""
+
+    id: Code
+    provider_reference: Text
+    amount: Charged
+    refunded_at: datetime
+
+
+class Shipment(Fact, frozen=True, kw_only=True):
+    """A booked parcel."""
+
+    id: Code
+    carrier: Text
+    tracking_number: Code
+    """UPU S10, such as `RR473124829BR`."""
+    booked_at: datetime
+
+
+class Reason(Fact, frozen=True, kw_only=True):
+    """Why an order ended badly."""
+
+    code: Code
+    message: Message
+    stage: Stage
+
+
+class Placed(Fact, tag_field="status", tag="ORDER_CREATED", frozen=True, kw_only=True):
+    """An order was validated, priced and persisted."""
+
+    order: Order
+
+
+class Invoiced(Placed, tag="INVOICE_CREATED", frozen=True, kw_only=True):
+    """Its invoice was issued."""
+
+    invoice: Invoice
+
+
+class Declined(Invoiced, tag="PAYMENT_FAILED", frozen=True, kw_only=True):
+    """The provider refused the payment for good; nothing was charged."""
+
+    reason: Reason
+
+
+class Paid(Invoiced, tag="PAYMENT_CONFIRMED", frozen=True, kw_only=True):
+    """The provider captured the order's total."""
+
+    payment: Payment
+
+
+class Undeliverable(Paid, tag="SHIPMENT_ERROR", frozen=True, kw_only=True):
+    """The carrier refused the parcel for good."""
+
+    reason: Reason
+
+
+class Dispatched(Paid, tag="SHIPPED", frozen=True, kw_only=True):
+    """The carrier took the parcel."""
+
+    shipment: Shipment
+
+
+class Refunded(Undeliverable, tag="PAYMENT_REFUNDED", frozen=True, kw_only=True):
+    """The payment was given back, for the reason that the shipment failed."""
+
+    refund: Refund
+
+
+D_co = TypeVar("D_co", bound=Placed, covariant=True)
+
+
+class Event(Struct, Generic[D_co], frozen=True, kw_only=True, omit_defaults=True, tag_field="type"):
+    """A CloudEvents 1.0 envelope around one fact; the class is the CloudEvents `type`.
+
+    https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/spec.md
+    """
+
+    PUBLISHER: ClassVar[str]
+    """Name of the one service that publishes it."""
+
+    id: UUID
+    """UUIDv7, made once where the fact is decided. One id means one payload everywhere."""
+    specversion: Literal["1.0"]
+    source: Code
+    """The service that published it: `/services/<name>`."""
+    subject: UUID
+    """The order's id."""
+    time: datetime
+    dataschema: Code
+    """Type and version of the data: `urn:orderflow:ORDER_CREATED:1`."""
+    data: D_co
+
+    @classmethod
+    def of(cls, data: D_co) -> Self:  # type: ignore[misc]  # a constructor may take what it stores
+        """A new event about the fact: its id and its time are made here."""
+        return cls(
+            id=uuid7(),
+            specversion="1.0",
+            source=f"/services/{cls.PUBLISHER}",
+            subject=data.order.id,
+            time=datetime.now(UTC),
+            dataschema=schema_of(cls),
+            data=data,
+        )
+
+
+class OrderCreated(Event[Placed], tag="ORDER_CREATED", frozen=True, kw_only=True):
+    """The order was accepted."""
+
+    PUBLISHER = "order"
+
+
+class InvoiceCreated(Event[Invoiced], tag="INVOICE_CREATED", frozen=True, kw_only=True):
+    """The invoice was issued."""
+
+    PUBLISHER = "invoice"
+
+
+class PaymentFailed(Event[Declined], tag="PAYMENT_FAILED", frozen=True, kw_only=True):
+    """The payment was refused. Final."""
+
+    PUBLISHER = "billing"
+
+
+class PaymentConfirmed(Event[Paid], tag="PAYMENT_CONFIRMED", frozen=True, kw_only=True):
+    """The payment was captured."""
+
+    PUBLISHER = "billing"
+
+
+class ShipmentError(
+    Event[Undeliverable], tag="SHIPMENT_ERROR", frozen=True, kw_only=True, omit_defaults=True
+):
+    """The parcel can't be sent; the payment is given back."""
+
+    PUBLISHER = "shipment"
+
+
+class Shipped(Event[Dispatched], tag="SHIPPED", frozen=True, kw_only=True):
+    """The parcel is on its way. Final."""
+
+    PUBLISHER = "shipment"
+
+
+class PaymentRefunded(Event[Refunded], tag="PAYMENT_REFUNDED", frozen=True, kw_only=True):
+    """The payment was given back. Final."""
+
+    PUBLISHER = "billing"
+
+
+AnyEvent = (
+    OrderCreated
+    | InvoiceCreated
+    | PaymentFailed
+    | PaymentConfirmed
+    | ShipmentError
+    | Shipped
+    | PaymentRefunded
+)
+
+EVENTS: Final[tuple[type[AnyEvent], ...]] = get_args(AnyEvent)
+"""Every event type, by rank: an order's status is the furthest of them that it has reached."""
+
+
+def type_of(event: type[AnyEvent] | type[Event[Placed]]) -> str:
+    """The CloudEvents `type` of an event class: `ORDER_CREATED`."""
+    return str(event.__struct_config__.tag)
+
+
+def schema_of(event: type[AnyEvent] | type[Event[Placed]]) -> str:
+    """The `dataschema` of an event class in the version written here."""
+    return f"urn:orderflow:{type_of(event)}:{VERSION}"
+
+
+RANKS: Final[dict[str, int]] = {type_of(event): rank for rank, event in enumerate(EVENTS)}
+"""Rank of every event type: `ORDER_CREATED` is 0."""

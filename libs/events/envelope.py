@@ -1,0 +1,152 @@
+"""CloudEvents 1.0 in the JSON batch format: how events become messages and messages become events.
+
+https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/formats/json-format.md#4-json-batch-format
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final
+from uuid import NAMESPACE_URL, UUID, uuid5
+
+import msgspec
+from uuid_utils.compat import uuid7
+
+from events.bus import Message
+from events.contracts import EVENTS, AnyEvent, schema_of, type_of
+from events.errors import Undecodable
+
+CONTENT_TYPE: Final = "application/cloudevents-batch+json"
+MAX_EVENTS: Final = 100
+"""A message closes at this many events."""
+MAX_BYTES: Final = 192 * 1024
+"""A message closes before its body grows over this size."""
+MAX_READ_BYTES: Final = 1024 * 1024
+"""A body larger than this is not read."""
+
+_encoder = msgspec.json.Encoder()
+_batch = msgspec.json.Decoder(list[AnyEvent])
+_one = msgspec.json.Decoder(AnyEvent)
+_raw_batch = msgspec.json.Decoder(list[msgspec.Raw])
+_SCHEMAS: Final = {event: schema_of(event) for event in EVENTS}
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """An event in a readable message that can't be handled: unknown, malformed, or not for this reader."""
+
+    id: UUID
+    """The event's own id; where it has none, one made from its bytes, the same each time."""
+    type: str
+    body: bytes
+    code: str
+    message: str
+
+
+class _Attributes(msgspec.Struct):
+    """What can be said of an event that is not one of ours."""
+
+    id: UUID | None = None
+    type: str = "unknown"
+
+
+def encode(events: Sequence[AnyEvent]) -> bytes:
+    """The events as one CloudEvents JSON batch."""
+    return _encoder.encode(events)
+
+
+def encode_one(event: AnyEvent) -> bytes:
+    """One event as a JSON object."""
+    return _encoder.encode(event)
+
+
+def messages(events: Iterable[AnyEvent]) -> list[Message]:
+    """The events as messages: those of one type together, each message within MAX_EVENTS and MAX_BYTES."""
+    by_type: dict[type[AnyEvent], list[AnyEvent]] = {}
+    for event in events:
+        by_type.setdefault(type(event), []).append(event)
+    closed: list[Message] = []
+    for event_type, siblings in by_type.items():
+        start, size = 0, 2
+        encoded = [_encoder.encode(event) for event in siblings]
+        for index, part in enumerate(encoded):
+            if index > start and (index - start == MAX_EVENTS or size + len(part) + 1 > MAX_BYTES):
+                closed.append(_message(event_type, siblings[start:index], encoded[start:index]))
+                start, size = index, 2
+            size += len(part) + 1
+        closed.append(_message(event_type, siblings[start:], encoded[start:]))
+    return closed
+
+
+def decode(body: bytes) -> tuple[list[AnyEvent], list[Rejected]]:
+    """The events of a message, and those in it that can't be handled.
+
+    Fields that are not known are ignored. Raises Undecodable when the body is not a JSON array at all.
+    """
+    if len(body) > MAX_READ_BYTES:
+        raise Undecodable(f"The message has {len(body)} bytes; the limit is {MAX_READ_BYTES}.")
+    try:
+        events = _batch.decode(body)
+        rejected: list[Rejected] = []
+    except msgspec.DecodeError:
+        events, rejected = _decode_each(body)
+    for event in events:
+        if event.dataschema != _SCHEMAS[type(event)] or event.subject != event.data.order.id:
+            return _split_misfits(events, rejected)
+    return events, rejected
+
+
+def _message(event_type: type[AnyEvent], events: Sequence[AnyEvent], encoded: Sequence[bytes]) -> Message:
+    return Message(
+        id=uuid7(),
+        type=type_of(event_type),
+        body=b"[" + b",".join(encoded) + b"]",
+        event_ids=tuple(event.id for event in events),
+        order_ids=tuple(event.subject for event in events),
+    )
+
+
+def _decode_each(body: bytes) -> tuple[list[AnyEvent], list[Rejected]]:
+    """The slow way, for a message with something bad in it: each event on its own."""
+    try:
+        raws = _raw_batch.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise Undecodable(f"The message is not a CloudEvents batch: {error}") from error
+    events: list[AnyEvent] = []
+    rejected: list[Rejected] = []
+    for raw in raws:
+        try:
+            events.append(_one.decode(raw))
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            rejected.append(_rejected(bytes(raw), "invalid_event", str(error)))
+    return events, rejected
+
+
+def _split_misfits(
+    events: Sequence[AnyEvent], rejected: list[Rejected]
+) -> tuple[list[AnyEvent], list[Rejected]]:
+    good: list[AnyEvent] = []
+    for event in events:
+        if event.dataschema != _SCHEMAS[type(event)]:
+            message = f"Read as {_SCHEMAS[type(event)]}, but it is {event.dataschema}."
+            rejected.append(_rejected(_encoder.encode(event), "unsupported_version", message))
+        elif event.subject != event.data.order.id:
+            message = "The subject is not the id of the order in the data."
+            rejected.append(_rejected(_encoder.encode(event), "subject_mismatch", message))
+        else:
+            good.append(event)
+    return good, rejected
+
+
+def _rejected(raw: bytes, code: str, message: str) -> Rejected:
+    try:
+        attributes = msgspec.json.decode(raw, type=_Attributes)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        attributes = _Attributes()
+    event_id = attributes.id or uuid5(NAMESPACE_URL, raw.decode("utf-8", "backslashreplace"))
+    return Rejected(id=event_id, type=attributes.type[:64], body=raw, code=code, message=message)
+
+
+def rejected_for_lack_of_handler(event: AnyEvent, service: str) -> Rejected:
+    """An event that reached a service whose handler table does not name it."""
+    message = f"The {service} service has no handler for {type_of(type(event))}."
+    return _rejected(_encoder.encode(event), "no_handler", message)

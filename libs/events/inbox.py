@@ -1,0 +1,75 @@
+"""The inbox: which events this service has taken over, so that a duplicate changes nothing.
+
+An event's row is written in the transaction that handles it, or parks it.
+"""
+
+import uuid
+from collections.abc import Collection
+from typing import Final
+
+from sqlalchemy import Column, Integer, Table, func
+from sqlalchemy.dialects.postgresql import TIMESTAMP, UUID
+
+from events.tables import METADATA
+from events.transaction import Transaction
+
+INBOX: Final = Table(
+    "inbox",
+    METADATA,
+    Column("event_id", UUID, primary_key=True),
+    Column("received_at", TIMESTAMP(timezone=True), nullable=False, server_default=func.now()),
+    postgresql_partition_by="RANGE (event_id)",
+)
+
+ATTEMPTS: Final = Table(
+    "attempts",
+    METADATA,
+    Column("event_id", UUID, primary_key=True),
+    Column("count", Integer, nullable=False),
+    Column("last_at", TIMESTAMP(timezone=True), nullable=False, server_default=func.now()),
+)
+"""Redelivered events that were begun and not finished: perhaps they kill the process."""
+
+_REGISTER: Final = """
+    INSERT INTO inbox (event_id) SELECT unnest($1::uuid[]) ON CONFLICT DO NOTHING RETURNING event_id"""
+_KNOWN: Final = "SELECT event_id FROM inbox WHERE event_id = ANY($1::uuid[])"
+_BEGIN: Final = """
+    INSERT INTO attempts (event_id, count) VALUES ($1, 1)
+    ON CONFLICT (event_id) DO UPDATE SET count = attempts.count + 1, last_at = now() RETURNING count"""
+_FINISH: Final = "DELETE FROM attempts WHERE event_id = ANY($1::uuid[])"
+
+
+async def register(tx: Transaction, event_ids: Collection[uuid.UUID]) -> set[uuid.UUID]:
+    """Writes the events' rows and returns those that are new. Sorted: two consumers never deadlock."""
+    return {record["event_id"] for record in await tx.fetch(_REGISTER, sorted(event_ids))}
+
+
+async def known(tx: Transaction, event_ids: Collection[uuid.UUID]) -> set[uuid.UUID]:
+    """Those of the events that were taken over already."""
+    return {record["event_id"] for record in await tx.fetch(_KNOWN, sorted(event_ids))}
+
+
+class Attempts:
+    """Counts attempts at suspicious events before they are made, so that one that kills is found out.
+
+    An attempt counts when it died with its process. One that this process goes on with, after the database
+    was away for example, is still the same attempt.
+    """
+
+    def __init__(self) -> None:
+        self._begun: dict[uuid.UUID, int] = {}
+
+    async def begin(self, tx: Transaction, event_id: uuid.UUID) -> int:
+        """Which attempt at the event this is, from 1. Commit before making it."""
+        if event_id not in self._begun:
+            [record] = await tx.fetch(_BEGIN, event_id)
+            self._begun[event_id] = record["count"]
+        return self._begun[event_id]
+
+    async def finish(self, tx: Transaction, event_ids: Collection[uuid.UUID]) -> None:
+        """Forgets the attempts at events that came to an end, good or bad, without killing the process."""
+        begun = [event_id for event_id in event_ids if event_id in self._begun]
+        if begun:
+            await tx.execute(_FINISH, begun)
+            for event_id in begun:
+                del self._begun[event_id]

@@ -1,0 +1,38 @@
+"""The tables of `events` as a service's Alembic history makes them. A change here is a new function."""
+
+from alembic.operations import Operations
+
+_CREATE_1 = (
+    """
+    CREATE TABLE outbox (
+        id uuid NOT NULL PRIMARY KEY, type text NOT NULL, body bytea NOT NULL, event_ids uuid[] NOT NULL,
+        order_ids uuid[] NOT NULL, created_at timestamptz NOT NULL DEFAULT now(), published_at timestamptz,
+        state text NOT NULL, claimed_until timestamptz NOT NULL, attempts integer NOT NULL DEFAULT 0,
+        last_error text) PARTITION BY RANGE (id)""",
+    "CREATE INDEX outbox_waiting ON outbox (claimed_until) WHERE state = 'pending'",
+    "CREATE TABLE outbox_default PARTITION OF outbox DEFAULT",
+    """
+    CREATE TABLE inbox (
+        event_id uuid NOT NULL PRIMARY KEY, received_at timestamptz NOT NULL DEFAULT now()
+    ) PARTITION BY RANGE (event_id)""",
+    "CREATE TABLE inbox_default PARTITION OF inbox DEFAULT",
+    """
+    CREATE TABLE attempts (
+        event_id uuid NOT NULL PRIMARY KEY, count integer NOT NULL,
+        last_at timestamptz NOT NULL DEFAULT now())""",
+    """
+    CREATE TABLE parked (
+        id uuid NOT NULL PRIMARY KEY, type text NOT NULL, order_id uuid, body bytea NOT NULL,
+        reason text NOT NULL, first_failed_at timestamptz NOT NULL DEFAULT now(),
+        last_failed_at timestamptz NOT NULL DEFAULT now(), state text NOT NULL,
+        claimed_until timestamptz NOT NULL, attempts integer NOT NULL DEFAULT 0, last_error text)""",
+    "CREATE INDEX parked_waiting ON parked (claimed_until) WHERE state = 'retry'",
+    "COMMENT ON COLUMN parked.id IS 'the event''s id'",
+    "COMMENT ON COLUMN parked.body IS 'the event as JSON'",
+)
+
+
+def create_tables_1(op: Operations) -> None:
+    """Outbox, inbox, attempts and parked events, as of the first release."""
+    for statement in _CREATE_1:
+        op.execute(statement)

@@ -1,0 +1,71 @@
+"""The outbox: what a transaction announces is written with it, and published after it.
+
+A row is one message. Rows stay for a retention time after they were published: they are the log from which
+any consumer can be replayed.
+"""
+
+from collections.abc import Sequence
+from typing import Final
+
+import asyncpg
+from sqlalchemy import ARRAY, Column, LargeBinary, Table, Text, func
+from sqlalchemy.dialects.postgresql import TIMESTAMP, UUID
+
+from events import envelope, statements
+from events.bus import Message
+from events.contracts import AnyEvent
+from events.leases import Leases, claimed, lease_columns, lease_index
+from events.tables import METADATA
+from events.transaction import Transaction
+
+OUTBOX: Final = Table(
+    "outbox",
+    METADATA,
+    Column("id", UUID, primary_key=True),
+    Column("type", Text, nullable=False),
+    Column("body", LargeBinary, nullable=False),
+    Column("event_ids", ARRAY(UUID), nullable=False),
+    Column("order_ids", ARRAY(UUID), nullable=False),
+    Column("created_at", TIMESTAMP(timezone=True), nullable=False, server_default=func.now()),
+    Column("published_at", TIMESTAMP(timezone=True)),
+    *lease_columns(),
+    lease_index("outbox", "pending"),
+    postgresql_partition_by="RANGE (id)",
+)
+
+_COLUMNS: Final = ("id", "type", "body", "event_ids", "order_ids")
+_MARK: Final = """
+    UPDATE outbox SET state = 'published', published_at = now(), last_error = NULL
+    WHERE id = ANY($1::uuid[]) AND state = 'pending'"""
+
+
+def _insert(lease: float) -> str:
+    computed = {"state": "'pending'", "claimed_until": claimed(lease)}
+    return statements.insert(OUTBOX, _COLUMNS, computed=computed)
+
+
+def _read(record: asyncpg.Record) -> Message:
+    return Message(
+        id=record["id"],
+        type=record["type"],
+        body=record["body"],
+        event_ids=tuple(record["event_ids"]),
+        order_ids=tuple(record["order_ids"]),
+    )
+
+
+LEASES: Final[Leases[Message]] = Leases(OUTBOX, _read, waiting="pending", columns=_COLUMNS)
+
+
+async def write(tx: Transaction, events: Sequence[AnyEvent], *, lease: float) -> Sequence[Message]:
+    """Writes the events as messages, born claimed for `lease` seconds."""
+    messages = envelope.messages(events)
+    literal = statements.array_literal
+    records = [(m.id, m.type, m.body, literal(m.event_ids), literal(m.order_ids)) for m in messages]
+    await tx.execute(_insert(lease), *statements.columns_of(records, len(_COLUMNS)))
+    return messages
+
+
+async def mark_published(tx: Transaction, messages: Sequence[Message]) -> None:
+    """Marks messages that the bus has confirmed."""
+    await tx.execute(_MARK, sorted(message.id for message in messages))

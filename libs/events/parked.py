@@ -1,0 +1,112 @@
+"""Parked events: what could not be handled waits here with its reason, and holds up nobody.
+
+`retry`: due later, with exponential backoff, MAX_ATTEMPTS times in all. `dead`: never again by itself.
+A parked event has its inbox row like any other that was taken over, so a duplicate changes nothing here.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+from uuid import UUID
+
+import asyncpg
+from sqlalchemy import Column, LargeBinary, Table, Text, func
+from sqlalchemy.dialects import postgresql
+from sqlalchemy.dialects.postgresql import TIMESTAMP
+
+from events import envelope, statements
+from events.contracts import AnyEvent, type_of
+from events.envelope import Rejected
+from events.errors import Reject
+from events.leases import Leases, backoff, lease_columns, lease_index
+from events.tables import METADATA
+from events.transaction import Transaction
+
+MAX_ATTEMPTS: Final = 8
+
+PARKED: Final = Table(
+    "parked",
+    METADATA,
+    Column("id", postgresql.UUID, primary_key=True, comment="the event's id"),
+    Column("type", Text, nullable=False),
+    Column("order_id", postgresql.UUID),
+    Column("body", LargeBinary, nullable=False, comment="the event as JSON"),
+    Column("reason", Text, nullable=False),
+    Column("first_failed_at", TIMESTAMP(timezone=True), nullable=False, server_default=func.now()),
+    Column("last_failed_at", TIMESTAMP(timezone=True), nullable=False, server_default=func.now()),
+    *lease_columns(),
+    lease_index("parked", "retry"),
+)
+
+_COLUMNS: Final = ("id", "type", "order_id", "body", "reason", "state", "attempts", "last_error")
+
+
+@dataclass(frozen=True, slots=True)
+class ParkedEvent:
+    """An event to be tried again."""
+
+    id: UUID
+    body: bytes
+    """The event as JSON."""
+    attempts: int
+
+
+def _read(record: asyncpg.Record) -> ParkedEvent:
+    return ParkedEvent(id=record["id"], body=record["body"], attempts=record["attempts"])
+
+
+LEASES: Final[Leases[ParkedEvent]] = Leases(
+    PARKED, _read, waiting="retry", columns=("id", "body", "attempts")
+)
+
+_INSERT: Final = statements.insert(
+    PARKED,
+    _COLUMNS,
+    computed={"claimed_until": "now() + interval '1 second' * (0.5 + random() / 2)"},
+    then="ON CONFLICT DO NOTHING",
+)
+_AGAIN: Final = """
+    UPDATE parked SET attempts = attempts + 1, last_failed_at = now(), reason = $2, last_error = $3,
+        state = $4, claimed_until = now() + make_interval(secs => $5::float8)
+    WHERE id = $1 AND state = 'retry'"""
+_TAKE: Final = "DELETE FROM parked WHERE id = $1 AND state = 'retry' RETURNING id"
+
+
+async def park(tx: Transaction, event: AnyEvent, error: Exception) -> None:
+    """Parks an event whose handling failed: for another try, or after a Reject as dead."""
+    state, reason = _verdict(error, attempts=1)
+    body = envelope.encode_one(event)
+    row = (event.id, type_of(type(event)), event.subject, body, reason, state, 1, _text(error))
+    await _insert(tx, [row])
+
+
+async def bury(tx: Transaction, rejected: Sequence[Rejected]) -> None:
+    """Parks as dead what is no event that this service could handle."""
+    await _insert(tx, [(r.id, r.type, None, r.body, r.code, "dead", 0, r.message) for r in rejected])
+
+
+async def take(tx: Transaction, parked: ParkedEvent) -> bool:
+    """Takes the event out, to be handled in this transaction; False when another process did."""
+    return bool(await tx.fetch(_TAKE, parked.id))
+
+
+async def park_again(tx: Transaction, parked: ParkedEvent, error: Exception) -> None:
+    """Puts a failed event off once more, or declares it dead after MAX_ATTEMPTS."""
+    state, reason = _verdict(error, attempts=parked.attempts + 1)
+    delay = backoff(parked.attempts)
+    await tx.execute(_AGAIN, parked.id, reason, _text(error), state, delay)
+
+
+async def _insert(tx: Transaction, rows: Sequence[tuple[object, ...]]) -> None:
+    await tx.execute(
+        _INSERT, *statements.columns_of(sorted(rows, key=lambda row: str(row[0])), len(_COLUMNS))
+    )
+
+
+def _verdict(error: Exception, *, attempts: int) -> tuple[str, str]:
+    state = "dead" if isinstance(error, Reject) or attempts >= MAX_ATTEMPTS else "retry"
+    return state, type(error).__name__
+
+
+def _text(error: Exception) -> str:
+    return (str(error) or repr(error))[:1000].replace("\0", "\N{REPLACEMENT CHARACTER}")

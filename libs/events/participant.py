@@ -1,0 +1,107 @@
+"""A participant: one service's whole part in the events, wired in one place."""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+from events import outbox, parked, partitions
+from events.bus import Bus, Message
+from events.commit import Transactions
+from events.leases import LEASE_SECONDS
+from events.parked import ParkedEvent
+from events.runner import Runner
+from events.transaction import Transaction
+from events.worker import Handlers, Worker
+
+Runners = dict[type, Runner[Any, Any]]
+"""Which runner does the work that handlers leave behind, by the type of the intent."""
+
+
+class Participant:
+    """Worker, relay, runners and retries of one service, on one database and one bus.
+
+    Everything that commits through `transactions` is announced by the relay and worked off by the runners
+    right after the commit, without waiting for them.
+    """
+
+    def __init__(
+        self,
+        service: str,
+        handlers: Handlers,
+        transactions: Transactions,
+        bus: Bus,
+        runners: Runners | None = None,
+        *,
+        sweep_seconds: float = 5.0,
+    ) -> None:
+        self.service = service
+        self.runners = runners or {}
+        self.relay: Runner[Message, None] = Runner(
+            f"{service} relay",
+            outbox.LEASES,
+            transactions,
+            bus.publish,
+            _mark_published,
+            sweep_seconds=sweep_seconds,
+        )
+        self.worker = Worker(service, handlers, transactions, bus, self.runners.values())
+        self.retries: Runner[ParkedEvent, None] = Runner(
+            f"{service} retries",
+            parked.LEASES,
+            transactions,
+            self.worker.retry,
+            _nothing_to_settle,
+            concurrency=1,
+            memory=100,
+            sweep_seconds=sweep_seconds,
+        )
+        self._transactions = transactions
+        transactions.committed = self._hand_over
+        transactions.lease_of_messages = self._lease_of_messages
+
+    async def run(self) -> None:
+        """Works until `stop`, then drains: worker first, then what it left to the runners, the relay last.
+
+        Raises what a part raised that should never raise: the process is better started anew.
+        """
+        async with asyncio.TaskGroup() as parts:
+            relay = parts.create_task(self.relay.run(), name=self.relay.name)
+            keeping = parts.create_task(
+                partitions.keep(self._transactions), name=f"{self.service} partitions"
+            )
+            runners = (*self.runners.values(), self.retries)
+            async with asyncio.TaskGroup() as working:
+                worker = working.create_task(self.worker.run(), name=f"{self.service} worker")
+                for runner in runners:
+                    working.create_task(runner.run(), name=runner.name)
+                await worker
+                for runner in runners:
+                    runner.stop()
+            self.relay.stop()
+            await relay
+            keeping.cancel()
+
+    def stop(self) -> None:
+        """Asks `run` to come to its end."""
+        self.worker.stop()
+
+    def _hand_over(self, tx: Transaction) -> None:
+        if tx.messages:
+            self.relay.offer(tx.messages, tx.started)
+        by_type: dict[type, list[Any]] = {}
+        for intent in tx.intents:
+            by_type.setdefault(type(intent), []).append(intent)
+        for intent_type, intents in by_type.items():
+            self.runners[intent_type].offer(intents, tx.started)
+
+    def _lease_of_messages(self) -> float:
+        """Messages that the relay has no room for are free for its next sweep at once."""
+        return LEASE_SECONDS if self.relay.has_room else 0.0
+
+
+async def _mark_published(tx: Transaction, published: Sequence[tuple[Message, None]]) -> None:
+    await outbox.mark_published(tx, [message for message, _ in published])
+
+
+async def _nothing_to_settle(tx: Transaction, retried: Sequence[tuple[ParkedEvent, None]]) -> None:
+    """Each retry has committed itself."""

@@ -1,0 +1,224 @@
+"""The worker: takes what is waiting, handles it in one transaction, acknowledges; on any transport."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from functools import partial
+from typing import Any, Final, TypeAlias
+from uuid import UUID
+
+from events import envelope, inbox, parked
+from events.bus import Bus, Delivery, Subscription
+from events.commit import Transactions, commit_in_halves
+from events.contracts import AnyEvent, type_of
+from events.envelope import Rejected
+from events.errors import Reject, Unavailable, Undecodable
+from events.leases import backoff
+from events.parked import ParkedEvent
+from events.runner import Runner
+from events.transaction import Transaction
+
+Handler: TypeAlias = Callable[[Sequence[Any], Transaction], Awaitable[None]]
+Handlers: TypeAlias = Mapping[type[AnyEvent], Handler]
+"""What a service listens to, and what it does about it: a table at the foot of its `handlers.py`.
+
+A handler gets events of one type, all new, in one transaction. It raises Reject for an event that can never
+be handled; anything else that it raises means that the event is tried again later.
+"""
+Item: TypeAlias = AnyEvent | Rejected
+
+MAX_MESSAGES: Final = 32
+"""Most messages that go into one transaction."""
+MAX_ATTEMPTS: Final = 3
+"""The redelivery at which an event that was begun and never finished is parked as dead."""
+
+logger = logging.getLogger(__name__)
+
+
+class KillsProcess(Reject):
+    """The event was begun again and again and never finished: it seems to kill whoever handles it."""
+
+
+class Worker:
+    """Consumes the events that one service's handler table names.
+
+    What was taken is acknowledged when every event in it is handled or parked, and that is committed. While
+    the database does not answer the batch is repeated, and nothing is counted against it.
+    """
+
+    def __init__(
+        self,
+        service: str,
+        handlers: Handlers,
+        transactions: Transactions,
+        bus: Bus,
+        runners: Collection[Runner[Any, Any]] = (),
+    ) -> None:
+        self.service = service
+        self._handlers = {type_of(event): handler for event, handler in handlers.items()}
+        self._transactions = transactions
+        self._bus = bus
+        self._runners = runners
+        self._attempts = inbox.Attempts()
+        self._stopping = asyncio.Event()
+
+    async def run(self) -> None:
+        """Works until `stop`: then the batch in hand is finished, and what was not begun is given back."""
+        async with self._bus.subscribe(self.service, self._handlers.keys()) as subscription:
+            stopped = asyncio.create_task(self._stopping.wait())
+            try:
+                while not self._stopping.is_set():
+                    taken = asyncio.create_task(self._take(subscription))
+                    await asyncio.wait({taken, stopped}, return_when=asyncio.FIRST_COMPLETED)
+                    if taken.done():
+                        await self._process(subscription, taken.result())
+                    else:
+                        taken.cancel()
+            finally:
+                stopped.cancel()
+
+    def stop(self) -> None:
+        """Asks `run` to come to its end."""
+        self._stopping.set()
+
+    async def retry(self, waiting: ParkedEvent) -> None:
+        """Handles a parked event once more; it is taken out, or parked again, or dead."""
+        try:
+            [item] = self._read(b"[" + waiting.body + b"]")
+            if isinstance(item, Rejected):  # written by a version that knew more
+                raise Reject(item.message)
+            await self._begin(waiting.id)
+            async with self._transactions() as tx:
+                if await parked.take(tx, waiting):
+                    await self._handle([item], tx)
+                await self._attempts.finish(tx, [waiting.id])
+        except Unavailable:
+            raise
+        except Exception as error:  # noqa: BLE001  # whatever it was, it is why it stays parked
+            async with self._transactions() as tx:
+                await parked.park_again(tx, waiting, error)
+                await self._attempts.finish(tx, [waiting.id])
+
+    async def _take(self, subscription: Subscription) -> Sequence[Delivery]:
+        for runner in self._runners:
+            await runner.wait_for_room()
+        return await subscription.take(MAX_MESSAGES)
+
+    async def _process(self, subscription: Subscription, deliveries: Sequence[Delivery]) -> None:
+        fresh: list[Item] = []
+        suspects: list[Item] = []
+        readable: list[Delivery] = []
+        for delivery in deliveries:
+            try:
+                items = self._read(delivery.body)
+            except Undecodable as error:
+                logger.warning("%s: message buried: %s", self.service, error)
+                await subscription.bury(delivery, str(error))
+            else:
+                readable.append(delivery)
+                (suspects if delivery.redelivered else fresh).extend(items)
+        try:
+            if fresh:
+                await self._when_available(partial(self._commit, fresh))
+            if suspects:
+                await self._process_suspects(suspects)
+        except Unavailable:  # only when stopping: nobody waits for the database any more
+            await subscription.give_back(readable)
+        else:
+            await subscription.acknowledge(readable)
+
+    def _read(self, body: bytes) -> list[Item]:
+        events, rejected = envelope.decode(body)
+        items: list[Item] = [*rejected]
+        for event in events:
+            if type_of(type(event)) in self._handlers:
+                items.append(event)
+            else:
+                items.append(envelope.rejected_for_lack_of_handler(event, self.service))
+        return items
+
+    async def _when_available(self, work: Callable[[], Awaitable[object]]) -> None:
+        """Repeats the work while the database is unavailable. Raises Unavailable only when stopping."""
+        tries = 0
+        while True:
+            try:
+                await work()
+            except Unavailable as error:
+                if self._stopping.is_set():
+                    raise
+                logger.warning("%s: the batch is repeated: %s", self.service, error)
+                await self._pause(backoff(tries, first=0.1, most=5.0))
+                tries += 1
+            else:
+                return
+
+    async def _pause(self, seconds: float) -> None:
+        try:
+            async with asyncio.timeout(seconds):
+                await self._stopping.wait()
+        except TimeoutError:
+            return
+
+    # Batches
+
+    async def _commit(self, items: Sequence[Item]) -> None:
+        await commit_in_halves(items, self._commit_together, self._park)
+
+    async def _commit_together(self, items: Sequence[Item]) -> Sequence[None]:
+        async with self._transactions() as tx:
+            by_id = {item.id: item for item in items}
+            new = await inbox.register(tx, by_id.keys())
+            await self._handle([by_id[item_id] for item_id in by_id if item_id in new], tx)
+            await self._attempts.finish(tx, new)
+        return [None] * len(items)
+
+    async def _handle(self, items: Sequence[Item], tx: Transaction) -> None:
+        rejected: list[Rejected] = []
+        by_type: dict[str, list[AnyEvent]] = {}
+        for item in items:
+            if isinstance(item, Rejected):
+                rejected.append(item)
+            else:
+                by_type.setdefault(type_of(type(item)), []).append(item)
+        for event_type, events in by_type.items():
+            await self._handlers[event_type](events, tx)
+        if rejected:
+            await parked.bury(tx, rejected)
+
+    async def _park(self, item: Item, error: Exception) -> None:
+        logger.error("%s: event %s parked: %r", self.service, item.id, error, exc_info=error)
+        async with self._transactions() as tx:
+            if await inbox.register(tx, [item.id]):
+                if isinstance(item, Rejected):
+                    await parked.bury(tx, [item])
+                else:
+                    await parked.park(tx, item, error)
+            await self._attempts.finish(tx, [item.id])
+
+    # Suspects: events of messages that were handed out before and never acknowledged
+
+    async def _process_suspects(self, items: Sequence[Item]) -> None:
+        """One by one, each attempt counted before it is made: one that kills takes no neighbour with it."""
+        known: set[UUID] = set()
+
+        async def look_up() -> None:
+            async with self._transactions() as tx:
+                known.update(await inbox.known(tx, {item.id for item in items}))
+
+        await self._when_available(look_up)
+        for item in items:
+            if item.id not in known:
+                await self._when_available(partial(self._process_suspect, item))
+
+    async def _process_suspect(self, item: Item) -> None:
+        try:
+            await self._begin(item.id)
+            await self._commit([item])
+        except KillsProcess as error:
+            await self._park(item, error)
+
+    async def _begin(self, event_id: UUID) -> None:
+        async with self._transactions() as tx:
+            attempt = await self._attempts.begin(tx, event_id)
+        if attempt >= MAX_ATTEMPTS:
+            raise KillsProcess

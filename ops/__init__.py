@@ -1,0 +1,1 @@
+"""Operating Orderflow: the `orderflow` command."""
