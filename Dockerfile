@@ -1,0 +1,43 @@
+# One image for every service: the command picks which (`python -m services.order.main`, `orderflow migrate`).
+ARG PYTHON_IMAGE=python:3.13-slim
+
+FROM ${PYTHON_IMAGE} AS build
+ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_INPUT=1 PIP_ROOT_USER_ACTION=ignore
+WORKDIR /app
+COPY requirements-image.lock ./
+# What is configured for pip comes as secrets, so that a password in an index's address stays in no layer. All are
+# optional; proxies come as Docker's predefined build arguments.
+RUN --mount=type=cache,target=/root/.cache/pip \
+    --mount=type=secret,id=pip_index_url \
+    --mount=type=secret,id=pip_extra_index_url \
+    --mount=type=secret,id=pip_trusted_host \
+    --mount=type=secret,id=pip_cert \
+    given() { [ -s "/run/secrets/$1" ]; } \
+ && if given pip_index_url; then export PIP_INDEX_URL="$(cat /run/secrets/pip_index_url)"; fi \
+ && if given pip_extra_index_url; then export PIP_EXTRA_INDEX_URL="$(cat /run/secrets/pip_extra_index_url)"; fi \
+ && if given pip_trusted_host; then export PIP_TRUSTED_HOST="$(cat /run/secrets/pip_trusted_host)"; fi \
+ && if given pip_cert; then export PIP_CERT=/run/secrets/pip_cert; fi \
+ && python -m venv --without-pip /opt/venv \
+ && pip --python /opt/venv/bin/python install --quiet --require-hashes --requirement requirements-image.lock
+COPY libs libs
+COPY ops ops
+COPY services services
+COPY --chmod=755 deploy/orderflow /opt/venv/bin/orderflow
+# Readable whatever the checkout's umask was, and compiled here because the service's user can write nothing.
+RUN chmod -R a+rX /app && python -m compileall -q /app
+
+FROM ${PYTHON_IMAGE}
+RUN useradd --system --uid 10001 --user-group --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin orderflow
+COPY --from=build /opt/venv /opt/venv
+COPY --from=build /app /app
+WORKDIR /app
+ENV PATH=/opt/venv/bin:$PATH \
+    PYTHONPATH=/app:/app/libs \
+    PYTHONUNBUFFERED=1 \
+    PYTHONDONTWRITEBYTECODE=1 \
+    HOST=0.0.0.0 \
+    PORT=8000
+USER orderflow
+EXPOSE 8000
+STOPSIGNAL SIGTERM
+CMD ["orderflow", "--help"]

@@ -1,0 +1,63 @@
+# Orderflow: every target sets up what it needs. Set PYTHON=python3.13 to choose the interpreter, ARGS="…" to pass
+# arguments on, PORT=8001 to move `make run`.
+
+python = .venv/bin/python
+compose = sh deploy/compose.sh
+
+.PHONY: help demo run up down logs test test-integration check fmt lock migrate environment dev-environment
+
+help: ## show this list
+	@echo 'Orderflow: accepted orders are never lost, nobody is charged twice.'
+	@echo
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-17s %s\n", $$1, $$2 }' Makefile
+
+demo: environment ## watch realistic orders go through, in one process with nothing else installed
+	@$(python) -m ops.main demo $(ARGS)
+
+run: environment ## serve the same system on 127.0.0.1:8000 (PORT=8001 for another port), Ctrl-C to stop
+	@$(python) -m ops.main run $(ARGS)
+
+up: ## build and start everything in containers, and wait until it is ready
+	@$(compose) up --build --detach --wait $(ARGS)
+	@echo
+	@echo "Orders:   $$($(compose) port gateway 80 | sed 's|^|http://|')/orders"
+	@echo "Mails:    $$($(compose) port maildev 1080 | sed 's|^|http://|')"
+	@echo "RabbitMQ: $$($(compose) port rabbitmq 15672 | sed 's|^|http://|') (user and password: orderflow, unless set)"
+	@echo
+	@echo 'Place the order of README.md with curl, follow with `make logs`, stop with `make down`.'
+
+down: ## stop the containers (the data stays in its volumes)
+	@$(compose) down --remove-orphans $(ARGS)
+
+logs: ## follow what the containers log
+	@$(compose) logs --follow --tail 100 $(ARGS)
+
+test: dev-environment ## every test but the end-to-end ones; says what it left out where Docker does not answer
+	@$(python) -m pytest --ignore tests/e2e $(ARGS)
+
+test-integration: dev-environment ## the tests on PostgreSQL and RabbitMQ in containers; fails without Docker
+	@REQUIRE_DOCKER=1 $(python) -m pytest tests/integration tests/conformance $(ARGS)
+
+check: dev-environment ## lint, formatting, types, import rules, lock files
+	@$(python) -m ruff check .
+	@$(python) -m ruff format --check .
+	@$(python) -m mypy
+	@$(python) -m mypy deploy/venv.py
+	@$(python) -c 'from importlinter.cli import lint_imports_command; lint_imports_command()'
+	@sh deploy/lock.sh --check
+
+fmt: dev-environment ## format the code and mend what the linter can mend
+	@$(python) -m ruff check --fix .
+	@$(python) -m ruff format .
+
+lock: dev-environment ## write the lock files from pyproject.toml (ARGS=--upgrade takes new releases)
+	@sh deploy/lock.sh $(ARGS)
+
+migrate: environment ## make roles, schemas, tables and the broker's topology at DATABASE_URL and BROKER_URL
+	@$(python) -m ops.main migrate $(ARGS)
+
+environment:
+	@sh deploy/venv.sh requirements.lock
+
+dev-environment:
+	@sh deploy/venv.sh requirements-dev.lock

@@ -1,0 +1,125 @@
+"""Make `.venv` from a lock file: `python3 deploy/venv.py requirements.lock`.
+
+Started by `deploy/venv.sh` with the interpreter that the environment is to have; standard library only.
+
+Promises: the environment holds the lock's packages, each checked by its hash, and finds the project's own in
+this checkout; two calls at once take turns; what an interrupted call left behind, or one whose interpreter is
+gone, is made anew by the next call; what is configured for pip (index, proxy, certificates) applies, because
+pip does the work.
+"""
+
+import fcntl
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+VENV = ROOT / ".venv"
+PYTHON = VENV / "bin" / "python"
+UNFINISHED = VENV / "unfinished"
+INSTALLED = VENV / "installed"
+SUPERSET = "requirements-dev.lock"
+
+
+def main(lock_name: str) -> None:
+    """Install the named lock into the environment, making that first where it is missing or broken."""
+    checkout = os.open(ROOT, os.O_RDONLY)
+    fcntl.flock(checkout, fcntl.LOCK_EX)  # let go when the process ends, however it ends
+    lock = (ROOT / lock_name).read_bytes()
+    if not works():
+        make()
+    if not holds(lock_name, lock):
+        install(lock_name)
+        remember(lock_name, lock)
+
+
+def works() -> bool:
+    """Tell whether the environment is complete and its interpreter still runs."""
+    if UNFINISHED.exists() or not PYTHON.exists():
+        return False
+    return succeeds(PYTHON, "-c", "import pip, sys; sys.exit(sys.version_info < (3, 11))")
+
+
+def make() -> None:
+    """Make an empty environment in which the project's packages are found."""
+    version = ".".join(map(str, sys.version_info[:3]))
+    say(f"Making .venv with Python {version} ({sys.executable})")
+    shutil.rmtree(VENV, ignore_errors=True)
+    VENV.mkdir()
+    UNFINISHED.touch()
+    run(sys.executable, "-m", "venv", VENV)
+    UNFINISHED.unlink()
+
+
+def holds(lock_name: str, lock: bytes) -> bool:
+    """Tell whether the environment was last filled from this very lock."""
+    copy = INSTALLED / lock_name
+    return copy.exists() and copy.read_bytes() == lock
+
+
+def install(lock_name: str) -> None:
+    """Install the lock's packages, each with the hash that the lock names."""
+    say(f"Installing {lock_name} (once, about a minute)")
+    UNFINISHED.touch()
+    run(PYTHON, "-m", "pip", "install", "-qq", "--require-hashes", "--requirement", lock_name)
+    link_project()
+    UNFINISHED.unlink()
+
+
+def link_project() -> None:
+    """Put the checkout on the environment's path, and the `orderflow` command beside its Python.
+
+    Never `services/` itself: there `services/email` would hide the standard library's `email`.
+    """
+    (packages,) = VENV.glob("lib/python3.*/site-packages")
+    root = os.path.relpath(ROOT, packages)  # so the checkout may be moved
+    (packages / "orderflow.pth").write_text(f"{root}\n{root}/libs\n", encoding="utf-8")
+    command = VENV / "bin" / "orderflow"
+    shutil.copyfile(ROOT / "deploy" / "orderflow", command)
+    command.chmod(0o755)
+
+
+def remember(lock_name: str, lock: bytes) -> None:
+    """Note what is installed now: the development lock holds the other locks too."""
+    shutil.rmtree(INSTALLED, ignore_errors=True)
+    INSTALLED.mkdir()
+    (INSTALLED / lock_name).write_bytes(lock)
+    if lock_name == SUPERSET:
+        shutil.copyfile(ROOT / "requirements.lock", INSTALLED / "requirements.lock")
+
+
+def run(*command: str | Path) -> None:
+    """Run one step of the installation and give up when it fails."""
+    if not succeeds(*command):
+        sys.exit("Installing failed: the reason is above. Another Python: PYTHON=python3.13 make …")
+
+
+def succeeds(*command: str | Path) -> bool:
+    """Run a command, whose errors go to the terminal as they are, and tell whether it succeeded."""
+    return subprocess.run(command, cwd=ROOT, env=environment(), check=False).returncode == 0  # noqa: S603 (own)
+
+
+def environment() -> dict[str, str]:
+    """Give pip the caller's own settings, without those that do not fit a virtual environment."""
+    settings = {"PIP_DISABLE_PIP_VERSION_CHECK": "1", "PIP_NO_INPUT": "1"} | os.environ | {"PIP_USER": "0"}
+    settings.pop("PYTHONHOME", None)
+    if "SSL_CERT_FILE" in settings:  # pip before 24.2 reads only the variable of its HTTP library
+        settings.setdefault("REQUESTS_CA_BUNDLE", settings["SSL_CERT_FILE"])
+    return settings
+
+
+def say(line: str) -> None:
+    """Tell the person who waits what is going on."""
+    sys.stderr.write(f"{line}\n")
+    sys.stderr.flush()
+
+
+if __name__ == "__main__":
+    try:
+        main(sys.argv[1])
+    except OSError as error:
+        sys.exit(f"Installing failed: {error}. What another user made in .venv, that user has to remove.")
+    except KeyboardInterrupt:
+        sys.exit("Installing was interrupted; the next call starts it anew.")

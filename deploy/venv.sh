@@ -1,0 +1,67 @@
+#!/bin/sh
+# Makes sure that .venv holds what a lock file names:  deploy/venv.sh requirements.lock
+#
+# Nothing happens when it does already. Otherwise the newest working Python (3.11 or later) on the PATH is taken,
+# or the one named by PYTHON, and deploy/venv.py does the rest. Needs sh and nothing else; a shim that cannot run, an
+# older Python or one without its venv module is passed over by trying it.
+set -eu
+cd "$(dirname "$0")/.."
+lock=$1
+
+if cmp -s "$lock" ".venv/installed/$lock" && [ ! -e .venv/unfinished ] && .venv/bin/python -c '' 2>/dev/null; then
+    exit 0
+fi
+
+# Exits 0 when this Python can be used, 3 when only its venv module is missing, anything else when it cannot.
+usable() {
+    "$1" - 2>/dev/null <<'PROBE'
+import sys
+if sys.version_info < (3, 11) or sys.version_info.releaselevel != "final" or sys.implementation.name != "cpython":
+    sys.exit(2)
+try:
+    import ensurepip, ssl, venv
+except ImportError:
+    sys.exit(3)
+PROBE
+}
+
+# Every python3.N on the PATH as "N path", newest version first; within one version the PATH's order stays.
+candidates() {
+    printf '%s\n' "$PATH" | tr ':' '\n' | while IFS= read -r folder; do
+        for path in "${folder:-.}"/python3.*; do
+            minor=${path##*/python3.}
+            case $minor in '' | *[!0-9]*) continue ;; esac
+            [ -x "$path" ] && printf '%s %s\n' "$minor" "$path"
+        done
+    done | sort -s -k1,1nr
+    command -v python3 | sed 's/^/0 /'
+}
+
+if [ -n "${PYTHON:-}" ]; then
+    usable "$PYTHON" || {
+        echo "PYTHON=$PYTHON cannot be used: Orderflow needs CPython 3.11 or newer that runs and has its venv module." >&2
+        exit 1
+    }
+    exec "$PYTHON" deploy/venv.py "$lock"
+fi
+
+without_venv=
+while read -r _ path; do
+    [ -n "$path" ] || continue
+    status=0
+    usable "$path" || status=$?
+    case $status in
+        0) exec "$path" deploy/venv.py "$lock" ;;
+        3) without_venv=${without_venv:-$path} ;;
+    esac
+done <<LIST
+$(candidates)
+LIST
+
+if [ -n "$without_venv" ]; then
+    echo "$without_venv lacks its venv module; install it: sudo apt install python3-venv" >&2
+else
+    echo 'Orderflow needs Python 3.11 or newer; install it (macOS: brew install python;' \
+        'Debian, Ubuntu: sudo apt install python3 python3-venv; Fedora: sudo dnf install python3).' >&2
+fi
+exit 1

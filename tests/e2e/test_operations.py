@@ -1,0 +1,140 @@
+"""Running it: scaled, restarted, started in any order, taken down and up; nothing accepted is lost."""
+
+import json
+from concurrent.futures import ThreadPoolExecutor
+
+import httpx
+
+from tests.e2e.shop import Json, Shop, an_order
+from tests.e2e.stack import SERVICES, Stack, eventually
+
+BATCH = 60
+
+
+def ship(shop: Shop, count: int) -> list[Json]:
+    """Place orders eight at a time and follow them until all are shipped."""
+    with ThreadPoolExecutor(8) as threads:
+        placed = list(threads.map(shop.place, [an_order() for _ in range(count)]))
+    finished = [shop.finished(order["id"]) for order in placed]
+    assert {order["status"] for order in finished} == {"SHIPPED"}
+    return finished
+
+
+def sequence(orders: list[Json]) -> list[int]:
+    """The running numbers of the orders' invoices, sorted."""
+    return sorted(int(order["invoice"]["number"].split("-")[1]) for order in orders)
+
+
+def answering(stack: Stack) -> set[str]:
+    """The addresses that the gateway's latest requests for orders went to."""
+    lines = (line.partition("| ")[2] for line in stack.logs("gateway").splitlines())
+    requests = [json.loads(line) for line in lines if line.startswith("{")]
+    return {
+        address.strip().removesuffix(":8000")
+        for request in requests
+        if request["path"].startswith("/orders")
+        for address in request["upstream"].split(",")
+    }
+
+
+def test_services_run_as_an_ordinary_user_and_cannot_write_to_their_image(stack: Stack) -> None:
+    for container in stack.containers(*SERVICES):
+        assert container["Config"]["User"] not in {"", "root", "0"}
+        assert container["HostConfig"]["ReadonlyRootfs"]
+    for service in SERVICES:
+        assert stack.compose("exec", "-T", service, "id", "-u").strip() != "0"
+
+
+def test_only_the_gateway_and_two_pages_are_published_and_only_on_this_machine(stack: Stack) -> None:
+    published = {
+        (container["Config"]["Labels"]["com.docker.compose.service"], port, binding["HostIp"])
+        for container in stack.containers()
+        for port, bindings in container["NetworkSettings"]["Ports"].items()
+        for binding in bindings or ()
+    }
+    assert published == {
+        ("gateway", "80/tcp", "127.0.0.1"),
+        ("maildev", "1080/tcp", "127.0.0.1"),
+        ("rabbitmq", "15672/tcp", "127.0.0.1"),
+    }
+
+
+def test_scaled_services_share_the_work_and_invoice_numbers_have_no_gap(stack: Stack, shop: Shop) -> None:
+    stack.up("--no-recreate", "--scale", "billing=3", "--scale", "order=2")
+    replicas = stack.addresses("order")
+    assert len(replicas) == 2
+
+    numbers = sequence(ship(shop, BATCH))
+
+    assert numbers == list(range(numbers[0], numbers[0] + BATCH))
+    eventually(lambda: (ship(shop, 4), answering(stack))[1], replicas.issubset)
+
+
+def test_replicas_that_come_back_under_other_addresses_are_found(stack: Stack, shop: Shop) -> None:
+    stack.up("--no-recreate", "--scale", "billing=3", "--scale", "order=2")
+    before = stack.addresses("order")
+    stack.compose("stop", "order", "billing")
+    stack.up(
+        "--no-recreate", "--no-deps", "--scale", "shipment=3", "shipment"
+    )  # takes addresses that were let go
+    stack.up("--no-recreate", "--scale", "billing=3", "--scale", "order=2", "--scale", "shipment=3")
+    after = stack.addresses("order")
+    assert after != before
+
+    ship(shop, 20)
+
+    assert answering(stack) & (after - before)
+
+
+def test_restarting_services_under_load_loses_no_accepted_order(stack: Stack, shop: Shop) -> None:
+    with ThreadPoolExecutor(2) as threads:
+        restart = threads.submit(stack.compose, "restart", "invoice", "billing", "shipment", "email")
+        placed = [shop.place(an_order()) for _ in range(20)]
+        restart.result()
+    assert {shop.finished(order["id"])["status"] for order in placed} == {"SHIPPED"}
+    stack.up("--no-recreate")
+
+
+def test_services_stop_in_order_when_asked(stack: Stack) -> None:
+    stack.compose("stop", *SERVICES)
+    codes = {container["Name"]: container["State"]["ExitCode"] for container in stack.containers(*SERVICES)}
+    stack.up("--no-recreate")
+    assert set(codes.values()) == {0}, codes
+
+
+def test_what_was_accepted_survives_down_and_up(stack: Stack, shop: Shop) -> None:
+    shipped = ship(shop, 1)[0]
+    stack.compose("stop", "billing")
+    waiting = shop.reached(shop.place(an_order())["id"], "INVOICE_CREATED")
+
+    stack.down()
+    stack.up()
+
+    assert shop.order(shipped["id"]) == shipped
+    assert shop.finished(waiting["id"])["status"] == "SHIPPED"
+    assert sequence(ship(shop, 1))[0] == sequence([waiting])[0] + 1
+
+
+def test_services_wait_for_what_they_need_in_whatever_order_it_comes(stack: Stack, shop: Shop) -> None:
+    stack.compose("stop", "postgres", "rabbitmq")
+    stack.compose("restart", *SERVICES)
+    assert eventually(lambda: ready(shop), {502, 503, 504}.__contains__)
+    refused = shop.gateway.post("/orders", json=an_order())
+    assert refused.status_code in {502, 503, 504}
+    assert refused.headers["content-type"] == "application/problem+json"
+
+    stack.compose("start", "postgres")
+    eventually(lambda: ready(shop), (200).__eq__)
+    placed = shop.place(an_order())  # no broker yet: the announcement waits
+    stack.compose("start", "rabbitmq")
+
+    assert shop.finished(placed["id"])["status"] == "SHIPPED"
+    assert {container["RestartCount"] for container in stack.containers(*SERVICES)} == {0}
+
+
+def ready(shop: Shop) -> int:
+    """The status of the gateway's readiness, 0 while it closes the connection."""
+    try:
+        return shop.gateway.get("/readyz").status_code
+    except httpx.TransportError:
+        return 0
