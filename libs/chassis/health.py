@@ -2,16 +2,11 @@
 
 A service is ready while its database answers. A broker outage leaves it ready: orders are still accepted, and
 what they announce waits in the outbox.
-
-`python -m chassis.health` asks this machine's own service and exits 0 when it is ready: a container's check.
 """
 
-import os
-import sys
 from collections.abc import Sequence
 from typing import Annotated
 
-import httpx
 from fastapi import APIRouter, Response
 from pydantic import BaseModel, Field
 
@@ -47,12 +42,3 @@ def routes(databases: Sequence[Transactions]) -> APIRouter:
         return Health(status="ok")
 
     return router
-
-
-if __name__ == "__main__":
-    url = f"http://127.0.0.1:{os.environ.get('PORT', '8000')}/readyz"
-    try:
-        ready = httpx.get(url, trust_env=False, timeout=3).is_success
-    except httpx.HTTPError:
-        ready = False
-    sys.exit(0 if ready else 1)
