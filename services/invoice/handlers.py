@@ -1,0 +1,33 @@
+"""What the invoice service does about events."""
+
+from collections.abc import Sequence
+from typing import Final
+
+from events.contracts import OrderCreated
+from events.errors import Reject
+from events.transaction import Transaction
+from events.worker import Handlers
+from services.invoice import repository
+from services.invoice.domain import NotInvoiceable, check_invoiceable
+
+
+class Uninvoiceable(Reject):
+    """The order can't be invoiced as it is."""
+
+
+async def issue_invoices(events: Sequence[OrderCreated], tx: Transaction) -> None:
+    """One invoice for each new order. An order that has its invoice already changes nothing.
+
+    Raises Uninvoiceable: an invoice once issued can't be corrected, so a wrong one is not issued.
+    """
+    orders = [event.data.order for event in events]
+    try:
+        for order in orders:
+            check_invoiceable(order)
+    except NotInvoiceable as error:
+        raise Uninvoiceable(str(error)) from error
+    invoices = await repository.issue(tx, orders)
+    tx.emit(*(invoice.created() for invoice in invoices))
+
+
+HANDLERS: Final[Handlers] = {OrderCreated: issue_invoices}

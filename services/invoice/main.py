@@ -1,0 +1,23 @@
+"""The invoice service as a process: `python -m services.invoice.main`."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Final
+
+from chassis.process import Assembly, Service, serve
+from chassis.settings import ServiceSettings
+from events.commit import Transactions
+from services.invoice import api
+from services.invoice.handlers import HANDLERS
+
+
+@asynccontextmanager
+async def assemble(_: ServiceSettings, transactions: Transactions) -> AsyncIterator[Assembly]:
+    """It leaves no work behind, and has an API."""
+    yield Assembly(router=api.routes(transactions))
+
+
+SERVICE: Final = Service("invoice", HANDLERS, ServiceSettings, assemble)
+
+if __name__ == "__main__":
+    serve(SERVICE)

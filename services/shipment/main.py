@@ -1,0 +1,32 @@
+"""The shipment service as a process: `python -m services.shipment.main`."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import Final
+
+from chassis.process import Assembly, Service, serve
+from events.commit import Transactions
+from events.runner import Runner
+from services.shipment import handlers, repository
+from services.shipment.carrier import SimulatedCarrier
+from services.shipment.domain import Shipment
+from services.shipment.settings import ShipmentSettings
+
+
+@asynccontextmanager
+async def assemble(settings: ShipmentSettings, transactions: Transactions) -> AsyncIterator[Assembly]:
+    """Its runner asks the simulated carrier."""
+    carrier = SimulatedCarrier(transactions, settings.origin_country)
+    ask = partial(handlers.ask, carrier)
+    runner = Runner("shipment bookings", repository.LEASES, transactions, ask, handlers.settle)
+    try:
+        yield Assembly(runners={Shipment: runner})
+    finally:
+        await carrier.drain()
+
+
+SERVICE: Final = Service("shipment", handlers.HANDLERS, ShipmentSettings, assemble)
+
+if __name__ == "__main__":
+    serve(SERVICE)

@@ -1,0 +1,113 @@
+"""Shipments as they are stored: one per paid order, settled once."""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Final
+from uuid import UUID
+
+import asyncpg
+import msgspec
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    Identity,
+    LargeBinary,
+    MetaData,
+    Table,
+    Text,
+    UniqueConstraint,
+    func,
+)
+from sqlalchemy.dialects import postgresql
+from sqlalchemy.dialects.postgresql import TIMESTAMP
+from uuid_utils.compat import uuid7
+
+from events import statements
+from events.contracts import Paid, Reason
+from events.leases import Leases, claimed, lease_columns, lease_index
+from events.transaction import Transaction
+from services.shipment import s10
+from services.shipment.domain import Booking, Shipment
+
+METADATA: Final = MetaData()
+
+SHIPMENTS: Final = Table(
+    "shipments",
+    METADATA,
+    Column("id", postgresql.UUID, primary_key=True),
+    Column("order_id", postgresql.UUID, nullable=False),
+    Column("paid", LargeBinary, nullable=False, comment="the data of PAYMENT_CONFIRMED, as JSON"),
+    Column("created_at", TIMESTAMP(timezone=True), nullable=False, server_default=func.now()),
+    *lease_columns(),
+    Column("settled_at", TIMESTAMP(timezone=True)),
+    Column("carrier", Text),
+    Column("tracking_number", Text),
+    Column("booked_at", TIMESTAMP(timezone=True)),
+    Column("reason_code", Text),
+    Column("reason_message", Text),
+    UniqueConstraint("order_id", name="one_shipment_per_order"),
+    UniqueConstraint("tracking_number", name="one_shipment_per_tracking_number"),
+    lease_index("shipments", "pending"),
+)
+"""`state` is `pending`, then `shipped` or `refused`; `dead` when a defect kept it from either."""
+
+CARRIER_BOOKINGS: Final = Table(
+    "carrier_bookings",
+    METADATA,
+    Column("key", Text, primary_key=True),
+    Column("serial", BigInteger, Identity(always=True, minvalue=0, start=0, maxvalue=s10.CAPACITY - 1)),
+    Column("origin", Text, nullable=False, comment="the country of the tracking number"),
+    Column("booked_at", TIMESTAMP(timezone=True), nullable=False, server_default=func.now()),
+)
+"""What the simulated carrier has booked. It is the carrier's, not ours: nothing else here reads it."""
+
+_ADD: Final = statements.insert(
+    SHIPMENTS,
+    ("id", "order_id", "paid"),
+    computed={"state": "'pending'", "claimed_until": claimed()},
+    then="ON CONFLICT (order_id) DO NOTHING RETURNING id",
+)
+_OUTCOME: Final = (
+    "id",
+    "state",
+    "carrier",
+    "tracking_number",
+    "booked_at",
+    "reason_code",
+    "reason_message",
+)
+_SETTLE: Final = f"""
+    UPDATE shipments AS shipment SET settled_at = now(), last_error = NULL,
+        {", ".join(f"{name} = row.{name}" for name in _OUTCOME[1:])}
+    FROM {statements.rows(SHIPMENTS, _OUTCOME)}
+    WHERE shipment.id = row.id AND shipment.state = 'pending' RETURNING shipment.id"""  # noqa: S608
+
+_encoder = msgspec.json.Encoder()
+_paid = msgspec.json.Decoder(Paid)
+
+
+def _read(record: asyncpg.Record) -> Shipment:
+    return Shipment(id=record["id"], paid=_paid.decode(record["paid"]))
+
+
+LEASES: Final[Leases[Shipment]] = Leases(SHIPMENTS, _read, waiting="pending", columns=("id", "paid"))
+
+
+async def add(tx: Transaction, payments: Sequence[Paid]) -> list[Shipment]:
+    """A shipment, born claimed, for each paid order that has none yet; returns these."""
+    shipments = {shipment.id: shipment for shipment in (Shipment(uuid7(), paid) for paid in payments)}
+    rows = sorted((s.paid.order.id, s.id, _encoder.encode(s.paid)) for s in shipments.values())
+    order_ids, ids, snapshots = statements.columns_of(rows, 3)
+    return [shipments[record["id"]] for record in await tx.fetch(_ADD, ids, order_ids, snapshots)]
+
+
+async def settle(tx: Transaction, outcomes: Mapping[UUID, Booking | Reason]) -> set[UUID]:
+    """Writes down how the carrier answered. Returns the shipments for which nobody else had done so."""
+    rows = [(shipment_id, *_outcome(outcome)) for shipment_id, outcome in sorted(outcomes.items())]
+    return {record["id"] for record in await tx.fetch(_SETTLE, *statements.columns_of(rows, len(_OUTCOME)))}
+
+
+def _outcome(outcome: Booking | Reason) -> tuple[str, *tuple[str | datetime | None, ...]]:
+    if isinstance(outcome, Booking):
+        return "shipped", outcome.carrier, outcome.tracking_number, outcome.booked_at, None, None
+    return "refused", None, None, None, outcome.code, outcome.message

@@ -1,0 +1,189 @@
+"""From PAYMENT_CONFIRMED to SHIPPED or SHIPMENT_ERROR, once, whatever happens on the way."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from functools import partial
+from uuid import UUID
+
+import msgspec
+import pytest
+
+from chassis import database
+from chassis.process import put_together
+from events.bus import Subscription
+from events.commit import Transactions
+from events.contracts import AnyEvent, Paid, PaymentConfirmed, Reason, ShipmentError, Shipped
+from events.envelope import decode, messages
+from events.memory import MemoryBus
+from events.participant import Participant
+from events.runner import Runner
+from events.transaction import Transaction
+from services.shipment import handlers, repository
+from services.shipment.carrier import SimulatedCarrier
+from services.shipment.domain import Booking, Shipment
+from services.shipment.main import SERVICE
+from services.shipment.settings import ShipmentSettings
+from tests.factories import a_payment, an_invoice, an_order
+
+Settle = Callable[[Transaction, Sequence[tuple[Shipment, Booking | Reason]]], Awaitable[None]]
+
+
+def paid(country: str = "BR") -> PaymentConfirmed:
+    order = an_order()
+    order = msgspec.structs.replace(
+        order, shipping_address=msgspec.structs.replace(order.shipping_address, country=country)
+    )
+    return PaymentConfirmed.of(Paid(order=order, invoice=an_invoice(), payment=a_payment(order)))
+
+
+class Journey:
+    """The shipment service's surroundings: its database, a bus, and somebody who listens to its news."""
+
+    def __init__(self, url: str, bus: MemoryBus, probe: Subscription) -> None:
+        self.url = url
+        self.bus = bus
+        self._probe = probe
+
+    @asynccontextmanager
+    async def service(self, settle: Settle = handlers.settle) -> AsyncIterator[Transactions]:
+        """The service runs until the block ends, and then dies without draining."""
+        async with database.connect(self.url, pool=4, application="test") as engine:
+            transactions = Transactions(engine)
+            ask = partial(handlers.ask, SimulatedCarrier(transactions, "BR"))
+            runner = Runner("bookings", repository.LEASES, transactions, ask, settle, sweep_seconds=0.1)
+            participant = Participant(
+                "shipment", handlers.HANDLERS, transactions, self.bus, {Shipment: runner}, sweep_seconds=0.1
+            )
+            running = asyncio.create_task(participant.run())
+            try:
+                yield transactions
+            finally:
+                running.cancel()
+                with suppress(asyncio.CancelledError):
+                    await running
+
+    async def publish(self, *events: AnyEvent) -> None:
+        """Returns when the service has taken the events over."""
+        async with asyncio.timeout(30):
+            await asyncio.gather(*(self.bus.publish(message) for message in messages(events)))
+
+    async def heard(self, count: int) -> list[AnyEvent]:
+        """The next events that the service announces, at least so many."""
+        events: list[AnyEvent] = []
+        async with asyncio.timeout(30):
+            while len(events) < count:
+                deliveries = await self._probe.take(100)
+                for delivery in deliveries:
+                    events += decode(delivery.body)[0]
+                await self._probe.acknowledge(deliveries)
+        return events
+
+
+@pytest.fixture
+async def journey(service_url: Callable[[str], Awaitable[str]]) -> AsyncIterator[Journey]:
+    bus = MemoryBus({"shipment": ["PAYMENT_CONFIRMED"], "probe": ["SHIPPED", "SHIPMENT_ERROR"]})
+    async with bus.subscribe("probe", ["SHIPPED", "SHIPMENT_ERROR"]) as probe:
+        yield Journey(await service_url("shipment"), bus, probe)
+
+
+async def stored(transactions: Transactions) -> list[tuple[object, ...]]:
+    async with transactions() as tx:
+        records = await tx.fetch("SELECT order_id, state, tracking_number, reason_code FROM shipments")
+    return [tuple(record) for record in records]
+
+
+async def test_a_paid_order_is_shipped(journey: Journey) -> None:
+    payment = paid()
+    async with journey.service() as transactions:
+        await journey.publish(payment)
+        [shipped] = await journey.heard(1)
+        assert isinstance(shipped, Shipped)
+        assert (shipped.data.order, shipped.data.payment) == (payment.data.order, payment.data.payment)
+        assert shipped.data.shipment.carrier == "Simulated Post"
+        assert shipped.data.shipment.tracking_number == "RR000000005BR"
+        assert await stored(transactions) == [(payment.subject, "shipped", "RR000000005BR", None)]
+
+
+async def test_the_service_as_it_is_put_together_ships_from_its_country_of_origin(journey: Journey) -> None:
+    settings = ShipmentSettings(database_url=journey.url, origin_country="PT")
+    async with put_together(SERVICE, settings, journey.bus) as running:
+        service = asyncio.create_task(running.participant.run())
+        await journey.publish(paid())
+        [shipped] = await journey.heard(1)
+        async with asyncio.timeout(30):
+            running.participant.stop()
+            await service
+    assert isinstance(shipped, Shipped)
+    assert shipped.data.shipment.tracking_number == "RR000000005PT"
+
+
+async def test_a_destination_that_is_not_served_is_a_shipment_error(journey: Journey) -> None:
+    payment = paid(country="AQ")
+    async with journey.service() as transactions:
+        await journey.publish(payment)
+        [error] = await journey.heard(1)
+        assert isinstance(error, ShipmentError)
+        assert error.data.reason.code == "destination_unserved"
+        assert error.data.reason.message == "The carrier does not deliver to this country."
+        assert error.data.reason.stage == "shipment"
+        assert error.data.payment == payment.data.payment
+        assert await stored(transactions) == [(payment.subject, "refused", None, "destination_unserved")]
+
+
+async def test_an_order_is_shipped_once_however_often_its_payment_is_told(journey: Journey) -> None:
+    payments = [paid() for _ in range(40)]
+    told_again = [PaymentConfirmed.of(payment.data) for payment in payments]
+    async with AsyncExitStack() as stack:
+        transactions, _ = [await stack.enter_async_context(journey.service()) for _ in range(2)]
+        await journey.publish(*payments, payments[0], *told_again[:20])
+        await journey.publish(*told_again, *payments)
+        shipped = await journey.heard(40)
+        await journey.publish(paid())
+        [last] = await journey.heard(1)
+        assert len(shipped) == len({event.subject for event in shipped}) == 40
+        assert last.subject not in {payment.subject for payment in payments}
+        rows = await stored(transactions)
+        assert len(rows) == len({tracking_number for _, _, tracking_number, _ in rows}) == 41
+
+
+async def test_a_crash_between_the_carriers_answer_and_its_commit_keeps_the_tracking_number(
+    journey: Journey,
+) -> None:
+    answered: asyncio.Future[Booking | Reason] = asyncio.get_running_loop().create_future()
+
+    async def never_commits(_: Transaction, answers: Sequence[tuple[Shipment, Booking | Reason]]) -> None:
+        answered.set_result(answers[0][1])
+        await asyncio.Event().wait()
+
+    async with journey.service(never_commits):
+        await journey.publish(paid())
+        async with asyncio.timeout(30):
+            before = await answered
+    assert isinstance(before, Booking)
+
+    async with journey.service() as transactions:
+        async with transactions() as tx:
+            await tx.execute("UPDATE shipments SET claimed_until = now()")
+        [shipped] = await journey.heard(1)
+        assert isinstance(shipped, Shipped)
+        assert shipped.data.shipment.tracking_number == before.tracking_number
+        assert shipped.data.shipment.booked_at == before.booked_at
+        async with transactions() as tx:
+            assert len(await tx.fetch("SELECT FROM carrier_bookings")) == 1
+
+
+async def test_an_answer_that_another_process_wrote_down_first_is_not_announced_again(
+    journey: Journey,
+) -> None:
+    async with journey.service() as transactions:
+        payment = paid()
+        await journey.publish(payment)
+        [shipped] = await journey.heard(1)
+        assert isinstance(shipped, Shipped)
+        shipment = Shipment(UUID(shipped.data.shipment.id), payment.data)
+        late = Reason(code="destination_unserved", message="", stage="shipment")
+        async with transactions() as tx:
+            await handlers.settle(tx, [(shipment, late)])
+            assert tx.events == []
+        assert [state for _, state, _, _ in await stored(transactions)] == ["shipped"]
