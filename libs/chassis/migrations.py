@@ -1,12 +1,17 @@
 """Alembic, one history per service, in the service's own schema and owned by its own role."""
 
+from typing import Final
+
 from alembic import command, context
 from alembic.config import Config
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, MetaData, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from events.tables import METADATA as EVENTS
+from events import inbox, outbox, parked
+
+_EVENTS: Final = {table.metadata for table in (outbox.OUTBOX, inbox.INBOX, inbox.ATTEMPTS, parked.PARKED)}
+"""The tables of `events`: named one by one, because a table is known only once its module is imported."""
 
 
 def _config(history: str) -> Config:
@@ -43,7 +48,11 @@ async def upgrade(engine: AsyncEngine, history: str, *, schema: str, role: str) 
             await connection.run_sync(run)
 
 
-def run_env(metadata: MetaData) -> None:
-    """What every service's `env.py` does: run the migrations on the connection that was handed in."""
-    context.configure(connection=context.config.attributes["connection"], target_metadata=[metadata, EVENTS])
+def run_env(metadata: MetaData, *, with_events: bool = True) -> None:
+    """What every history's `env.py` does: run the migrations on the connection that was handed in.
+
+    `metadata` are the tables that the code expects, beside those of `events` for whoever takes part in them.
+    """
+    expected = [metadata, *_EVENTS] if with_events else [metadata]
+    context.configure(connection=context.config.attributes["connection"], target_metadata=expected)
     context.run_migrations()

@@ -3,6 +3,7 @@
 import asyncio
 import signal
 import socket
+import sys
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
@@ -26,7 +27,11 @@ DRAIN_SECONDS: Final = 20
 
 
 class PortTaken(Exception):
-    """Another program listens on the port already."""
+    """The port can't be listened on: mostly because another program has it."""
+
+
+class Stopped(Exception):
+    """The process was asked to stop before it had started."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +48,8 @@ class Service:
 
     name: str
     handlers: Handlers
-    settings: Callable[[], ServiceSettings]
+    settings: Callable[..., ServiceSettings]
+    """Takes from the environment what it is not given."""
     assemble: Callable[[Any, Transactions], AbstractAsyncContextManager[Assembly]]
     """Takes the service's settings and its transactions; whatever it opens it closes at the end."""
 
@@ -104,8 +110,17 @@ class _Server(uvicorn.Server):
         yield
 
 
-async def run(running: Sequence[Running], listener: socket.socket, stop: asyncio.Event) -> None:
-    """Serves and consumes until `stop` is set; then requests in flight end first, then the work they left."""
+async def run(
+    running: Sequence[Running],
+    listener: socket.socket,
+    stop: asyncio.Event,
+    *,
+    answered: Callable[[], None] = lambda: None,
+) -> None:
+    """Serves and consumes until `stop` is set; then requests in flight end first, then the work they left.
+
+    `answered` is called between the two, when no request will come any more.
+    """
     config = uvicorn.Config(
         application(running),
         log_config=None,
@@ -122,6 +137,7 @@ async def run(running: Sequence[Running], listener: socket.socket, stop: asyncio
         await stop.wait()
         server.should_exit = True
         await serving
+        answered()
         for part in running:
             part.participant.stop()
 
@@ -130,7 +146,10 @@ def serve(service: Service) -> None:
     """Runs one service as this process, until SIGTERM or SIGINT; a second signal ends it at once."""
     settings = service.settings()
     configure_logging(service.name, settings)
-    uvloop.run(_serve(service, settings))
+    try:
+        uvloop.run(_serve(service, settings))
+    except PortTaken as taken:
+        sys.exit(str(taken))
 
 
 async def _serve(service: Service, settings: ServiceSettings) -> None:
@@ -139,16 +158,34 @@ async def _serve(service: Service, settings: ServiceSettings) -> None:
     async with AsyncExitStack() as stack:
         listener = stack.enter_context(listen(settings.host, settings.port))
         await stack.enter_async_context(bus)
-        starting = asyncio.create_task(
-            stack.enter_async_context(put_together(service, settings, bus)), name="start"
-        )
-        stopped = asyncio.create_task(stop.wait())
-        await asyncio.wait({starting, stopped}, return_when=asyncio.FIRST_COMPLETED)
-        stopped.cancel()
-        if starting.done():
-            await run([starting.result()], listener, stop)
-        else:
-            starting.cancel()
+        try:
+            async with abandoned_when(stop):
+                running = await stack.enter_async_context(put_together(service, settings, bus))
+        except Stopped:
+            return
+        await run([running], listener, stop)
+
+
+@asynccontextmanager
+async def abandoned_when(stop: asyncio.Event) -> AsyncIterator[None]:
+    """What is awaited inside is cancelled once `stop` is set; then the block raises Stopped."""
+    limit = asyncio.timeout(None)
+
+    async def watch() -> None:
+        await stop.wait()
+        limit.reschedule(0)
+
+    try:
+        async with limit:
+            watching = asyncio.create_task(watch())
+            try:
+                yield
+            finally:
+                watching.cancel()
+    except TimeoutError:
+        if limit.expired():
+            raise Stopped(Stopped.__doc__) from None
+        raise
 
 
 def stop_on_signals() -> asyncio.Event:

@@ -1,6 +1,6 @@
 """The tables of `events` as a service's Alembic history makes them. A change here is a new function."""
 
-from alembic.operations import Operations
+from collections.abc import Callable
 
 _CREATE_1 = (
     """
@@ -32,7 +32,7 @@ _CREATE_1 = (
 )
 
 
-def create_tables_1(op: Operations) -> None:
-    """Outbox, inbox, attempts and parked events, as of the first release."""
+def create_tables_1(execute: Callable[[str], object]) -> None:
+    """Outbox, inbox, attempts and parked events, as of the first release; `execute` is Alembic's."""
     for statement in _CREATE_1:
-        op.execute(statement)
+        execute(statement)

@@ -1,0 +1,272 @@
+"""Errors over HTTP: every answer that is not what was asked for is an RFC 9457 problem document.
+
+Nothing that a caller sent is repeated in one: neither a value nor the text of an exception.
+https://www.rfc-editor.org/rfc/rfc9457
+"""
+
+import logging
+import math
+import re
+from collections.abc import Mapping, Sequence
+from http import HTTPStatus
+from typing import Annotated, Any, Final, get_args
+
+import msgspec
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel, Field
+from pydantic_core import core_schema
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from uuid_utils.compat import uuid7
+
+from events.errors import Unavailable
+
+CONTENT_TYPE: Final = "application/problem+json"
+MAX_FAULTS: Final = 100
+"""Most faults that one document names; a body may hold thousands."""
+
+Path = Sequence[str | int]
+
+logger = logging.getLogger(__name__)
+
+
+class Fault(BaseModel):
+    """One thing that is wrong with the body."""
+
+    pointer: Annotated[str, Field(examples=["/items/0/quantity"])]
+    """JSON pointer (RFC 6901) to the field, or to the object in which a field with a strange name is."""
+    code: Annotated[str, Field(examples=["too_small"])]
+    detail: Annotated[str, Field(examples=["This must be at least 1."])]
+
+
+class ProblemDocument(BaseModel):
+    """Why there is no other answer (RFC 9457)."""
+
+    type: Annotated[str, Field(examples=["urn:orderflow:problem:invalid_request"])]
+    title: Annotated[str, Field(examples=["Invalid request"])]
+    status: Annotated[int, Field(examples=[422])]
+    detail: Annotated[str, Field(examples=["The body breaks the rules named in `errors`."])]
+    instance: Annotated[str, Field(examples=["urn:uuid:01939a3e-5f4c-7c1e-8a2b-3c4d5e6f7081"])]
+    """Names this one answer; the log has it when the fault is ours."""
+    errors: list[Fault] = []
+
+
+class Problem(Exception):
+    """An answer to give in place of the one asked for.
+
+    `code` ends up in `type` and, in words, as the title; `detail` is a sentence that repeats nothing of what
+    was sent.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        code: str,
+        detail: str,
+        *,
+        faults: Sequence[Fault] = (),
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.code = code
+        self.detail = detail
+        self.faults = faults
+        self.headers = headers
+
+
+def invalid(faults: Sequence[Fault]) -> Problem:
+    """The body is JSON, but not what was asked for: 422, with every fault."""
+    detail = "The body breaks the rules named in `errors`."
+    return Problem(422, "invalid_request", detail, faults=faults)
+
+
+def pointer(path: Path) -> str:
+    """JSON pointer (RFC 6901) of a path: `("items", 0, "sku")` is `/items/0/sku`."""
+    return "".join("/" + str(step).replace("~", "~0").replace("/", "~1") for step in path)
+
+
+def install(app: FastAPI) -> None:
+    """Makes every error of the application a problem document, and says so in its OpenAPI description."""
+    app.router.redirect_slashes = False  # a redirect is not an answer to an order
+    app.add_exception_handler(Problem, _on_problem)
+    app.add_exception_handler(HTTPException, _on_http_exception)
+    app.add_exception_handler(RequestValidationError, _on_validation_error)
+    app.add_exception_handler(Unavailable, _on_unavailable)
+    app.add_middleware(_Unhandled)
+    _describe(app)
+
+
+def answer(problem: Problem) -> Response:
+    """The problem as a response, of a type of our own."""
+    return _response(
+        problem.status,
+        f"urn:orderflow:problem:{problem.code}",
+        problem.code.replace("_", " ").capitalize(),
+        problem.detail,
+        instance=_instance(),
+        faults=problem.faults,
+        headers=problem.headers,
+    )
+
+
+def _response(
+    status: int,
+    type_: str,
+    title: str,
+    detail: str,
+    *,
+    instance: str,
+    faults: Sequence[Fault] = (),
+    headers: Mapping[str, str] | None = None,
+) -> Response:
+    document: dict[str, Any] = {
+        "type": type_,
+        "title": title,
+        "status": status,
+        "detail": detail,
+        "instance": instance,
+        "errors": [fault.model_dump() for fault in faults[:MAX_FAULTS]],
+    }
+    return Response(msgspec.json.encode(document), status, headers, media_type=CONTENT_TYPE)
+
+
+def _instance() -> str:
+    return f"urn:uuid:{uuid7()}"
+
+
+# What each kind of exception says
+
+
+async def _on_problem(_: Request, error: Exception) -> Response:
+    assert isinstance(error, Problem)
+    return answer(error)
+
+
+_SENTENCES: Final = {
+    404: "There is nothing at this address.",
+    405: "This address does not take this method.",
+}
+
+
+async def _on_http_exception(_: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    status = HTTPStatus(error.status_code)
+    sentence = _SENTENCES.get(status, f"{status.description or status.phrase}.")
+    return _response(
+        status, "about:blank", status.phrase, sentence, instance=_instance(), headers=error.headers
+    )
+
+
+async def _on_unavailable(_: Request, error: Exception) -> Response:
+    assert isinstance(error, Unavailable)
+    detail = "This can't be answered now. Ask again, with the same Idempotency-Key if there was one."
+    headers = {"Retry-After": str(math.ceil(error.retry_after or 1))}
+    return answer(Problem(503, "temporarily_unavailable", detail, headers=headers))
+
+
+async def _on_validation_error(_: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    return answer(invalid([_fault(found) for found in error.errors()[:MAX_FAULTS]]))
+
+
+class _Unhandled:
+    """Answers 500 for what nobody foresaw, and logs it once, under the name that the answer gives it."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        started = False
+
+        async def watch(message: Message) -> None:
+            nonlocal started
+            started = True
+            await send(message)
+
+        try:
+            await self._app(scope, receive, watch)
+        except Exception:
+            if started or scope["type"] != "http":
+                raise
+            instance = _instance()
+            logger.exception("unhandled: %s %s: %s", scope["method"], scope["path"], instance)
+            response = _response(
+                500,
+                "about:blank",
+                "Internal Server Error",
+                "Something went wrong here. It is in the log under the name in `instance`.",
+                instance=instance,
+            )
+            await response(scope, receive, send)
+
+
+# Faults, in our own words: pydantic's would repeat what was sent
+
+_BUILT_IN: Final = frozenset(get_args(core_schema.ErrorType))
+_OBJECT: Final = ("wrong_type", "This must be an object.")
+_INTEGER: Final = ("wrong_type", "This must be an integer.")
+_WORDS: Final[dict[str, tuple[str, str]]] = {
+    "missing": ("required", "This is required."),
+    "extra_forbidden": ("unknown_field", "This field is not known here."),
+    "string_type": ("wrong_type", "This must be a string."),
+    "string_unicode": ("not_unicode", "This must be Unicode text, in names as in values."),
+    "string_too_short": ("too_short", "This must have at least {min_length} characters."),
+    "string_too_long": ("too_long", "This must have at most {max_length} characters."),
+    "string_pattern_mismatch": ("wrong_format", "This must match the pattern {pattern}"),
+    "int_type": _INTEGER,
+    "int_from_float": _INTEGER,
+    "int_parsing": _INTEGER,
+    "greater_than_equal": ("too_small", "This must be at least {ge}."),
+    "less_than_equal": ("too_large", "This must be at most {le}."),
+    "too_short": ("too_short", "There must be at least {min_length} of these."),
+    "too_long": ("too_long", "There must be at most {max_length} of these."),
+    "list_type": ("wrong_type", "This must be an array."),
+    "model_type": _OBJECT,
+    "model_attributes_type": _OBJECT,
+    "dict_type": _OBJECT,
+}
+_NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,39}")
+
+
+def _fault(error: Mapping[str, Any]) -> Fault:
+    """A fault as pydantic found it. Errors of our own validators bring their own words."""
+    kind: str = error["type"]
+    path: Path = error["loc"][1:] if error["loc"][:1] == ("body",) else error["loc"]
+    if kind == "extra_forbidden" and not _NAME.fullmatch(str(path[-1])):
+        path = path[:-1]  # the field's name is the caller's, and may be anything
+    if kind in _BUILT_IN:
+        code, sentence = _WORDS.get(kind, ("invalid", "This is not a value that can be here."))
+        detail = sentence.format_map(error.get("ctx", {}))
+    else:
+        code, detail = kind, error["msg"]
+    return Fault(pointer=pointer(path), code=code, detail=detail)
+
+
+def _describe(app: FastAPI) -> None:
+    """Adds to every operation that any other answer is a problem document."""
+    original = app.openapi
+    template = "#/components/schemas/{model}"
+    problem = {
+        "description": "Any other answer is a problem document.",
+        "content": {CONTENT_TYPE: {"schema": {"$ref": template.format(model="ProblemDocument")}}},
+    }
+
+    def openapi() -> dict[str, Any]:
+        if app.openapi_schema:
+            return app.openapi_schema
+        description = original()
+        document = ProblemDocument.model_json_schema(ref_template=template)
+        schemas = description.setdefault("components", {}).setdefault("schemas", {})
+        schemas.update(document.pop("$defs"), ProblemDocument=document)
+        for fastapis_own in ("HTTPValidationError", "ValidationError"):
+            schemas.pop(fastapis_own, None)
+        for operations in description["paths"].values():
+            for operation in operations.values():
+                responses = operation["responses"]
+                responses.pop("422", None)
+                responses["default"] = problem
+        return description
+
+    app.openapi = openapi  # type: ignore[method-assign]  # as FastAPI documents it

@@ -1,0 +1,119 @@
+"""Writes the letters: the words of a mail's stage, as text and as HTML, in the form that servers take."""
+
+from datetime import date
+from decimal import Decimal
+from email.utils import format_datetime
+from functools import lru_cache
+from typing import Any, Final
+
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template, pass_context
+from jinja2.runtime import Context
+from markupsafe import Markup, escape
+
+from events.contracts import EVENTS, type_of
+from events.money import format_amount
+from services.email import mime
+from services.email.domain import Mail, in_plain_words
+from services.email.mailer import Letter
+
+LANGUAGE: Final = "en"
+"""The language that the mails are written in."""
+
+
+class Letters:
+    """Writes the letter of a mail. The same mail gives the same letter, byte for byte.
+
+    Whatever others wrote (names, addresses, references) is shown as it is: escaped in HTML, on one line in
+    text, in its own direction and language.
+    """
+
+    def __init__(self, sender: str) -> None:
+        """`sender` is `Name <address>`; the name is the shop's. Raises UnusableAddress."""
+        name, self._address = mime.mailbox(sender)
+        self.domain = self._address.rpartition("@")[2]
+        """The domain of the sender's address, with which Message-IDs are made."""
+        self._shop = name or self.domain
+        self._from = mime.addressed("From", name, self._address)
+        text, html = _environment("layout.txt"), _environment("layout.html", autoescape=True)
+        self._text = {stage: text.get_template(_file(stage)) for stage in map(type_of, EVENTS)}
+        self._html = {stage: html.get_template(_file(stage)) for stage in map(type_of, EVENTS)}
+
+    def write(self, mail: Mail) -> Letter:
+        """The letter of this mail. Raises mime.UnusableAddress."""
+        recipient = mime.address(mail.recipient)
+        headers = (
+            f"Date: {format_datetime(mail.event.time)}\r\n"
+            f"{self._from}"
+            f"{mime.addressed('To', mail.order.customer.name, recipient)}"
+            f"{mime.unstructured('Subject', mail.subject)}"
+            f"Message-ID: {mail.message_id(self.domain)}\r\n"
+            f"Auto-Submitted: auto-generated\r\n"
+            f"Content-Language: {LANGUAGE}\r\n"
+            f"X-Order-Id: {mail.order.id}\r\n"
+        )
+        bodies = {
+            "plain": self._render(self._text[mail.stage], mail),
+            "html": self._render(self._html[mail.stage], mail),
+        }
+        content = mime.alternatives(headers, bodies, boundary=f"=_{mail.id.hex}")
+        return Letter(mail.name, self._address, recipient, content)
+
+    def _render(self, template: Template, mail: Mail) -> str:
+        data = mail.event.data
+        return template.render(data=data, order=data.order, subject=mail.subject, shop=self._shop)
+
+
+def _file(stage: str) -> str:
+    return f"{stage.lower()}.jinja"
+
+
+def _environment(layout: str, *, autoescape: bool = False) -> Environment:
+    """The templates as one type of text. The words of a stage are the same in both; the layout differs."""
+    environment = Environment(
+        loader=PackageLoader("services.email"),
+        autoescape=autoescape,  # noqa: S701  # off for plain text only
+        undefined=StrictUndefined,
+        finalize=_on_one_line,
+        auto_reload=False,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.globals |= {"layout": layout, "language": LANGUAGE}
+    environment.filters |= {
+        "day": lambda time: _day(time.date()),
+        "money": _money,
+        "percent": _percent,
+        "reason": in_plain_words,
+        "theirs": _theirs if autoescape else str,
+    }
+    return environment
+
+
+def _on_one_line(value: Any) -> Any:
+    return mime.one_line(value) if type(value) is str else value
+
+
+@lru_cache(maxsize=256)
+def _day(day: date) -> str:
+    return f"{day.day} {day:%B %Y}"
+
+
+@pass_context
+def _money(context: Context, minor: int) -> str:
+    """An amount in the order's currency: `46.57 BRL`, which no line break parts."""
+    currency = context["order"].currency
+    return f"{format_amount(minor, currency)}\N{NO-BREAK SPACE}{currency}"
+
+
+@lru_cache(maxsize=256)
+def _percent(rate: str) -> str:
+    """A tax rate as people write it: "0.17" is 17%."""
+    return f"{(Decimal(rate) * 100).normalize():f}%"
+
+
+@pass_context
+def _theirs(context: Context, text: str) -> Markup:
+    """HTML of what the customer wrote: in the customer's language, in its own direction, apart from ours."""
+    locale = context["order"].customer.locale
+    language = f' lang="{escape(locale)}"' if locale else ""
+    return Markup(f'<bdi dir="auto"{language}>{escape(mime.one_line(text))}</bdi>')  # noqa: S704  # escaped

@@ -1,0 +1,73 @@
+"""The email service as a process: `python -m services.email.main`."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Annotated, Self
+
+from pydantic import AfterValidator, Field, model_validator
+from pydantic_settings import SettingsConfigDict
+
+from chassis.process import Assembly, Service, serve
+from chassis.settings import ServiceSettings
+from events.commit import Transactions
+from services.email import mime, smtp
+from services.email.delivery import delivery
+from services.email.domain import Mail
+from services.email.folder import FolderMailer
+from services.email.handlers import HANDLERS
+from services.email.letters import Letters
+from services.email.mailer import Mailer
+
+
+def _a_mailbox(text: str) -> str:
+    mime.mailbox(text)
+    return text
+
+
+class EmailSettings(ServiceSettings):
+    """What the email service needs to know: who writes, and where the mails go."""
+
+    model_config = SettingsConfigDict(env_ignore_empty=True, hide_input_in_errors=True)
+
+    mail_from: Annotated[str, AfterValidator(_a_mailbox)] = "Orderflow <orders@orderflow.example>"
+    """`Name <address>`. The name is that of the shop; the domain makes the Message-IDs."""
+    smtp_url: Annotated[str | None, Field(repr=False)] = None
+    """`smtp[s]://[user:password@]host[:port]`; `?starttls` insists on STARTTLS."""
+    mail_folder: Path | None = None
+    """A folder for `.eml` files, in place of a mail server."""
+    mail_concurrency: Annotated[int, Field(ge=1, le=200)] = 16
+    """Most mails that are being sent at a time, each over a connection of its own."""
+
+    @model_validator(mode="after")
+    def _one_way_out(self) -> Self:
+        if (self.smtp_url is None) == (self.mail_folder is None):
+            raise ValueError("Set exactly one of SMTP_URL (a mail server) and MAIL_FOLDER (.eml files).")
+        if self.smtp_url is not None:
+            smtp.Server.parse(self.smtp_url)
+        return self
+
+
+@asynccontextmanager
+async def _mailer(settings: EmailSettings, domain: str) -> AsyncIterator[Mailer]:
+    if settings.mail_folder is not None:
+        yield FolderMailer(settings.mail_folder)
+    else:
+        assert settings.smtp_url is not None
+        async with smtp.connect(smtp.Server.parse(settings.smtp_url), domain) as mailer:
+            yield mailer
+
+
+@asynccontextmanager
+async def assemble(settings: EmailSettings, transactions: Transactions) -> AsyncIterator[Assembly]:
+    """The runner that delivers the mails which the handlers leave behind."""
+    letters = Letters(settings.mail_from)
+    async with _mailer(settings, letters.domain) as mailer:
+        runner = delivery(transactions, letters, mailer, concurrency=settings.mail_concurrency)
+        yield Assembly(runners={Mail: runner})
+
+
+SERVICE = Service("email", HANDLERS, EmailSettings, assemble)
+
+if __name__ == "__main__":
+    serve(SERVICE)

@@ -1,0 +1,75 @@
+"""The record of every mail: what it tells of, to whom, and how it ended."""
+
+from collections.abc import Sequence
+from typing import Final
+
+import asyncpg
+import msgspec
+from sqlalchemy import Column, LargeBinary, MetaData, Table, Text, UniqueConstraint, func
+from sqlalchemy.dialects.postgresql import TIMESTAMP, UUID
+
+from events import envelope, statements
+from events.contracts import AnyEvent
+from events.leases import Leases, claimed, lease_columns, lease_index
+from events.transaction import Transaction
+from services.email.domain import Mail, Outcome
+
+METADATA: Final = MetaData()
+
+MAILS: Final = Table(
+    "mails",
+    METADATA,
+    Column("id", UUID, primary_key=True, comment="the id of the event that it tells of"),
+    Column("order_id", UUID, nullable=False),
+    Column("stage", Text, nullable=False, comment="the event's type"),
+    Column("recipient", Text, nullable=False),
+    Column("event", LargeBinary, nullable=False, comment="the event as JSON"),
+    Column("written_at", TIMESTAMP(timezone=True), nullable=False, server_default=func.now()),
+    *lease_columns(),
+    Column("message_id", Text),
+    Column("outcome", Text, comment="what the mail server said"),
+    Column("sent_at", TIMESTAMP(timezone=True)),
+    UniqueConstraint("order_id", "stage", name="mails_one_per_order_and_stage"),
+    lease_index("mails", "pending"),
+)
+"""State: `pending`, then `sent`, `refused` (the server will never take it) or `dead` (we failed at it)."""
+
+_EVENT: Final = msgspec.json.Decoder(AnyEvent)
+_COLUMNS: Final = ("id", "order_id", "stage", "recipient", "event")
+_INSERT: Final = statements.insert(
+    MAILS,
+    _COLUMNS,
+    computed={"state": "'pending'", "claimed_until": claimed()},
+    then="ON CONFLICT DO NOTHING RETURNING id",
+)
+_ENDED: Final = ("id", "state", "message_id", "outcome")
+_SETTLE: Final = f"""
+    UPDATE mails SET state = row.state, message_id = row.message_id, outcome = row.outcome,
+        sent_at = CASE WHEN row.state = 'sent' THEN now() END
+    FROM {statements.rows(MAILS, _ENDED)}
+    WHERE mails.id = row.id AND mails.state = 'pending'"""  # noqa: S608  # names of our own columns
+
+
+def _read(record: asyncpg.Record) -> Mail:
+    return Mail(record["id"], _EVENT.decode(record["event"]), record["written_at"])
+
+
+LEASES: Final[Leases[Mail]] = Leases(MAILS, _read, waiting="pending", columns=("id", "event", "written_at"))
+
+
+async def add(tx: Transaction, mails: Sequence[Mail]) -> list[Mail]:
+    """Writes the mails down, born claimed, and returns those that are new: one per order and stage."""
+    ordered = sorted(mails, key=lambda mail: mail.id)
+    records = [(m.id, m.order.id, m.stage, m.recipient, envelope.encode_one(m.event)) for m in ordered]
+    written = await tx.fetch(_INSERT, *statements.columns_of(records, len(_COLUMNS)))
+    new = {record["id"] for record in written}
+    return [mail for mail in ordered if mail.id in new]
+
+
+async def settle(tx: Transaction, ended: Sequence[tuple[Mail, Outcome]], domain: str) -> None:
+    """Records how mails ended. One that another process settled meanwhile stays as it is.
+
+    `domain` is the one that their Message-IDs were made with.
+    """
+    records = [(m.id, outcome.state, m.message_id(domain), outcome.answer) for m, outcome in ended]
+    await tx.execute(_SETTLE, *statements.columns_of(sorted(records), len(_ENDED)))

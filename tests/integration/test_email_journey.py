@@ -1,0 +1,287 @@
+"""From an event to a mail that the server has: one for each order and stage, whatever happens on the way."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from pathlib import Path
+
+import asyncpg
+import msgspec
+import pytest
+
+from chassis import database
+from chassis.process import put_together
+from events.commit import Transactions
+from events.contracts import AnyEvent, Customer
+from events.envelope import messages
+from events.memory import MemoryBus
+from events.participant import Participant
+from services.email import smtp
+from services.email.delivery import delivery
+from services.email.domain import Mail
+from services.email.handlers import HANDLERS
+from services.email.letters import Letters
+from services.email.main import SERVICE, EmailSettings
+from services.email.smtp import Server
+from tests.factories import an_item, an_order, one_of_each, order_created
+from tests.integration.mail_server import CUT, MailServer, mail_server
+
+STAGES = list(one_of_each())
+ALWAYS = ["451 4.7.1 Not now"] * 1000
+
+
+class Journey:
+    """The email service's surroundings: its database, a bus, and a mail server."""
+
+    def __init__(self, url: str, server: MailServer, reader: Transactions) -> None:
+        self.url = url
+        self.server = server
+        self.bus = MemoryBus({"email": STAGES})
+        self._reader = reader
+
+    @asynccontextmanager
+    async def service(self) -> AsyncIterator[None]:
+        """One process of the service, which dies without draining when the block ends."""
+        letters = Letters("The Shop <orders@shop.example>")
+        async with AsyncExitStack() as stack:
+            engine = await stack.enter_async_context(database.connect(self.url, pool=4, application="test"))
+            transactions = Transactions(engine)
+            mailer = await stack.enter_async_context(
+                smtp.connect(Server.parse(self.server.url), letters.domain)
+            )
+            runner = delivery(transactions, letters, mailer, concurrency=4, sweep_seconds=0.1)
+            participant = Participant(
+                "email", HANDLERS, transactions, self.bus, {Mail: runner}, sweep_seconds=0.1
+            )
+            running = asyncio.create_task(participant.run())
+            try:
+                yield
+            finally:
+                running.cancel()
+                with suppress(asyncio.CancelledError):
+                    await running
+
+    async def publish(self, *events: AnyEvent) -> None:
+        """Returns when the service has taken the events over."""
+        async with asyncio.timeout(30):
+            await asyncio.gather(*(self.bus.publish(message) for message in messages(events)))
+
+    async def records(self) -> list[asyncpg.Record]:
+        """The service's record of its mails, by order and stage."""
+        async with self._reader() as tx:
+            return await tx.fetch("SELECT * FROM mails ORDER BY order_id, stage")
+
+    async def settled(self, count: int) -> list[asyncpg.Record]:
+        """The records, once so many of them have come to an end."""
+        async with asyncio.timeout(30):
+            while True:
+                records = await self.records()
+                if sum(record["state"] != "pending" for record in records) >= count:
+                    return records
+                await asyncio.sleep(0.02)
+
+    async def execute(self, statement: str) -> None:
+        async with self._reader() as tx:
+            await tx.execute(statement)
+
+
+@pytest.fixture
+async def journey(service_url: Callable[[str], Awaitable[str]]) -> AsyncIterator[Journey]:
+    url = await service_url("email")
+    async with mail_server() as server, database.connect(url, pool=2, application="reader") as engine:
+        yield Journey(url, server, Transactions(engine))
+
+
+async def test_every_event_in_the_handler_table_becomes_one_mail(journey: Journey) -> None:
+    order = an_order()
+    events = one_of_each(order)
+    assert {type(event) for event in events.values()} == set(HANDLERS)
+    async with journey.service():
+        await journey.publish(*events.values())
+        records = await journey.settled(len(HANDLERS))
+
+    mails = await journey.server.received(len(HANDLERS))
+    expected = {f"<{order.id}.{stage}@shop.example>" for stage in STAGES}
+    assert {mail.message["Message-ID"] for mail in mails} == expected
+    assert len(mails) == len({mail.message["Subject"] for mail in mails}) == len(HANDLERS)
+    assert {mail.recipient for mail in mails} == {"ana@example.com"}
+    for record in records:
+        assert record["id"] == events[record["stage"]].id
+        assert record["state"] == "sent"
+        assert record["outcome"].startswith("250 2.0.0 Ok: queued as")
+        assert record["sent_at"] >= record["written_at"]
+        assert record["message_id"] == f"<{order.id}.{record['stage']}@shop.example>"
+        assert record["recipient"] == "ana@example.com"
+
+
+async def test_an_event_that_comes_again_makes_no_second_mail(journey: Journey) -> None:
+    order = an_order()
+    once = order_created(order)
+    published_anew = msgspec.structs.replace(order_created(order), time=once.time)
+    async with journey.service():
+        await journey.publish(once)
+        await journey.publish(once, published_anew)
+        await journey.publish(order_created(order), order_created(order))
+        await journey.publish(other := order_created())
+        await journey.settled(2)
+    assert {mail.message["X-Order-Id"] for mail in journey.server.mails} == {
+        str(order.id),
+        str(other.subject),
+    }
+    assert len(journey.server.mails) == 2
+
+
+async def test_two_processes_at_once_send_one_mail_for_each_stage(journey: Journey) -> None:
+    orders = [one_of_each() for _ in range(10)]
+    async with journey.service(), journey.service():
+        for _ in range(2):
+            await asyncio.gather(*(journey.publish(*events.values()) for events in orders))
+        await journey.settled(70)
+    identities = [mail.message["Message-ID"] for mail in journey.server.mails]
+    assert len(identities) == len(set(identities)) == 70
+
+
+async def test_a_refused_mail_is_recorded_with_its_reason_and_not_sent_again(journey: Journey) -> None:
+    journey.server.answers["RCPT"].append("550 5.1.1 No such user")
+    async with journey.service():
+        await journey.publish(order_created())
+        [record] = await journey.settled(1)
+        await journey.publish(order_created())
+        await journey.settled(2)
+    assert (record["state"], record["outcome"]) == ("refused", "550 5.1.1 No such user")
+    assert record["sent_at"] is None
+    assert len(journey.server.mails) == 1
+
+
+async def test_a_mail_to_no_address_is_recorded_as_refused_and_the_next_is_sent(journey: Journey) -> None:
+    nobody = an_order(customer=Customer(name="Ana", email="ana@example.com\r\nBcc: eve@example.com"))
+    async with journey.service():
+        await journey.publish(order_created(nobody), order_created())
+        records = await journey.settled(2)
+    assert sorted(record["state"] for record in records) == ["refused", "sent"]
+    assert len(journey.server.mails) == 1
+
+
+async def test_a_greylisted_mail_is_sent_later_and_others_are_not_held_up(journey: Journey) -> None:
+    journey.server.answers["RCPT"].append("451 4.7.1 Greylisted")
+    async with journey.service():
+        first, second = order_created(), order_created()
+        await journey.publish(first)
+        await journey.publish(second)
+        records = await journey.settled(2)
+    assert {record["state"] for record in records} == {"sent"}
+    assert sorted(record["attempts"] for record in records) == [0, 1]
+    assert len(journey.server.mails) == 2
+
+
+async def test_a_mail_that_is_put_off_for_days_is_given_up_with_the_last_answer(journey: Journey) -> None:
+    journey.server.answers["RCPT"].extend(ALWAYS)
+    async with journey.service():
+        await journey.publish(order_created())
+        await journey.execute("UPDATE mails SET written_at = now() - interval '6 days'")
+        [record] = await journey.settled(1)
+    assert record["state"] == "refused"
+    assert record["outcome"].startswith("Given up: ")
+    assert record["outcome"].endswith("451 4.7.1 Not now")
+
+
+async def test_a_mail_server_that_is_down_holds_the_mails_up_and_loses_none(journey: Journey) -> None:
+    await journey.server.stop()
+    events = [order_created() for _ in range(20)]
+    async with journey.service():
+        await journey.publish(*events)
+        while not any(record["last_error"] for record in await journey.records()):
+            await asyncio.sleep(0.02)
+        await journey.server.start()
+        records = await journey.settled(20)
+    assert {(record["state"], record["attempts"]) for record in records} == {("sent", 0)}
+    assert len(journey.server.mails) == 20
+
+
+@pytest.mark.parametrize("command", ["MAIL", "DATA"])
+async def test_a_connection_cut_before_the_final_dot_makes_one_mail(journey: Journey, command: str) -> None:
+    journey.server.answers[command].append(CUT)
+    async with journey.service():
+        await journey.publish(order_created())
+        [record] = await journey.settled(1)
+    assert record["state"] == "sent"
+    assert len(journey.server.mails) == 1
+
+
+async def test_a_connection_cut_after_the_final_dot_makes_a_second_copy_with_the_same_message_id(
+    journey: Journey,
+) -> None:
+    journey.server.answers["CONTENT"].append(CUT)
+    async with journey.service():
+        await journey.publish(order_created())
+        [record] = await journey.settled(1)
+    first, second = journey.server.mails
+    assert first.content == second.content
+    assert record["message_id"] == first.message["Message-ID"]
+    assert (record["state"], record["attempts"]) == ("sent", 1)
+
+
+async def test_mails_of_a_process_that_died_are_sent_by_the_next(journey: Journey) -> None:
+    await journey.server.stop()
+    async with journey.service():
+        await journey.publish(*(events := one_of_each()).values())
+    await journey.server.start()
+    await journey.execute("UPDATE mails SET claimed_until = now() - interval '1 second'")
+    async with journey.service():
+        records = await journey.settled(len(events))
+    assert {record["state"] for record in records} == {"sent"}
+    sent = {mail.message["Message-ID"]: mail for mail in journey.server.mails}
+    assert len(sent) == len(journey.server.mails) == len(events)
+    shipped = events["SHIPPED"]
+    message = sent[f"<{shipped.subject}.SHIPPED@shop.example>"].message
+    assert message["Date"].datetime == shipped.time.replace(microsecond=0)
+
+
+async def test_logs_tell_neither_the_content_nor_the_recipient_nor_secrets(
+    journey: Journey, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    for theirs in ("mail.log", "mail.debug"):  # the server's own
+        logging.getLogger(theirs).setLevel(logging.CRITICAL)
+    order = an_order(
+        customer=Customer(name="canary", email="canary@example.com"),
+        items=(an_item(name="canary"),),
+        payment_method="canary",
+    )
+    journey.server.answers["RCPT"].append("451 4.7.1 <canary@example.com> Greylisted")
+    journey.server.answers["DATA"].append(CUT)
+    journey.server.answers["CONTENT"].extend([CUT, "554 5.7.1 canary@example.com looks like spam"])
+    async with journey.service():
+        await journey.publish(order_created(order))
+        [record] = await journey.settled(1)
+    assert record["state"] == "refused"
+    assert "asked again" in caplog.text
+    assert "canary" not in caplog.text
+
+
+async def test_the_service_as_it_is_put_together_fills_its_folder(journey: Journey, tmp_path: Path) -> None:
+    settings = EmailSettings(database_url=journey.url, mail_folder=tmp_path, smtp_url=None)
+    events = one_of_each()
+    async with put_together(SERVICE, settings, journey.bus) as running:
+        working = asyncio.create_task(running.participant.run())
+        await journey.publish(*events.values())
+        await journey.settled(len(events))
+        running.participant.stop()
+        async with asyncio.timeout(30):
+            await working
+    assert sorted(file.stem for file in tmp_path.iterdir()) == [Mail.about(e).name for e in events.values()]
+
+
+async def test_the_service_as_it_is_put_together_sends_to_its_server(journey: Journey) -> None:
+    settings = EmailSettings(database_url=journey.url, smtp_url=journey.server.url, mail_folder=None)
+    async with put_together(SERVICE, settings, journey.bus) as running:
+        working = asyncio.create_task(running.participant.run())
+        await journey.publish(order_created())
+        [mail] = await journey.server.received(1)
+        running.participant.stop()
+        async with asyncio.timeout(30):
+            await working
+    assert mail.message["From"] == "Orderflow <orders@orderflow.example>"
+    [record] = await journey.records()
+    assert record["state"] == "sent"

@@ -1,0 +1,310 @@
+"""What a mailer makes of every answer that a mail server can give, against a real one."""
+
+import asyncio
+import shutil
+import ssl
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from services.email import smtp
+from services.email.domain import Mail
+from services.email.letters import Letters
+from services.email.mailer import Letter, MailPerhapsSent, MailPostponed, MailServerUnavailable
+from services.email.smtp import Server, SmtpMailer
+from tests.factories import an_item, an_order, order_created
+from tests.integration.mail_server import CUT, SILENCE, MailServer, authenticates, mail_server
+
+LETTERS = Letters("The Shop <orders@shop.example>")
+
+
+def a_letter(name: str = "Mug") -> Letter:
+    return LETTERS.write(Mail.about(order_created(an_order(items=(an_item(name=name),)))))
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[MailServer]:
+    async with mail_server() as running:
+        yield running
+
+
+@pytest.fixture
+async def mailer(server: MailServer) -> AsyncIterator[SmtpMailer]:
+    async with smtp.connect(Server.parse(server.url), "shop.example") as connected:
+        yield connected
+
+
+async def test_a_mail_arrives_byte_for_byte_and_the_servers_answer_is_kept(
+    server: MailServer, mailer: SmtpMailer
+) -> None:
+    letter = a_letter(name="\n.\n..dots. 日本")
+    outcome = await mailer.send(letter)
+
+    assert (outcome.state, outcome.answer) == ("sent", "250 2.0.0 Ok: queued as 1")
+    [mail] = server.mails
+    assert mail.content == letter.content
+    assert (mail.sender, mail.recipient) == ("orders@shop.example", "ana@example.com")
+
+
+async def test_lines_that_begin_with_a_dot_arrive_whole(server: MailServer, mailer: SmtpMailer) -> None:
+    content = b"Subject: dots\r\n\r\n.\r\n..\r\n.one\r\n"
+    await mailer.send(Letter("dots", "orders@shop.example", "ana@example.com", content))
+    assert server.mails[0].content == content
+
+
+async def test_mails_share_connections(server: MailServer, mailer: SmtpMailer) -> None:
+    for _ in range(5):
+        await mailer.send(a_letter())
+    assert server.connections == 1
+    await asyncio.gather(*(mailer.send(a_letter()) for _ in range(8)))
+    assert server.connections <= 8
+    assert len(server.mails) == 13
+
+
+@pytest.mark.parametrize(
+    ("command", "answer"),
+    [
+        ("RCPT", "550 5.1.1 <ana@example.com>: no such user"),
+        ("RCPT", "501 5.1.3 Bad address"),
+        ("DATA", "554 5.5.1 No valid recipients"),
+        ("CONTENT", "554 5.7.1 Looks like spam"),
+        ("MAIL", "552 5.3.4 Message too large"),
+    ],
+)
+async def test_a_definite_refusal_is_an_outcome_and_the_next_mail_goes_through(
+    server: MailServer, mailer: SmtpMailer, command: str, answer: str
+) -> None:
+    server.answers[command].append(answer)
+    outcome = await mailer.send(a_letter())
+    assert outcome.state == "refused"
+    assert outcome.answer == answer.replace("ana@example.com", "the recipient")
+
+    assert (await mailer.send(a_letter())).state == "sent"
+    assert server.connections == 1
+    assert len(server.mails) == 1
+
+
+@pytest.mark.parametrize(
+    ("command", "answer"),
+    [
+        ("RCPT", "451 4.7.1 <ana@example.com> Greylisted"),
+        ("RCPT", "452 4.2.2 Mailbox full"),
+        ("DATA", "451 4.3.0 Later"),
+        ("CONTENT", "451 4.3.0 Later"),
+        ("DATA", "250 2.0.0 Nonsense"),
+    ],
+)
+async def test_a_refusal_for_now_concerns_this_mail_only(
+    server: MailServer, mailer: SmtpMailer, command: str, answer: str
+) -> None:
+    server.answers[command].append(answer)
+    letter = a_letter()
+    with pytest.raises(MailPostponed, match=answer[:9]) as postponed:
+        await mailer.send(letter)
+    assert "ana@example.com" not in str(postponed.value)
+    assert server.mails == []
+
+    assert (await mailer.send(letter)).state == "sent"
+    assert server.connections == 1
+
+
+@pytest.mark.parametrize(
+    ("command", "answer"),
+    [
+        ("MAIL", "451 4.3.0 Try later"),
+        ("MAIL", "550 5.7.1 Sender not welcome"),
+        ("MAIL", "530 5.7.0 Authentication required"),
+        ("RCPT", "530 5.7.0 Authentication required"),
+        ("MAIL", "421 4.3.2 Shutting down"),
+        ("RCPT", "421 4.3.2 Shutting down"),
+        ("CONTENT", "421 4.3.2 Shutting down"),
+    ],
+)
+async def test_a_refusal_that_is_not_about_the_mail_is_an_outage(
+    server: MailServer, mailer: SmtpMailer, command: str, answer: str
+) -> None:
+    server.answers[command].append(answer)
+    with pytest.raises(MailServerUnavailable, match=answer[:9]):
+        await mailer.send(a_letter())
+    assert server.mails == []
+    assert (await mailer.send(a_letter())).state == "sent"
+
+
+async def test_a_server_that_is_down_is_an_outage_until_it_is_up(
+    server: MailServer, mailer: SmtpMailer
+) -> None:
+    await mailer.send(a_letter())
+    await server.stop()
+    for _ in range(2):
+        with pytest.raises(MailServerUnavailable):
+            await mailer.send(a_letter())
+    await server.start()
+    assert (await mailer.send(a_letter())).state == "sent"
+    assert len(server.mails) == 2
+
+
+async def test_a_connection_that_the_server_dropped_while_idle_is_replaced(
+    server: MailServer, mailer: SmtpMailer
+) -> None:
+    await mailer.send(a_letter())
+    server.cut_all()
+    assert (await mailer.send(a_letter())).state == "sent"
+    assert server.connections == 2
+
+
+@pytest.mark.parametrize(
+    ("command", "answer"), [("MAIL", CUT), ("MAIL", "421 4.4.2 Idle for too long"), ("DATA", CUT)]
+)
+async def test_a_connection_that_ends_as_it_is_used_again_is_replaced(
+    server: MailServer, mailer: SmtpMailer, command: str, answer: str
+) -> None:
+    await mailer.send(a_letter())
+    server.answers[command].append(answer)
+    assert (await mailer.send(a_letter())).state == "sent"
+    assert len(server.mails) == 2
+
+
+async def test_a_connection_that_was_idle_for_long_is_asked_first(
+    server: MailServer, mailer: SmtpMailer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(smtp, "IDLE_SECONDS", -1.0)
+    await mailer.send(a_letter())
+    await mailer.send(a_letter())
+    server.answers["RSET"].append(CUT)
+    await mailer.send(a_letter())
+    assert server.commands.count("RSET") == 2
+    assert (len(server.mails), server.connections) == (3, 2)
+
+
+@pytest.mark.parametrize("command", ["MAIL", "RCPT", "DATA"])
+async def test_a_connection_cut_before_the_final_dot_means_not_sent(
+    server: MailServer, mailer: SmtpMailer, command: str
+) -> None:
+    server.answers[command].append(CUT)
+    with pytest.raises(MailPostponed):
+        await mailer.send(a_letter())
+    assert server.mails == []
+    assert (await mailer.send(a_letter())).state == "sent"
+
+
+async def test_a_connection_cut_after_the_final_dot_means_perhaps_sent(
+    server: MailServer, mailer: SmtpMailer
+) -> None:
+    server.answers["CONTENT"].append(CUT)
+    letter = a_letter()
+    with pytest.raises(MailPerhapsSent):
+        await mailer.send(letter)
+    assert (await mailer.send(letter)).state == "sent"
+    first, second = server.mails
+    assert first.content == second.content
+
+
+async def test_a_server_that_stops_answering_is_not_waited_for(
+    server: MailServer, mailer: SmtpMailer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(smtp, "COMMAND_SECONDS", 0.1)
+    monkeypatch.setattr(smtp, "CONTENT_SECONDS", 0.1)
+    server.answers["RCPT"].append(SILENCE)
+    with pytest.raises(MailPostponed):
+        await mailer.send(a_letter())
+    server.answers["CONTENT"].append(SILENCE)
+    with pytest.raises(MailPerhapsSent):
+        await mailer.send(a_letter())
+    monkeypatch.undo()
+    assert (await mailer.send(a_letter())).state == "sent"
+
+
+async def test_a_cancelled_mail_does_not_leave_its_connection_to_the_next(
+    server: MailServer, mailer: SmtpMailer
+) -> None:
+    server.answers["CONTENT"].append(SILENCE)
+    sending = asyncio.create_task(mailer.send(a_letter()))
+    await server.received(1)
+    sending.cancel()
+    await asyncio.wait({sending})
+    assert sending.cancelled()
+    assert (await mailer.send(a_letter())).state == "sent"
+    assert server.connections == 2
+
+
+async def test_addresses_outside_of_ascii_go_where_the_server_takes_them(
+    server: MailServer, mailer: SmtpMailer
+) -> None:
+    letter = Letter("utf8", "orders@shop.example", "пётр@почта.рф", b"Subject: x\r\n\r\nx\r\n")
+    assert (await mailer.send(letter)).state == "sent"
+    assert server.mails[0].recipient == "пётр@почта.рф"
+
+
+async def test_addresses_outside_of_ascii_are_refused_where_the_server_does_not_take_them() -> None:
+    letter = Letter("utf8", "orders@shop.example", "пётр@почта.рф", b"Subject: x\r\n\r\nx\r\n")
+    async with (
+        mail_server(enable_SMTPUTF8=False) as older,
+        smtp.connect(Server.parse(older.url), "shop.example") as mailer,
+    ):
+        outcome = await mailer.send(letter)
+        assert outcome.state == "refused"
+        assert "SMTPUTF8" in outcome.answer
+        assert (await mailer.send(a_letter())).state == "sent"
+    assert len(older.mails) == 1
+
+
+@pytest.mark.filterwarnings("ignore:Requiring AUTH while not requiring TLS")
+async def test_a_user_is_authenticated_and_a_wrong_password_is_an_outage() -> None:
+    options = {
+        "auth_required": True,
+        "auth_require_tls": False,
+        "authenticator": authenticates("ana", "p@ss"),
+    }
+    async with mail_server(**options) as server:
+        address = f"127.0.0.1:{server.port}"
+        async with smtp.connect(Server.parse(f"smtp://ana:p%40ss@{address}"), "shop.example") as mailer:
+            assert (await mailer.send(a_letter())).state == "sent"
+        async with smtp.connect(Server.parse(f"smtp://ana:canary@{address}"), "shop.example") as mailer:
+            with pytest.raises(MailServerUnavailable) as refused:
+                await mailer.send(a_letter())
+        async with smtp.connect(Server.parse(f"smtp://{address}"), "shop.example") as mailer:
+            with pytest.raises(MailServerUnavailable, match="530"):
+                await mailer.send(a_letter())
+    assert "canary" not in str(refused.value)
+    assert [mail.user for mail in server.mails] == ["ana"]
+
+
+@pytest.fixture
+async def certificate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ssl.SSLContext:
+    """A certificate of 127.0.0.1 that this machine trusts for the length of the test."""
+    openssl = shutil.which("openssl")
+    if not openssl:
+        pytest.skip("openssl is not installed")
+    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
+    command = (
+        "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=127.0.0.1 "
+        f"-addext subjectAltName=IP:127.0.0.1 -keyout {key} -out {certificate}"
+    )
+    quiet = asyncio.subprocess.DEVNULL
+    made = await asyncio.create_subprocess_exec(openssl, *command.split(), stdout=quiet, stderr=quiet)
+    assert await made.wait() == 0
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(certificate, key)
+    return context
+
+
+async def test_starttls_is_insisted_on_and_the_certificate_is_checked(
+    server: MailServer, mailer: SmtpMailer, certificate: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with mail_server(tls_context=certificate, require_starttls=True) as secure:
+        url = f"{secure.url}?starttls"
+        async with smtp.connect(Server.parse(url), "shop.example") as mailer:
+            assert (await mailer.send(a_letter())).state == "sent"
+        assert [mail.tls for mail in secure.mails] == [True]
+
+        monkeypatch.delenv("SSL_CERT_FILE")
+        async with smtp.connect(Server.parse(url), "shop.example") as distrustful:
+            with pytest.raises(MailServerUnavailable):
+                await distrustful.send(a_letter())
+        assert len(secure.mails) == 1
+    async with smtp.connect(Server.parse(f"{server.url}?starttls"), "shop.example") as insisting:
+        with pytest.raises(MailServerUnavailable):
+            await insisting.send(a_letter())
+    assert server.mails == []
