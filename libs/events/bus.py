@@ -51,7 +51,10 @@ class Subscription(Protocol):
         ...
 
     async def bury(self, delivery: Delivery, reason: str) -> None:
-        """It can't be decoded: it is kept in the service's dead-letter queue with its reason."""
+        """It can't be decoded: it is kept in the service's dead-letter queue with its reason.
+
+        Never raises Unavailable: when the transport is away the message comes again, to be buried then.
+        """
         ...
 
 

@@ -58,7 +58,7 @@ class Transactions:
                     await _roll_back(connection, driver)
                     raise
         except Exception as error:
-            if _is_transient(error) or (driver is not None and driver.is_closed()):
+            if _is_transient(error) or _broke(driver, error):
                 raise DatabaseUnavailable(f"{DatabaseUnavailable.__doc__} ({error})") from error
             raise
         self.committed(tx)
@@ -73,6 +73,13 @@ async def _roll_back(connection: AsyncConnection, driver: "asyncpg.Connection[An
         driver.terminate()
     if driver.is_closed():
         await connection.invalidate()
+
+
+def _broke(driver: "asyncpg.Connection[Any] | None", error: Exception) -> bool:
+    """Whether the connection was lost, perhaps while it was still being opened."""
+    if driver is None:
+        return isinstance(error, asyncpg.InterfaceError | asyncpg.InternalClientError)
+    return driver.is_closed()
 
 
 def _is_transient(error: Exception) -> bool:

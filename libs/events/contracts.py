@@ -26,6 +26,7 @@ Amount = Annotated[int, Meta(ge=0, le=99_999_999_999)]
 Charged = Annotated[int, Meta(gt=0, le=99_999_999_999)]
 Quantity = Annotated[int, Meta(ge=1, le=100_000)]
 Rate = Annotated[str, Meta(pattern=r"^(0(\.[0-9]{1,6})?|1(\.0{1,6})?)$")]
+Timestamp = Annotated[datetime, Meta(tz=True)]
 Stage = Literal["payment", "shipment"]
 
 
@@ -72,7 +73,7 @@ class Order(Fact, frozen=True, kw_only=True):
     """An accepted order, as every later event carries it."""
 
     id: UUID
-    created_at: datetime
+    created_at: Timestamp
     reference: Text | None = None
     """The caller's own number for it."""
     customer: Customer
@@ -91,7 +92,7 @@ class Invoice(Fact, frozen=True, kw_only=True):
 
     number: Code
     """Gapless per year: `2026-000001`."""
-    issued_at: datetime
+    issued_at: Timestamp
 
 
 class Payment(Fact, frozen=True, kw_only=True):
@@ -103,7 +104,7 @@ class Payment(Fact, frozen=True, kw_only=True):
     provider_reference: Text
     """The provider's own id of the charge."""
     amount: Charged
-    captured_at: datetime
+    captured_at: Timestamp
 
 
 class Refund(Fact, frozen=True, kw_only=True):
@@ -112,7 +113,7 @@ class Refund(Fact, frozen=True, kw_only=True):
     id: Code
     provider_reference: Text
     amount: Charged
-    refunded_at: datetime
+    refunded_at: Timestamp
 
 
 class Shipment(Fact, frozen=True, kw_only=True):
@@ -122,7 +123,7 @@ class Shipment(Fact, frozen=True, kw_only=True):
     carrier: Text
     tracking_number: Code
     """UPU S10, such as `RR473124829BR`."""
-    booked_at: datetime
+    booked_at: Timestamp
 
 
 class Reason(Fact, frozen=True, kw_only=True):
@@ -194,7 +195,7 @@ class Event(Struct, Generic[D_co], frozen=True, kw_only=True, omit_defaults=True
     """The service that published it: `/services/<name>`."""
     subject: UUID
     """The order's id."""
-    time: datetime
+    time: Timestamp
     dataschema: Code
     """Type and version of the data: `urn:orderflow:ORDER_CREATED:1`."""
     data: D_co

@@ -27,6 +27,8 @@ _encoder = msgspec.json.Encoder()
 _batch = msgspec.json.Decoder(list[AnyEvent])
 _one = msgspec.json.Decoder(AnyEvent)
 _raw_batch = msgspec.json.Decoder(list[msgspec.Raw])
+_UNREADABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""What msgspec raises for JSON that is malformed, not UTF-8, or nested deeper than anybody would."""
 _SCHEMAS: Final = {event: schema_of(event) for event in EVENTS}
 
 
@@ -87,7 +89,7 @@ def decode(body: bytes) -> tuple[list[AnyEvent], list[Rejected]]:
     try:
         events = _batch.decode(body)
         rejected: list[Rejected] = []
-    except msgspec.DecodeError:
+    except _UNREADABLE:
         events, rejected = _decode_each(body)
     for event in events:
         if event.dataschema != _SCHEMAS[type(event)] or event.subject != event.data.order.id:
@@ -109,14 +111,14 @@ def _decode_each(body: bytes) -> tuple[list[AnyEvent], list[Rejected]]:
     """The slow way, for a message with something bad in it: each event on its own."""
     try:
         raws = _raw_batch.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except _UNREADABLE as error:
         raise Undecodable(f"The message is not a CloudEvents batch: {error}") from error
     events: list[AnyEvent] = []
     rejected: list[Rejected] = []
     for raw in raws:
         try:
             events.append(_one.decode(raw))
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except _UNREADABLE as error:
             rejected.append(_rejected(bytes(raw), "invalid_event", str(error)))
     return events, rejected
 
@@ -140,10 +142,17 @@ def _split_misfits(
 def _rejected(raw: bytes, code: str, message: str) -> Rejected:
     try:
         attributes = msgspec.json.decode(raw, type=_Attributes)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except _UNREADABLE:
         attributes = _Attributes()
     event_id = attributes.id or uuid5(NAMESPACE_URL, raw.decode("utf-8", "backslashreplace"))
-    return Rejected(id=event_id, type=attributes.type[:64], body=raw, code=code, message=message)
+    return Rejected(
+        id=event_id, type=_text(attributes.type)[:64], body=raw, code=code, message=_text(message)[:1000]
+    )
+
+
+def _text(foreign: str) -> str:
+    """PostgreSQL stores every character but NUL."""
+    return foreign.replace("\0", "\N{REPLACEMENT CHARACTER}")
 
 
 def rejected_for_lack_of_handler(event: AnyEvent, service: str) -> Rejected:

@@ -67,9 +67,12 @@ class Attempts:
         return self._begun[event_id]
 
     async def finish(self, tx: Transaction, event_ids: Collection[uuid.UUID]) -> None:
-        """Forgets the attempts at events that came to an end, good or bad, without killing the process."""
-        begun = [event_id for event_id in event_ids if event_id in self._begun]
+        """Strikes the attempts at events that come to an end with this transaction, good or bad."""
+        begun = sorted(event_id for event_id in event_ids if event_id in self._begun)
         if begun:
             await tx.execute(_FINISH, begun)
-            for event_id in begun:
-                del self._begun[event_id]
+
+    def forget(self, event_ids: Collection[uuid.UUID]) -> None:
+        """The transaction that finished them is committed: should they come again, that is a new attempt."""
+        for event_id in event_ids:
+            self._begun.pop(event_id, None)

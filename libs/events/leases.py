@@ -5,7 +5,6 @@ it, and done straight from memory after the commit; what a crash left behind is 
 `claimed_until` has passed. The claim commits before the work. The database's clock decides.
 """
 
-import random
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Generic, Protocol, TypeVar
@@ -61,11 +60,6 @@ def lease_index(table: str, state: str) -> Index:
 def claimed(seconds: float = LEASE_SECONDS) -> str:
     """SQL for `claimed_until` of a row that is born claimed."""
     return f"now() + interval '{seconds} seconds'"
-
-
-def backoff(attempts: int, *, first: float = 1.0, most: float = 300.0) -> float:
-    """Seconds until the next attempt: doubling, with jitter so that failures do not march in step."""
-    return min(most, first * 2.0 ** min(attempts, 30)) * random.uniform(0.5, 1.0)  # noqa: S311  # no secret
 
 
 @dataclass(frozen=True, slots=True)

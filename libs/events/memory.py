@@ -58,6 +58,7 @@ class MemoryBus:
             for letter in queue.pending.values():
                 if not letter.done.done():
                     letter.done.set_exception(BrokerUnavailable())
+                    letter.done.exception()  # perhaps nobody waits for it any more, and that is no news
 
     @property
     def dead(self) -> dict[str, Sequence[tuple[bytes, str]]]:

@@ -15,10 +15,11 @@ from sqlalchemy.dialects import postgresql
 from sqlalchemy.dialects.postgresql import TIMESTAMP
 
 from events import envelope, statements
+from events.backoff import backoff
 from events.contracts import AnyEvent, type_of
 from events.envelope import Rejected
 from events.errors import Reject
-from events.leases import Leases, backoff, lease_columns, lease_index
+from events.leases import Leases, lease_columns, lease_index
 from events.tables import METADATA
 from events.transaction import Transaction
 

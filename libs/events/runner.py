@@ -10,9 +10,10 @@ from contextlib import suppress
 from typing import Final, Generic, TypeVar
 from uuid import UUID
 
+from events.backoff import backoff
 from events.commit import Transactions, commit_in_halves
 from events.errors import Unavailable, UnknownOutcome
-from events.leases import LEASE_SECONDS, Deferral, Leased, Leases, backoff
+from events.leases import LEASE_SECONDS, Deferral, Leased, Leases
 from events.transaction import Transaction
 
 RowT = TypeVar("RowT", bound=Leased)
@@ -108,7 +109,7 @@ class Runner(Generic[RowT, OutcomeT]):
                 self._start_performing()
                 await self._sweep_if_due()
                 with suppress(TimeoutError):
-                    async with asyncio.timeout_at(self._next_moment()):
+                    async with asyncio.timeout(self._seconds_to_wait()):
                         await self._changed.wait()
                 self._changed.clear()
                 if settling.done():
@@ -135,11 +136,15 @@ class Runner(Generic[RowT, OutcomeT]):
             self._has_room.clear()
         self._changed.set()
 
-    def _next_moment(self) -> float | None:
-        """When there is something to do although nothing changes; None while only a change can tell."""
-        if self._waiting and self._paused_until > time.monotonic():
-            return self._paused_until
-        return max(self._next_sweep, self._paused_until) if self._room() > 0 else None
+    def _seconds_to_wait(self) -> float | None:
+        """Until there is something to do although nothing changes; None while only a change can tell.
+
+        Not a moment for the loop: its clock need not be this one.
+        """
+        now = time.monotonic()
+        if self._waiting and self._paused_until > now:
+            return self._paused_until - now
+        return max(self._next_sweep, self._paused_until) - now if self._room() > 0 else None
 
     def _room(self) -> int:
         """How many more rows may be claimed; in an outage one, to try with."""
@@ -175,7 +180,7 @@ class Runner(Generic[RowT, OutcomeT]):
             self._ended.append(Deferral(row.id, str(error), delay=self._paused_until - time.monotonic()))
         except (UnknownOutcome, TimeoutError) as error:
             reason = str(error) or "No answer came in time."
-            logger.warning("%s: outcome of %s unknown, it is asked again: %s", self.name, row.id, reason)
+            logger.warning("%s: %s is asked again later: %s", self.name, row.id, reason)
             self._ended.append(Deferral(row.id, reason))
         except Exception as error:
             logger.exception("%s: %s failed", self.name, row.id)

@@ -8,12 +8,12 @@ from typing import Any, Final, TypeAlias
 from uuid import UUID
 
 from events import envelope, inbox, parked
+from events.backoff import backoff
 from events.bus import Bus, Delivery, Subscription
 from events.commit import Transactions, commit_in_halves
 from events.contracts import AnyEvent, type_of
 from events.envelope import Rejected
 from events.errors import Reject, Unavailable, Undecodable
-from events.leases import backoff
 from events.parked import ParkedEvent
 from events.runner import Runner
 from events.transaction import Transaction
@@ -69,10 +69,11 @@ class Worker:
             try:
                 while not self._stopping.is_set():
                     taken = asyncio.create_task(self._take(subscription))
-                    await asyncio.wait({taken, stopped}, return_when=asyncio.FIRST_COMPLETED)
-                    if taken.done():
-                        await self._process(subscription, taken.result())
-                    else:
+                    try:
+                        await asyncio.wait({taken, stopped}, return_when=asyncio.FIRST_COMPLETED)
+                        if taken.done():
+                            await self._process(subscription, taken.result())
+                    finally:
                         taken.cancel()
             finally:
                 stopped.cancel()
@@ -98,6 +99,7 @@ class Worker:
             async with self._transactions() as tx:
                 await parked.park_again(tx, waiting, error)
                 await self._attempts.finish(tx, [waiting.id])
+        self._attempts.forget([waiting.id])
 
     async def _take(self, subscription: Subscription) -> Sequence[Delivery]:
         for runner in self._runners:
@@ -169,7 +171,8 @@ class Worker:
             by_id = {item.id: item for item in items}
             new = await inbox.register(tx, by_id.keys())
             await self._handle([by_id[item_id] for item_id in by_id if item_id in new], tx)
-            await self._attempts.finish(tx, new)
+            await self._attempts.finish(tx, by_id)
+        self._attempts.forget(by_id)
         return [None] * len(items)
 
     async def _handle(self, items: Sequence[Item], tx: Transaction) -> None:
@@ -194,6 +197,7 @@ class Worker:
                 else:
                     await parked.park(tx, item, error)
             await self._attempts.finish(tx, [item.id])
+        self._attempts.forget([item.id])
 
     # Suspects: events of messages that were handed out before and never acknowledged
 

@@ -1,0 +1,250 @@
+"""The tables of billing, and the statements on them: one per table and batch."""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Final
+from uuid import UUID
+
+import asyncpg
+import msgspec
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    ForeignKey,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Table,
+    Text,
+    UniqueConstraint,
+    func,
+    text,
+)
+from sqlalchemy.dialects import postgresql
+from sqlalchemy.dialects.postgresql import TIMESTAMP
+
+from events import statements
+from events.contracts import Declined, Invoiced, Paid, Undeliverable
+from events.leases import LEASE_SECONDS, Leases, claimed, lease_columns, lease_index
+from events.transaction import Transaction
+from services.billing.domain import SHIPMENT_FAILED, IdempotencyKey, Payment, Refund
+
+METADATA: Final = MetaData()
+
+PAYMENTS: Final = Table(
+    "payments",
+    METADATA,
+    Column("id", postgresql.UUID, primary_key=True),
+    Column("order_id", postgresql.UUID, nullable=False, unique=True),
+    Column("amount", BigInteger, nullable=False),
+    Column("currency", Text, nullable=False),
+    Column("payment_method", Text, nullable=False),
+    Column("snapshot", LargeBinary, nullable=False),
+    Column("generation", Integer, nullable=False, server_default=text("1")),
+    Column("first_tried_at", TIMESTAMP(timezone=True), nullable=False, server_default=func.now()),
+    Column("provider", Text),
+    Column("provider_reference", Text),
+    Column("reason_code", Text),
+    Column("reason_message", Text),
+    Column("created_at", TIMESTAMP(timezone=True), nullable=False, server_default=func.now()),
+    Column("settled_at", TIMESTAMP(timezone=True)),
+    *lease_columns(),
+    lease_index("payments", "pending"),
+)
+"""One payment per order; `state` is pending, captured, declined, or dead after repeated defects.
+
+`snapshot` is the Invoiced data as JSON. `first_tried_at` belongs to the key of the present `generation`, and
+is never later than its first use.
+"""
+
+REFUNDS: Final = Table(
+    "refunds",
+    METADATA,
+    Column("id", postgresql.UUID, primary_key=True),
+    Column("order_id", postgresql.UUID, nullable=False),
+    Column("cause", Text, nullable=False),
+    Column("payment_id", postgresql.UUID, ForeignKey("payments.id"), nullable=False),
+    Column("amount", BigInteger, nullable=False),
+    Column("currency", Text, nullable=False),
+    Column("snapshot", LargeBinary, nullable=False),
+    Column("generation", Integer, nullable=False, server_default=text("1")),
+    Column("first_tried_at", TIMESTAMP(timezone=True), nullable=False, server_default=func.now()),
+    Column("provider_reference", Text),
+    Column("created_at", TIMESTAMP(timezone=True), nullable=False, server_default=func.now()),
+    Column("settled_at", TIMESTAMP(timezone=True)),
+    *lease_columns(),
+    lease_index("refunds", "pending"),
+    UniqueConstraint("order_id", "cause", name="refunds_order_id_cause_key"),
+)
+"""One refund per order and cause; `state` is pending, refunded, or dead.
+
+`snapshot` is the Undeliverable data as JSON; `first_tried_at` as with payments.
+"""
+
+_encoder = msgspec.json.Encoder()
+_invoiced = msgspec.json.Decoder(Invoiced)
+_undeliverable = msgspec.json.Decoder(Undeliverable)
+
+_BORN_CLAIMED: Final = {"state": "'pending'", "claimed_until": claimed()}
+_PAYMENT: Final = ("id", "order_id", "amount", "currency", "payment_method", "snapshot")
+_ADD_PAYMENTS: Final = statements.insert(
+    PAYMENTS, _PAYMENT, computed=_BORN_CLAIMED, then="ON CONFLICT (order_id) DO NOTHING RETURNING id"
+)
+_REFUND: Final = ("id", "order_id", "cause", "payment_id", "amount", "currency", "snapshot")
+_ADD_REFUNDS: Final = statements.insert(
+    REFUNDS, _REFUND, computed=_BORN_CLAIMED, then="ON CONFLICT (order_id, cause) DO NOTHING RETURNING id"
+)
+_CAPTURED: Final = """
+    SELECT order_id, id, provider, provider_reference, amount FROM payments
+    WHERE order_id = ANY($1::uuid[]) AND state = 'captured'"""
+
+_PAYMENT_OUTCOME: Final = ("id", "state", "provider", "provider_reference", "reason_code", "reason_message")
+_SETTLE_PAYMENTS: Final = f"""
+    UPDATE payments AS t SET state = row.state, provider = row.provider,
+        provider_reference = row.provider_reference, reason_code = row.reason_code,
+        reason_message = row.reason_message, settled_at = now(), last_error = NULL
+    FROM {statements.rows(PAYMENTS, _PAYMENT_OUTCOME)}
+    WHERE t.id = row.id AND t.state = 'pending' RETURNING t.id"""  # noqa: S608  # our own table
+_REFUND_OUTCOME: Final = ("id", "state", "provider_reference")
+_SETTLE_REFUNDS: Final = f"""
+    UPDATE refunds AS t SET state = row.state, provider_reference = row.provider_reference,
+        settled_at = now(), last_error = NULL
+    FROM {statements.rows(REFUNDS, _REFUND_OUTCOME)}
+    WHERE t.id = row.id AND t.state = 'pending' RETURNING t.id"""  # noqa: S608  # our own table
+
+
+def _renew(table: Table) -> str:
+    """The next key, whoever learns first that the present one is void; due at once."""
+    return f"""
+        UPDATE {table.name} AS t
+        SET generation = row.generation, first_tried_at = now(), claimed_until = now()
+        FROM {statements.rows(table, ("id", "generation"))}
+        WHERE t.id = row.id AND t.state = 'pending' AND t.generation = row.generation - 1"""  # noqa: S608
+
+
+_RENEW_PAYMENTS: Final = _renew(PAYMENTS)
+_RENEW_REFUNDS: Final = _renew(REFUNDS)
+
+
+def _key_of(record: asyncpg.Record) -> IdempotencyKey:
+    """The key of a row that was claimed just now: the end of its claim tells the database's time."""
+    now = record["claimed_until"] - timedelta(seconds=LEASE_SECONDS)
+    return IdempotencyKey(record["id"], record["generation"], now - record["first_tried_at"])
+
+
+def _payment(record: asyncpg.Record) -> Payment:
+    return Payment(record["id"], _invoiced.decode(record["snapshot"]), _key_of(record))
+
+
+def _refund(record: asyncpg.Record) -> Refund:
+    return Refund(record["id"], _undeliverable.decode(record["snapshot"]), _key_of(record))
+
+
+_CLAIMED: Final = ("id", "snapshot", "generation", "first_tried_at", "claimed_until")
+PENDING_PAYMENTS: Final = Leases(PAYMENTS, _payment, waiting="pending", columns=_CLAIMED)
+PENDING_REFUNDS: Final = Leases(REFUNDS, _refund, waiting="pending", columns=_CLAIMED)
+
+
+async def add_payments(tx: Transaction, payments: Sequence[Payment]) -> list[Payment]:
+    """Writes the payments, born claimed, and returns those whose order had none yet."""
+    ordered = sorted(payments, key=lambda payment: payment.invoiced.order.id)
+    records = [
+        (
+            payment.id,
+            payment.invoiced.order.id,
+            payment.invoiced.order.total,
+            payment.invoiced.order.currency,
+            payment.invoiced.order.payment_method,
+            _encoder.encode(payment.invoiced),
+        )
+        for payment in ordered
+    ]
+    added = await _ids(tx, _ADD_PAYMENTS, records, len(_PAYMENT))
+    return [payment for payment in ordered if payment.id in added]
+
+
+async def settle_payments(tx: Transaction, payments: Sequence[Payment]) -> list[Payment]:
+    """Writes what the payments have become and returns those that were pending until now."""
+    ordered = sorted(payments, key=lambda payment: payment.id)
+    records = [(payment.id, payment.state, *_details(payment.outcome)) for payment in ordered]
+    settled = await _ids(tx, _SETTLE_PAYMENTS, records, len(_PAYMENT_OUTCOME))
+    return [payment for payment in ordered if payment.id in settled]
+
+
+async def renew_payment_keys(tx: Transaction, payments: Sequence[Payment]) -> None:
+    """Writes the next keys of payments that are pending, to be asked for at once."""
+    records = sorted((payment.id, payment.key.generation) for payment in payments)
+    await tx.execute(_RENEW_PAYMENTS, *statements.columns_of(records, 2))
+
+
+@dataclass(frozen=True, slots=True)
+class CapturedPayment:
+    """What is kept of a payment that can be given back."""
+
+    id: UUID
+    provider: str
+    provider_reference: str
+    amount: int
+
+
+async def captured_payments(tx: Transaction, order_ids: Collection[UUID]) -> dict[UUID, CapturedPayment]:
+    """The captured payments of those orders that have one, by order."""
+    records = await tx.fetch(_CAPTURED, sorted(order_ids))
+    return {
+        record["order_id"]: CapturedPayment(
+            record["id"], record["provider"], record["provider_reference"], record["amount"]
+        )
+        for record in records
+    }
+
+
+async def add_refunds(tx: Transaction, refunds: Sequence[Refund]) -> list[Refund]:
+    """Writes the refunds, born claimed, and returns those whose order had none yet for this cause."""
+    ordered = sorted(refunds, key=lambda refund: refund.undeliverable.order.id)
+    records = [
+        (
+            refund.id,
+            refund.undeliverable.order.id,
+            SHIPMENT_FAILED,
+            UUID(refund.undeliverable.payment.id),
+            refund.undeliverable.payment.amount,
+            refund.undeliverable.order.currency,
+            _encoder.encode(refund.undeliverable),
+        )
+        for refund in ordered
+    ]
+    added = await _ids(tx, _ADD_REFUNDS, records, len(_REFUND))
+    return [refund for refund in ordered if refund.id in added]
+
+
+async def settle_refunds(tx: Transaction, refunds: Sequence[Refund]) -> list[Refund]:
+    """Writes that the refunds were made and returns those that were pending until now."""
+    ordered = sorted(refunds, key=lambda refund: refund.id)
+    records = [
+        (refund.id, refund.state, refund.outcome and refund.outcome.refund.provider_reference)
+        for refund in ordered
+    ]
+    settled = await _ids(tx, _SETTLE_REFUNDS, records, len(_REFUND_OUTCOME))
+    return [refund for refund in ordered if refund.id in settled]
+
+
+async def renew_refund_keys(tx: Transaction, refunds: Sequence[Refund]) -> None:
+    """Writes the next keys of refunds that are pending, to be asked for at once."""
+    records = sorted((refund.id, refund.key.generation) for refund in refunds)
+    await tx.execute(_RENEW_REFUNDS, *statements.columns_of(records, 2))
+
+
+def _details(outcome: Paid | Declined | None) -> tuple[str | None, str | None, str | None, str | None]:
+    """Provider, its reference, reason code and message of an outcome, as far as it has them."""
+    match outcome:
+        case Paid(payment=payment):
+            return payment.provider, payment.provider_reference, None, None
+        case Declined(reason=reason):
+            return None, None, reason.code, reason.message
+        case None:
+            return None, None, None, None
+
+
+async def _ids(tx: Transaction, statement: str, records: Sequence[Sequence[object]], width: int) -> set[UUID]:
+    return {record["id"] for record in await tx.fetch(statement, *statements.columns_of(records, width))}

@@ -1,0 +1,286 @@
+"""The simulated payment provider: a third party with a durable ledger of its own.
+
+What becomes of a charge follows from the payment method, which is one of Stripe's own test tokens
+(https://docs.stripe.com/testing). The ledger is in the schema `provider`, which only the provider's own role
+can reach; it commits by itself, before it answers. Concurrent calls share a commit.
+
+Idempotency: the same key with the same parameters gets the same answer, for ever; with other parameters
+KeyReused. What was committed while the answer was lost is therefore told when it is asked again.
+"""
+
+import uuid
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Final
+
+import asyncpg
+from sqlalchemy import BigInteger, Column, ForeignKey, Index, MetaData, Table, Text, func
+from sqlalchemy.dialects.postgresql import TIMESTAMP, UUID
+
+from chassis import database, migrations
+from events import statements
+from events.commit import GroupCommit, Transactions
+from events.transaction import Transaction
+from services.billing.provider import (
+    Captured,
+    Charge,
+    ChargeAnswer,
+    NothingDone,
+    Refused,
+    Repaid,
+    Repayment,
+    RepaymentAnswer,
+)
+
+LEDGER: Final = MetaData()
+HISTORY: Final = "services.billing:ledger"
+"""The ledger's migrations."""
+
+CHARGES: Final = Table(
+    "charges",
+    LEDGER,
+    Column("id", Text, primary_key=True),
+    Column("key", Text, nullable=False, unique=True),
+    Column("payment_id", UUID, nullable=False),
+    Column("order_id", UUID, nullable=False),
+    Column("amount", BigInteger, nullable=False),
+    Column("currency", Text, nullable=False),
+    Column("payment_method", Text, nullable=False),
+    Column("status", Text, nullable=False),
+    Column("decline_code", Text),
+    Column("created_at", TIMESTAMP(timezone=True), nullable=False, server_default=func.now()),
+    Index("charges_payment_id", "payment_id"),
+)
+"""Every charge that was asked for; `status` is succeeded or failed."""
+
+REFUNDS: Final = Table(
+    "refunds",
+    LEDGER,
+    Column("id", Text, primary_key=True),
+    Column("key", Text, nullable=False, unique=True),
+    Column("refund_id", UUID, nullable=False),
+    Column("charge_id", Text, ForeignKey("charges.id"), nullable=False),
+    Column("amount", BigInteger, nullable=False),
+    Column("created_at", TIMESTAMP(timezone=True), nullable=False, server_default=func.now()),
+    Index("refunds_charge_id", "charge_id"),
+)
+
+PAYS: Final = frozenset(
+    f"pm_card_{brand}"
+    for brand in (
+        "visa visa_debit mastercard mastercard_debit mastercard_prepaid amex discover diners jcb unionpay "
+        "br mx ca de es fr gb it nl pt pl se ch jp au nz in sg us"
+    ).split()
+)
+"""Tokens of cards that pay."""
+
+DECLINES: Final[dict[str, str]] = {
+    "pm_card_chargeDeclined": "card_declined",
+    "pm_card_visa_chargeDeclined": "card_declined",
+    "pm_card_chargeDeclinedInsufficientFunds": "insufficient_funds",
+    "pm_card_visa_chargeDeclinedInsufficientFunds": "insufficient_funds",
+    "pm_card_chargeDeclinedLostCard": "lost_card",
+    "pm_card_visa_chargeDeclinedLostCard": "lost_card",
+    "pm_card_chargeDeclinedStolenCard": "stolen_card",
+    "pm_card_visa_chargeDeclinedStolenCard": "stolen_card",
+    "pm_card_chargeDeclinedFraudulent": "fraudulent",
+    "pm_card_chargeDeclinedExpiredCard": "expired_card",
+    "pm_card_chargeDeclinedIncorrectCvc": "incorrect_cvc",
+    "pm_card_chargeDeclinedProcessingError": "processing_error",
+    "pm_card_chargeDeclinedVelocityLimitExceeded": "card_velocity_exceeded",
+    "pm_card_visa_chargeDeclinedVelocityLimitExceeded": "card_velocity_exceeded",
+    "pm_card_authenticationRequired": "authentication_required",
+    "pm_card_threeDSecure2Required": "authentication_required",
+}
+"""Tokens of cards that don't, and the code that Stripe gives. There is no customer here to authenticate."""
+
+UNKNOWN_METHOD: Final = "payment_method_unknown"
+
+MESSAGES: Final[dict[str, str]] = {
+    "card_declined": "The card was declined.",
+    "insufficient_funds": "The card has insufficient funds.",
+    "lost_card": "The card was declined.",  # as with the next two, the customer is not told why
+    "stolen_card": "The card was declined.",
+    "fraudulent": "The card was declined.",
+    "expired_card": "The card has expired.",
+    "incorrect_cvc": "The card's security code is incorrect.",
+    "processing_error": "An error occurred while the card was processed.",
+    "card_velocity_exceeded": "The card was used too often within a short time.",
+    "authentication_required": "The payment needs to be authenticated by the customer.",
+    UNKNOWN_METHOD: "The payment provider does not know this payment method.",
+}
+"""What the customer may read."""
+
+
+class KeyReused(Exception):
+    """The idempotency key was used before, with other parameters."""
+
+
+class NotRefundable(Exception):
+    """There is no such charge, or less is left of it than is to be given back."""
+
+
+_CHARGE: Final = ("id key payment_id order_id amount currency payment_method status decline_code").split()
+_PARAMETERS: Final = ("payment_id", "order_id", "amount", "currency", "payment_method")
+_ADD_CHARGES: Final = statements.insert(CHARGES, _CHARGE, then="ON CONFLICT (key) DO NOTHING")
+_CHARGES_OF_KEYS: Final = "SELECT * FROM charges WHERE key = ANY($1::text[])"
+_CHARGES_OF_PAYMENT: Final = "SELECT * FROM charges WHERE payment_id = $1 ORDER BY status DESC"
+
+_REFUND: Final = ("id", "key", "refund_id", "charge_id", "amount")
+_LOCK_CHARGES: Final = """
+    SELECT id, amount FROM charges WHERE id = ANY($1::text[]) AND status = 'succeeded'
+    ORDER BY id FOR UPDATE"""
+_REFUNDS_KNOWN: Final = "SELECT * FROM refunds WHERE charge_id = ANY($1::text[]) OR key = ANY($2::text[])"
+_ADD_REFUNDS: Final = statements.insert(REFUNDS, _REFUND, then="ON CONFLICT (key) DO NOTHING RETURNING *")
+_REFUNDS_OF_ID: Final = "SELECT * FROM refunds WHERE refund_id = $1"
+
+
+class SimulatedProvider:
+    """Keeps the promises of `provider.Provider` on a ledger of its own."""
+
+    name = "simulated"
+
+    def __init__(self, ledger: Transactions) -> None:
+        self._ledger = ledger
+        self._charges: GroupCommit[Charge, ChargeAnswer | KeyReused] = GroupCommit(self._commit_charges)
+        self._repayments: GroupCommit[Repayment, Repaid | KeyReused | NotRefundable] = GroupCommit(
+            self._commit_repayments
+        )
+
+    async def charge(self, charge: Charge) -> ChargeAnswer:
+        """Charges once per key. Raises KeyReused."""
+        answer = await self._charges.submit(charge)
+        if isinstance(answer, KeyReused):
+            raise answer
+        return answer
+
+    async def look_up(self, charge: Charge) -> ChargeAnswer:
+        """The charge of the payment; one that succeeded comes before those that did not."""
+        async with self._ledger() as tx:
+            records = await tx.fetch(_CHARGES_OF_PAYMENT, charge.payment_id)
+        return _answer(records[0]) if records else NothingDone()
+
+    async def repay(self, repayment: Repayment) -> RepaymentAnswer:
+        """Gives back once per key, and never more than was captured. Raises KeyReused or NotRefundable."""
+        answer = await self._repayments.submit(repayment)
+        if isinstance(answer, KeyReused | NotRefundable):
+            raise answer
+        return answer
+
+    async def look_up_repayment(self, repayment: Repayment) -> RepaymentAnswer:
+        """The refund, if it was made."""
+        async with self._ledger() as tx:
+            records = await tx.fetch(_REFUNDS_OF_ID, repayment.refund_id)
+        return _repaid(records[0]) if records else NothingDone()
+
+    async def drain(self) -> None:
+        """Returns when nothing is being committed any more."""
+        await self._charges.drain()
+        await self._repayments.drain()
+
+    async def _commit_charges(self, charges: Sequence[Charge]) -> Sequence[ChargeAnswer | KeyReused]:
+        records = [_charge_record(charge) for charge in sorted(charges, key=lambda charge: charge.key)]
+        async with self._ledger() as tx:
+            await tx.execute(_ADD_CHARGES, *statements.columns_of(records, len(_CHARGE)))
+            keys = [charge.key for charge in charges]
+            found = {record["key"]: record for record in await tx.fetch(_CHARGES_OF_KEYS, keys)}
+        return [
+            _answer(found[charge.key]) if _is_for(found[charge.key], charge) else KeyReused(KeyReused.__doc__)
+            for charge in charges
+        ]
+
+    async def _commit_repayments(
+        self, repayments: Sequence[Repayment]
+    ) -> Sequence[Repaid | KeyReused | NotRefundable]:
+        async with self._ledger() as tx:
+            made, to_make = await _refunds_to_make(tx, repayments)
+            records = list(to_make.values())
+            for record in await tx.fetch(_ADD_REFUNDS, *statements.columns_of(records, len(_REFUND))):
+                made[record["key"]] = record
+        return [_repayment_answer(made.get(repayment.key), repayment) for repayment in repayments]
+
+
+async def _refunds_to_make(
+    tx: Transaction, repayments: Sequence[Repayment]
+) -> tuple[dict[str, asyncpg.Record], dict[str, tuple[object, ...]]]:
+    """Refunds that were made under these keys before, and rows of those to be made now, both by key.
+
+    The charges are locked first, so that two who give back the same charge see one another's refunds.
+    """
+    charge_ids = sorted({repayment.charge_reference for repayment in repayments})
+    left = {record["id"]: record["amount"] for record in await tx.fetch(_LOCK_CHARGES, charge_ids)}
+    made: dict[str, asyncpg.Record] = {}
+    keys = [repayment.key for repayment in repayments]
+    for record in await tx.fetch(_REFUNDS_KNOWN, charge_ids, keys):
+        made[record["key"]] = record
+        if record["charge_id"] in left:
+            left[record["charge_id"]] -= record["amount"]
+    to_make: dict[str, tuple[object, ...]] = {}
+    for asked in repayments:
+        if asked.key in made or asked.key in to_make or left.get(asked.charge_reference, 0) < asked.amount:
+            continue
+        left[asked.charge_reference] -= asked.amount
+        to_make[asked.key] = (_new_id("re"), asked.key, asked.refund_id, asked.charge_reference, asked.amount)
+    return made, to_make
+
+
+def _charge_record(charge: Charge) -> tuple[object, ...]:
+    pays = charge.payment_method in PAYS
+    return (
+        _new_id("ch"),
+        charge.key,
+        charge.payment_id,
+        charge.order_id,
+        charge.amount,
+        charge.currency,
+        charge.payment_method,
+        "succeeded" if pays else "failed",
+        None if pays else DECLINES.get(charge.payment_method, UNKNOWN_METHOD),
+    )
+
+
+def _is_for(record: asyncpg.Record, charge: Charge) -> bool:
+    """Whether the charge made under this key was asked for with these parameters."""
+    made_with = tuple(record[name] for name in _PARAMETERS)
+    return made_with == tuple(getattr(charge, name) for name in _PARAMETERS)
+
+
+def _answer(record: asyncpg.Record) -> ChargeAnswer:
+    if record["status"] == "succeeded":
+        return Captured(record["id"], record["amount"], record["currency"], record["created_at"])
+    return Refused(record["decline_code"], MESSAGES[record["decline_code"]])
+
+
+def _repaid(record: asyncpg.Record) -> Repaid:
+    return Repaid(record["id"], record["amount"], record["created_at"])
+
+
+def _repayment_answer(
+    record: asyncpg.Record | None, repayment: Repayment
+) -> Repaid | KeyReused | NotRefundable:
+    if record is None:
+        return NotRefundable(NotRefundable.__doc__)
+    if (record["refund_id"], record["charge_id"], record["amount"]) != (
+        repayment.refund_id,
+        repayment.charge_reference,
+        repayment.amount,
+    ):
+        return KeyReused(KeyReused.__doc__)
+    return _repaid(record)
+
+
+def _new_id(prefix: str) -> str:
+    return f"{prefix}_{uuid.uuid4().hex[:24]}"
+
+
+@asynccontextmanager
+async def connect(database_url: str) -> AsyncIterator[SimulatedProvider]:
+    """The provider on its ledger, once `orderflow migrate` has made it."""
+    async with database.connect(database_url, pool=4, application="provider") as engine:
+        ledger = Transactions(engine)
+        await database.wait_for_schema(ledger, migrations.head(HISTORY))
+        provider = SimulatedProvider(ledger)
+        try:
+            yield provider
+        finally:
+            await provider.drain()

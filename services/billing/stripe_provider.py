@@ -1,0 +1,456 @@
+"""Stripe as the payment provider: PaymentIntents and refunds through the official SDK.
+
+A payment is made in two steps, because that leaves no unknown that can't be resolved at once. An intent is
+created first, which charges nothing; then it is confirmed, and Stripe lets an intent succeed at most once,
+whoever confirms it how often. So after a timeout, a reset or a 500 the intent is retrieved, and its status
+tells what is to be done: nothing, confirm, or cancel. A decline leaves an intent that could still be paid:
+it is cancelled before the decline is told.
+
+Creating again under the same idempotency key finds the same intent. Stripe saves an answer with its key for
+24 hours, errors of its own too; once `Idempotent-Replayed` shows that creating under this key ended in such
+an error, no intent of this key can be confirmed by anyone, for nobody was told its id: NothingDone, and the
+payment goes on under its next key.
+
+https://docs.stripe.com/payments/paymentintents/lifecycle, https://docs.stripe.com/api/idempotent_requests
+"""
+
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from typing import Any, Final, TypeVar
+
+import httpx
+import msgspec
+import stripe
+from msgspec import Struct
+
+from events import money
+from events.errors import Unavailable, UnknownOutcome
+from services.billing.provider import (
+    Captured,
+    Charge,
+    ChargeAnswer,
+    NothingDone,
+    Refused,
+    Repaid,
+    Repayment,
+    RepaymentAnswer,
+)
+
+ANSWER_SECONDS: Final = 8.0
+"""How long Stripe may take to answer; its own deadline for a charge is longer, and then it is asked again."""
+MAX_SAVED_ERRORS: Final = 8
+"""How many keys for one step of an intent may end in an error of Stripe's before a pause."""
+
+STRIPE_DECIMALS: Final = {"ISK": 2, "MGA": 0}
+"""Where Stripe's minor unit is not ISO 4217's: https://docs.stripe.com/currencies#special-cases"""
+CONTRADICTORY: Final = frozenset({"UGX"})
+"""Listed there as zero-decimal and, further down, as two-decimal: a guess could be wrong a hundredfold."""
+
+
+class RefusedByStripe(Exception):
+    """Stripe refuses the request, for good."""
+
+    def __init__(self, error: stripe.StripeError) -> None:
+        details = error.error
+        self.code: str = str(error.code or "payment_refused")
+        self.decline_code: str | None = getattr(details, "decline_code", None)
+        self.param: str | None = getattr(details, "param", None)
+        super().__init__(
+            f"Stripe refuses the request {error.request_id}: {error.http_status} {self.code} ({self.param})."
+        )
+
+
+class RefundFailed(Exception):
+    """Stripe could not give the money back, or somebody else has: a person has to look."""
+
+
+class _SavedError(Exception):
+    """An error of Stripe's that is saved with the key: asking again under it gives the same error."""
+
+
+class _Failure(Struct, frozen=True):
+    """Why the last attempt to pay an intent failed."""
+
+    code: str | None = None
+    decline_code: str | None = None
+
+
+class _StripeCharge(Struct, frozen=True):
+    created: int
+
+
+class _Intent(Struct, frozen=True):
+    """What counts of a PaymentIntent."""
+
+    id: str
+    status: str
+    amount: int
+    currency: str
+    created: int
+    metadata: dict[str, str]
+    amount_received: int = 0
+    last_payment_error: _Failure | None = None
+    latest_charge: _StripeCharge | str | None = None
+
+
+class _Found(Struct, frozen=True):
+    data: list[_Intent]
+
+
+class _StripeRefund(Struct, frozen=True):
+    """What counts of a refund."""
+
+    id: str
+    status: str
+    amount: int
+    currency: str
+    created: int
+    payment_intent: str
+    metadata: dict[str, str]
+
+
+class _StripeRefunds(Struct, frozen=True):
+    data: list[_StripeRefund]
+
+
+T = TypeVar("T")
+
+_DECLINE_MESSAGES: Final = {
+    "insufficient_funds": "The card has insufficient funds.",
+    "expired_card": "The card has expired.",
+    "incorrect_cvc": "The card's security code is incorrect.",
+    "processing_error": "An error occurred while the card was processed.",
+    "authentication_required": "The payment needs to be authenticated by the customer.",
+    "payment_method_unknown": "The payment provider does not know this payment method.",
+    "currency_not_supported": "The payment provider can't charge this amount in this currency.",
+}
+"""Our own sentences: Stripe's may hold the token. Where the customer is not to be told why: the next."""
+_DECLINED: Final = "The card was declined."
+
+
+class StripeProvider:
+    """Keeps the promises of `provider.Provider` at Stripe."""
+
+    name = "stripe"
+
+    def __init__(self, client: stripe.StripeClient) -> None:
+        self._intents = client.v1.payment_intents
+        self._refunds = client.v1.refunds
+
+    async def charge(self, charge: Charge) -> ChargeAnswer:
+        """Creates the intent, or finds it again, and brings it to its end."""
+        amount = stripe_amount(charge.amount, charge.currency)
+        if amount is None:
+            return _refused("currency_not_supported")
+        try:
+            intent, replayed = await self._create(charge, amount)
+            if replayed:  # the answer saved then, not the status now
+                intent = await self._retrieve(intent.id)
+        except _SavedError:
+            return NothingDone()
+        except RefusedByStripe as refusal:
+            if refusal.param == "payment_method" and refusal.code == "resource_missing":
+                return _refused("payment_method_unknown")
+            if refusal.param in ("payment_method", "amount", "currency"):
+                return _refused(refusal.code)
+            raise
+        _must_be_for(charge, amount, intent)
+        if intent.status != "requires_confirmation":
+            return await self._conclude(charge, amount, intent)
+        refused: RefusedByStripe | None = None
+        try:
+            intent = await self._confirm(charge, intent)
+        except RefusedByStripe as refusal:
+            refused = refusal
+            intent = await self._retrieve(intent.id)
+        _must_be_for(charge, amount, intent)
+        return await self._conclude(charge, amount, intent, refused)
+
+    async def look_up(self, charge: Charge) -> ChargeAnswer:
+        """Searches the payment's intents; cancels those that could still be paid.
+
+        Stripe's search lags behind by about a minute, https://docs.stripe.com/search#data-freshness: it is
+        asked long after the last intent was created.
+        """
+        amount = stripe_amount(charge.amount, charge.currency)
+        if amount is None:
+            return _refused("currency_not_supported")
+        query = f"metadata['payment_id']:'{charge.payment_id}'"
+        found, _ = await _ask(self._intents.search_async({"query": query, "limit": 100}), _Found)
+        answers: list[ChargeAnswer] = []
+        for stale in found.data:
+            intent = await self._retrieve(stale.id)
+            _must_be_for(charge, amount, intent)
+            if intent.status == "requires_confirmation":
+                await self._cancel(charge, intent)
+            elif intent.status != "canceled" or intent.last_payment_error:
+                answers.append(await self._conclude(charge, amount, intent))
+        captured = (answer for answer in answers if isinstance(answer, Captured))
+        return next(captured, answers[0] if answers else NothingDone())
+
+    async def repay(self, repayment: Repayment) -> RepaymentAnswer:
+        """Refunds the intent, whole; Stripe refuses to give back more than was captured."""
+        try:
+            refund, replayed = await _ask(
+                self._refunds.create_async(
+                    {
+                        "payment_intent": repayment.charge_reference,
+                        "amount": _certain_amount(repayment),
+                        "metadata": {
+                            "refund_id": str(repayment.refund_id),
+                            "order_id": str(repayment.order_id),
+                        },
+                    },
+                    {"idempotency_key": repayment.key},
+                ),
+                _StripeRefund,
+            )
+            if replayed:
+                refund, _ = await _ask(self._refunds.retrieve_async(refund.id), _StripeRefund)
+        except _SavedError:
+            return await self.look_up_repayment(repayment)
+        except RefusedByStripe as refusal:
+            if refusal.code != "charge_already_refunded":
+                raise
+            answer = await self.look_up_repayment(repayment)
+            if isinstance(answer, NothingDone):
+                raise RefundFailed("The payment was given back already, and not by this refund.") from refusal
+            return answer
+        return _repaid(repayment, refund)
+
+    async def look_up_repayment(self, repayment: Repayment) -> RepaymentAnswer:
+        """Looks through the intent's own refunds."""
+        found, _ = await _ask(
+            self._refunds.list_async({"payment_intent": repayment.charge_reference, "limit": 100}),
+            _StripeRefunds,
+        )
+        for refund in found.data:
+            if refund.metadata.get("refund_id") == str(repayment.refund_id):
+                return _repaid(repayment, refund)
+        return NothingDone()
+
+    async def _conclude(
+        self, charge: Charge, amount: int, intent: _Intent, refused: RefusedByStripe | None = None
+    ) -> ChargeAnswer:
+        """The answer that the intent's status gives, after cancelling one that was declined."""
+        if intent.status == "succeeded":
+            if intent.amount_received != amount:
+                raise UnknownOutcome(f"Stripe says that {intent.id} succeeded, but not over its amount.")
+            return Captured(intent.id, charge.amount, charge.currency, _captured_at(intent))
+        declined = intent.status in ("requires_payment_method", "requires_action")
+        if declined or (refused and intent.status == "requires_confirmation"):
+            await self._cancel(charge, intent)
+        elif intent.status != "canceled":
+            raise UnknownOutcome(f"Stripe says that {intent.id} is {intent.status}.")
+        return _refused(_reason(intent, refused))
+
+    async def _create(self, charge: Charge, amount: int) -> "tuple[_Intent, bool]":
+        """The intent of this key as it was when it was created, and whether that was before this call."""
+        return await _ask(
+            self._intents.create_async(
+                {
+                    "amount": amount,
+                    "currency": charge.currency.lower(),
+                    "payment_method": charge.payment_method,
+                    "allowed_payment_method_types": ["card"],
+                    "metadata": {"payment_id": str(charge.payment_id), "order_id": str(charge.order_id)},
+                },
+                {"idempotency_key": charge.key},
+            ),
+            _Intent,
+        )
+
+    async def _retrieve(self, intent_id: str) -> _Intent:
+        intent, _ = await _ask(
+            self._intents.retrieve_async(intent_id, {"expand": ["latest_charge"]}), _Intent
+        )
+        return intent
+
+    async def _confirm(self, charge: Charge, intent: _Intent) -> _Intent:
+        return await _past_saved_errors(
+            f"{charge.key}-confirm",
+            lambda key: self._intents.confirm_async(
+                intent.id,
+                {"off_session": True, "error_on_requires_action": True, "expand": ["latest_charge"]},
+                {"idempotency_key": key},
+            ),
+        )
+
+    async def _cancel(self, charge: Charge, intent: _Intent) -> None:
+        """Makes sure that the intent can never be paid. Raises UnknownOutcome if it could have been."""
+        if intent.status == "canceled":
+            return
+        try:
+            cancelled = await _past_saved_errors(
+                f"{charge.key}-cancel-{intent.id}",
+                lambda key: self._intents.cancel_async(intent.id, {}, {"idempotency_key": key}),
+            )
+        except RefusedByStripe as refusal:
+            raise UnknownOutcome(f"{intent.id} can't be cancelled: {refusal}") from refusal
+        if cancelled.id != intent.id or cancelled.status != "canceled":
+            raise UnknownOutcome(f"Stripe does not say that {intent.id} is cancelled.")
+
+
+def stripe_amount(amount: int, currency: str) -> int | None:
+    """The amount in Stripe's minor unit, or None where Stripe can't charge exactly that. Never rounded.
+
+    Three-decimal currencies are charged in steps of ten (`5.124 KWD` can't be), ISK as if it had two
+    decimals, MGA as if it had none: https://docs.stripe.com/currencies
+    """
+    if currency in CONTRADICTORY:
+        return None
+    decimals = money.exponent(currency)
+    shift = STRIPE_DECIMALS.get(currency, decimals) - decimals
+    if shift < 0 and amount % int(10**-shift):
+        return None
+    if decimals == 3 and amount % 10:
+        return None
+    return amount // int(10**-shift) if shift < 0 else amount * int(10**shift)
+
+
+@asynccontextmanager
+async def connect(
+    api_key: str, base_url: str | None, *, answer_seconds: float = ANSWER_SECONDS
+) -> AsyncIterator[StripeProvider]:
+    """The provider at Stripe, or at what answers like Stripe under `base_url`.
+
+    The SDK tries nothing again by itself, because the runner does; it sends no telemetry.
+    """
+    stripe.enable_telemetry = False
+    logging.getLogger("stripe").setLevel(logging.WARNING)  # its messages may hold a payment method's token
+    transport = stripe.HTTPXClient(timeout=httpx.Timeout(answer_seconds, connect=3.0))
+    client = stripe.StripeClient(
+        api_key,
+        http_client=transport,
+        max_network_retries=0,
+        base_addresses={"api": base_url.rstrip("/")} if base_url else {},
+    )
+    try:
+        yield StripeProvider(client)
+    finally:
+        await transport.close_async()  # type: ignore[no-untyped-call]
+
+
+async def _past_saved_errors(key: str, ask: Callable[[str], Awaitable[object]]) -> _Intent:
+    """Takes a step of an intent under the first key of a fixed series that has no error saved with it.
+
+    That is safe for steps that an intent can take only once.
+    """
+    for number in range(1, MAX_SAVED_ERRORS + 1):
+        try:
+            intent, _ = await _ask(ask(f"{key}-{number}"), _Intent)
+        except _SavedError:
+            continue
+        return intent
+    raise UnknownOutcome("Stripe keeps answering with an error of its own.")
+
+
+async def _ask(call: Awaitable[object], shape: type[T]) -> tuple[T, bool]:
+    """Stripe's answer, and whether it is one that was saved earlier under the same key.
+
+    Raises RefusedByStripe, _SavedError, Unavailable or UnknownOutcome.
+    """
+    try:
+        answer = await call
+    except (stripe.CardError, stripe.InvalidRequestError) as error:
+        raise RefusedByStripe(error) from None  # Stripe's own message may hold the token
+    except stripe.StripeError as error:
+        raise _translated(error) from error
+    except Exception as error:  # what the SDK makes of an answer that it can't read
+        raise UnknownOutcome(f"Stripe's answer can't be read: {type(error).__name__}.") from error
+    response = getattr(answer, "last_response", None)
+    if response is None:
+        raise UnknownOutcome("Stripe's answer is not an object.")
+    try:
+        return msgspec.json.decode(response.body, type=shape), _is_replayed(response.headers)
+    except msgspec.MsgspecError as error:
+        raise UnknownOutcome(f"Stripe's answer makes no sense: {error}") from error
+
+
+def _translated(error: stripe.StripeError) -> Exception:
+    """What an error that is no refusal means for the work."""
+    if isinstance(error, stripe.APIConnectionError):
+        return _disconnected(error.__cause__)
+    if isinstance(error, stripe.AuthenticationError | stripe.PermissionError):
+        return Unavailable("Stripe does not accept the API key.")
+    status, code = error.http_status, error.error.code if error.error else None
+    if isinstance(error, stripe.RateLimitError) and code != "lock_timeout":
+        return Unavailable("Stripe asks for a pause.", retry_after=_retry_after(error))
+    if status is not None and status >= 500 and _is_replayed(error.headers):
+        return _SavedError()
+    if status == 503:
+        return Unavailable("Stripe is unavailable.", retry_after=_retry_after(error))
+    return UnknownOutcome(f"Stripe answered with an error: {status} {code or ''}".rstrip() + ".")
+
+
+def _disconnected(cause: BaseException | None) -> Exception:
+    if isinstance(cause, httpx.ConnectError | httpx.ConnectTimeout | httpx.ProxyError):  # nothing was sent
+        return Unavailable("Stripe can't be reached.")
+    return UnknownOutcome(f"The connection to Stripe failed: {type(cause).__name__}.")
+
+
+def _is_replayed(headers: Any) -> bool:
+    return bool(headers) and str(headers.get("idempotent-replayed", "")).lower() == "true"
+
+
+def _retry_after(error: stripe.StripeError) -> float | None:
+    """Seconds that the header names; a date is not read, the runner's own pause will do."""
+    value = (error.headers or {}).get("retry-after", "")
+    return float(value) if value.isdecimal() else None
+
+
+def _must_be_for(charge: Charge, amount: int, intent: _Intent) -> None:
+    """Raises UnknownOutcome unless the intent is that of this payment."""
+    if (
+        intent.metadata.get("payment_id") != str(charge.payment_id)
+        or intent.metadata.get("order_id") != str(charge.order_id)
+        or intent.amount != amount
+        or intent.currency != charge.currency.lower()
+    ):
+        raise UnknownOutcome("Stripe answered about another payment.")
+
+
+def _certain_amount(repayment: Repayment) -> int:
+    amount = stripe_amount(repayment.amount, repayment.currency)
+    if amount is None:
+        raise RefundFailed(f"Stripe can't have captured {repayment.amount} {repayment.currency}.")
+    return amount
+
+
+def _repaid(repayment: Repayment, refund: _StripeRefund) -> Repaid:
+    """Raises UnknownOutcome unless it is our refund, and over."""
+    if (
+        refund.metadata.get("refund_id") != str(repayment.refund_id)
+        or refund.payment_intent != repayment.charge_reference
+        or refund.amount != _certain_amount(repayment)
+        or refund.currency != repayment.currency.lower()
+    ):
+        raise UnknownOutcome("Stripe answered about another refund.")
+    if refund.status in ("failed", "canceled"):
+        raise RefundFailed(f"Stripe says that the refund {refund.id} has {refund.status}.")
+    if refund.status != "succeeded":
+        raise UnknownOutcome(f"Stripe says that the refund {refund.id} is {refund.status}.")
+    return Repaid(refund.id, repayment.amount, datetime.fromtimestamp(refund.created, UTC))
+
+
+def _captured_at(intent: _Intent) -> datetime:
+    charge = intent.latest_charge
+    return datetime.fromtimestamp(
+        charge.created if isinstance(charge, _StripeCharge) else intent.created, UTC
+    )
+
+
+def _reason(intent: _Intent, refused: RefusedByStripe | None) -> str:
+    """The decline code, where it says more than that the card was declined."""
+    failure = intent.last_payment_error or refused
+    if failure is None:
+        return "authentication_required" if intent.status == "requires_action" else "payment_canceled"
+    if failure.decline_code and failure.decline_code != "generic_decline":
+        return failure.decline_code
+    return failure.code or "card_declined"
+
+
+def _refused(code: str) -> Refused:
+    return Refused(code, _DECLINE_MESSAGES.get(code, _DECLINED))

@@ -1,0 +1,132 @@
+"""The simulated provider keeps a third party's promises on its own ledger."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
+from uuid import uuid4
+
+import pytest
+
+from services.billing import simulated
+from services.billing.provider import Captured, Charge, NothingDone, Refused, Repaid, Repayment
+from services.billing.simulated import DECLINES, PAYS, KeyReused, NotRefundable, SimulatedProvider
+
+
+@pytest.fixture
+async def ledger_url(service_url: Callable[[str], Awaitable[str]]) -> str:
+    return await service_url("provider")
+
+
+@pytest.fixture
+async def provider(ledger_url: str) -> AsyncIterator[SimulatedProvider]:
+    async with simulated.connect(ledger_url) as provider:
+        yield provider
+
+
+def a_charge(payment_method: str = "pm_card_visa") -> Charge:
+    payment_id = uuid4()
+    return Charge(f"{payment_id}-1", payment_id, uuid4(), 4657, "BRL", payment_method)
+
+
+async def captured(provider: SimulatedProvider) -> Captured:
+    answer = await provider.charge(a_charge())
+    assert isinstance(answer, Captured)
+    return answer
+
+
+def a_repayment(charge: Captured, amount: int = 4657) -> Repayment:
+    refund_id = uuid4()
+    return Repayment(f"{refund_id}-1", refund_id, uuid4(), charge.reference, amount, "BRL")
+
+
+async def test_outcomes_follow_from_the_token(provider: SimulatedProvider) -> None:
+    for payment_method in PAYS:
+        assert isinstance(await provider.charge(a_charge(payment_method)), Captured)
+    for payment_method, code in DECLINES.items():
+        answer = await provider.charge(a_charge(payment_method))
+        assert isinstance(answer, Refused)
+        assert answer.code == code
+
+
+async def test_a_key_gives_the_same_answer_to_everyone_and_for_ever(
+    provider: SimulatedProvider, ledger_url: str
+) -> None:
+    for charge in (a_charge(), a_charge("pm_card_chargeDeclined")):
+        answers = await asyncio.gather(*(provider.charge(charge) for _ in range(20)))
+        async with simulated.connect(ledger_url) as another:
+            answers.append(await another.charge(charge))
+        assert set(answers) == {answers[0]}
+
+
+async def test_two_providers_asked_at_once_charge_once(provider: SimulatedProvider, ledger_url: str) -> None:
+    charges = [a_charge() for _ in range(100)]
+    async with simulated.connect(ledger_url) as another:
+        there, here = await asyncio.gather(
+            asyncio.gather(*map(another.charge, charges)),
+            asyncio.gather(*map(provider.charge, reversed(charges))),
+        )
+    assert there == here[::-1]
+
+
+async def test_a_key_used_for_something_else_is_refused_and_its_neighbours_are_not(
+    provider: SimulatedProvider,
+) -> None:
+    charge, neighbour = a_charge(), a_charge()
+    await provider.charge(charge)
+    answers = await asyncio.gather(
+        provider.charge(replace(charge, amount=1)), provider.charge(neighbour), return_exceptions=True
+    )
+    assert isinstance(answers[0], KeyReused)
+    assert isinstance(answers[1], Captured)
+
+
+async def test_looking_up_tells_what_was_done_under_any_key(provider: SimulatedProvider) -> None:
+    charge, never = a_charge(), a_charge()
+    answer = await provider.charge(charge)
+    assert await provider.look_up(replace(charge, key="another")) == answer
+    assert await provider.look_up(never) == NothingDone()
+    assert isinstance(answer, Captured)
+    repayment = a_repayment(answer)
+    assert await provider.look_up_repayment(repayment) == NothingDone()
+    repaid = await provider.repay(repayment)
+    assert await provider.look_up_repayment(replace(repayment, key="another")) == repaid
+
+
+async def test_no_more_is_given_back_than_was_captured(provider: SimulatedProvider) -> None:
+    charge = await captured(provider)
+    answers = await asyncio.gather(
+        *(provider.repay(a_repayment(charge, 2000)) for _ in range(5)), return_exceptions=True
+    )
+    assert [type(answer) for answer in answers] == [Repaid, Repaid] + [NotRefundable] * 3
+    with pytest.raises(NotRefundable):
+        await provider.repay(a_repayment(charge, 658))
+    assert isinstance(await provider.repay(a_repayment(charge, 657)), Repaid)
+
+
+async def test_two_providers_asked_at_once_give_back_once(
+    provider: SimulatedProvider, ledger_url: str
+) -> None:
+    charge = await captured(provider)
+    async with simulated.connect(ledger_url) as another:
+        answers = await asyncio.gather(
+            *(each.repay(a_repayment(charge)) for each in (provider, another) * 5), return_exceptions=True
+        )
+    assert [type(answer) for answer in answers].count(Repaid) == 1
+
+
+async def test_a_refund_asked_again_is_the_same_and_one_with_its_key_for_another_is_refused(
+    provider: SimulatedProvider,
+) -> None:
+    repayment = a_repayment(await captured(provider))
+    assert await provider.repay(repayment) == await provider.repay(repayment)
+    with pytest.raises(KeyReused):
+        await provider.repay(replace(repayment, amount=1))
+    other = await captured(provider)
+    with pytest.raises(KeyReused):
+        await provider.repay(replace(repayment, charge_reference=other.reference))
+
+
+async def test_a_declined_or_unknown_charge_can_not_be_given_back(provider: SimulatedProvider) -> None:
+    unknown = Captured("ch_none", 4657, "BRL", (await captured(provider)).at)
+    with pytest.raises(NotRefundable):
+        await provider.repay(a_repayment(unknown))

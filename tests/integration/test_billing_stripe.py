@@ -1,0 +1,337 @@
+"""Stripe as the provider, by the real SDK over HTTP, against a server that answers as Stripe does."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
+from typing import Any, TypeVar
+from uuid import uuid4
+
+import pytest
+
+from events.errors import Unavailable, UnknownOutcome
+from services.billing import stripe_provider
+from services.billing.provider import (
+    Captured,
+    Charge,
+    NothingDone,
+    Refused,
+    Repaid,
+    Repayment,
+)
+from services.billing.stripe_provider import RefundFailed, StripeProvider
+from tests.stripe_server import DECLINES, FAULTS, Fault, Step, StripeServer, serving
+
+pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")  # the SDK's own doing
+
+T = TypeVar("T")
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[StripeServer]:
+    async with serving() as server:
+        yield server
+
+
+@pytest.fixture
+async def stripe(server: StripeServer) -> AsyncIterator[StripeProvider]:
+    async with stripe_provider.connect("sk_test_1", server.url, answer_seconds=0.3) as provider:
+        yield provider
+
+
+def a_charge(payment_method: str = "pm_card_visa", **changes: Any) -> Charge:
+    payment_id = uuid4()
+    charge = Charge(f"{payment_id}-1", payment_id, uuid4(), 4657, "BRL", payment_method)
+    return replace(charge, **changes)
+
+
+def a_repayment(charge: Charge, captured: object) -> Repayment:
+    assert isinstance(captured, Captured)
+    refund_id = uuid4()
+    return Repayment(
+        f"{refund_id}-1", refund_id, charge.order_id, captured.reference, charge.amount, charge.currency
+    )
+
+
+async def until_definite(ask: Callable[[], Awaitable[T]]) -> tuple[T, list[Exception]]:
+    """Asks as the runner does, and tells what it was told on the way."""
+    doubts: list[Exception] = []
+    while True:
+        try:
+            return await ask(), doubts
+        except (Unavailable, UnknownOutcome) as doubt:
+            doubts.append(doubt)
+            assert len(doubts) < 10, doubts
+
+
+async def until_settled(provider: StripeProvider, charge: Charge) -> tuple[object, list[Exception]]:
+    """As the runner does with next keys, too."""
+    answer, doubts = await until_definite(lambda: provider.charge(charge))
+    for generation in range(2, 5):
+        if not isinstance(answer, NothingDone):
+            break
+        renewed = replace(charge, key=f"{charge.payment_id}-{generation}")
+        answer, more = await until_definite(lambda renewed=renewed: provider.charge(renewed))  # type: ignore[misc]
+        doubts += more
+    return answer, doubts
+
+
+async def test_a_charge_captures_the_total(stripe: StripeProvider, server: StripeServer) -> None:
+    charge = a_charge()
+    answer = await stripe.charge(charge)
+    assert isinstance(answer, Captured)
+    assert (answer.amount, answer.currency) == (4657, "BRL")
+    [intent] = server.of_order(charge.order_id)
+    assert answer.reference == intent["id"]
+    assert server.captured(charge.order_id) == [4657]
+
+
+async def test_a_charge_asked_again_under_its_key_is_the_same(
+    stripe: StripeProvider, server: StripeServer
+) -> None:
+    charge = a_charge()
+    first, second = await stripe.charge(charge), await stripe.charge(charge)
+    assert first == second
+    assert server.captured(charge.order_id) == [4657]
+
+
+async def test_a_charge_asked_twice_at_once_is_made_once(
+    stripe: StripeProvider, server: StripeServer
+) -> None:
+    charge = a_charge()
+    await asyncio.gather(*(until_definite(lambda: stripe.charge(charge)) for _ in range(5)))
+    assert server.captured(charge.order_id) == [4657]
+
+
+@pytest.mark.parametrize("payment_method", DECLINES)
+async def test_a_decline_gives_its_code_and_leaves_nothing_that_could_be_paid_later(
+    stripe: StripeProvider, server: StripeServer, payment_method: str
+) -> None:
+    charge = a_charge(payment_method)
+    code, decline_code = DECLINES[payment_method]
+    expected = code if decline_code == "generic_decline" else decline_code
+    answer = await stripe.charge(charge)
+    assert isinstance(answer, Refused)
+    assert answer.code == expected
+    assert [intent["status"] for intent in server.of_order(charge.order_id)] == ["canceled"]
+    assert await stripe.charge(charge) == answer  # as after a crash before the answer was committed
+
+
+async def test_an_unknown_payment_method_is_refused_and_its_token_is_not_told(
+    stripe: StripeProvider, server: StripeServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    answer = await stripe.charge(a_charge("pm_canary_4711"))
+    assert isinstance(answer, Refused)
+    assert answer.code == "payment_method_unknown"
+    assert "canary" not in answer.message + caplog.text
+    assert server.intents == {}
+
+
+@pytest.mark.parametrize(
+    ("changes", "code"),
+    [
+        ({"amount": 5124, "currency": "KWD"}, "currency_not_supported"),
+        ({"amount": 500, "currency": "UGX"}, "currency_not_supported"),
+        ({"amount": 100_000_000}, "amount_too_large"),
+        ({"currency": "XAF"}, "payment_refused"),
+    ],
+)
+async def test_an_amount_or_currency_that_stripe_does_not_take_is_refused_before_anything_is_charged(
+    stripe: StripeProvider, server: StripeServer, changes: dict[str, Any], code: str
+) -> None:
+    answer = await stripe.charge(a_charge(**changes))
+    assert isinstance(answer, Refused)
+    assert answer.code == code
+    assert server.intents == {}
+
+
+@pytest.mark.parametrize(
+    ("amount", "currency", "sent"), [(500, "JPY", 500), (5120, "KWD", 5120), (5, "ISK", 500)]
+)
+async def test_the_amount_that_is_told_is_in_our_own_minor_unit(
+    stripe: StripeProvider, server: StripeServer, amount: int, currency: str, sent: int
+) -> None:
+    charge = a_charge(amount=amount, currency=currency)
+    answer = await stripe.charge(charge)
+    assert isinstance(answer, Captured)
+    assert (answer.amount, answer.currency) == (amount, currency)
+    assert server.captured(charge.order_id) == [sent]
+
+
+@pytest.mark.parametrize("step", ["create", "confirm"])
+async def test_whatever_goes_wrong_a_payment_is_captured_once(
+    stripe: StripeProvider, server: StripeServer, step: Step
+) -> None:
+    async def charge_through(fault: Fault) -> None:
+        charge = a_charge()
+        server.fail(charge.order_id, step, fault)
+        answer, doubts = await until_settled(stripe, charge)
+        assert isinstance(answer, Captured), fault
+        assert server.captured(charge.order_id) == [4657], fault
+        assert not server.faults[str(charge.order_id), step], f"{fault} was not met"
+        if fault in ("503", "429"):
+            [doubt] = doubts
+            assert isinstance(doubt, Unavailable), fault
+            assert doubt.retry_after == (1.0 if fault == "429" else None)
+        else:
+            assert all(isinstance(doubt, UnknownOutcome) for doubt in doubts), fault
+
+    await asyncio.gather(*map(charge_through, FAULTS))
+
+
+@pytest.mark.parametrize("step", ["create", "confirm", "cancel"])
+async def test_whatever_goes_wrong_a_decline_is_told_and_nothing_can_be_paid_later(
+    stripe: StripeProvider, server: StripeServer, step: Step
+) -> None:
+    async def decline_through(fault: Fault) -> None:
+        charge = a_charge("pm_card_chargeDeclinedLostCard")
+        server.fail(charge.order_id, step, fault)
+        answer, _ = await until_settled(stripe, charge)
+        assert isinstance(answer, Refused), fault
+        assert answer.code == "lost_card", fault
+        confirmed = [i for i in server.of_order(charge.order_id) if i["latest_charge"]]
+        assert [intent["status"] for intent in confirmed] == ["canceled"], fault
+        assert not server.faults[str(charge.order_id), step], f"{fault} was not met"
+
+    await asyncio.gather(*map(decline_through, FAULTS))
+
+
+async def test_an_error_saved_with_the_key_of_a_confirmation_does_not_hold_the_payment_up(
+    stripe: StripeProvider, server: StripeServer
+) -> None:
+    charge = a_charge()
+    server.fail(charge.order_id, "confirm", "saved 500 before")
+    with pytest.raises(UnknownOutcome):
+        await stripe.charge(charge)
+    assert isinstance(await stripe.charge(charge), Captured)
+    confirmations = [key for step, key in server.requests if step == "confirm"]
+    assert confirmations == [f"{charge.key}-confirm-1"] * 2 + [f"{charge.key}-confirm-2"]
+
+
+async def test_an_error_saved_with_the_key_of_a_creation_means_that_nothing_can_be_charged_under_it(
+    stripe: StripeProvider, server: StripeServer
+) -> None:
+    charge = a_charge()
+    server.fail(charge.order_id, "create", "saved 500 after")
+    with pytest.raises(UnknownOutcome):  # it might not be saved
+        await stripe.charge(charge)
+    assert await stripe.charge(charge) == NothingDone()
+    assert isinstance(await stripe.charge(replace(charge, key=f"{charge.payment_id}-2")), Captured)
+    assert server.captured(charge.order_id) == [4657]
+
+
+async def test_a_charge_that_is_being_processed_is_unknown_until_it_is_not(
+    stripe: StripeProvider, server: StripeServer
+) -> None:
+    charge = a_charge()
+    server.fail(charge.order_id, "confirm", "processing")
+    server.fail(charge.order_id, "retrieve", "processing", "processing")
+    answer, doubts = await until_definite(lambda: stripe.charge(charge))
+    assert isinstance(answer, Captured)
+    assert ["processing" in str(doubt) for doubt in doubts] == [True, True, True]
+
+
+async def test_a_server_that_does_not_listen_is_an_outage(server: StripeServer) -> None:
+    async with stripe_provider.connect("sk_test_1", "http://127.0.0.1:1") as provider:
+        with pytest.raises(Unavailable):
+            await provider.charge(a_charge())
+
+
+async def test_a_payment_is_found_when_its_key_is_forgotten(
+    stripe: StripeProvider, server: StripeServer
+) -> None:
+    charge = a_charge()
+    server.fail(charge.order_id, "confirm", "timeout after")
+    with pytest.raises(UnknownOutcome):
+        await stripe.charge(charge)
+    server.forget_keys()
+    answer = await stripe.look_up(charge)
+    assert isinstance(answer, Captured)
+    assert server.captured(charge.order_id) == [4657]
+
+
+async def test_looking_up_makes_void_what_was_never_confirmed(
+    stripe: StripeProvider, server: StripeServer
+) -> None:
+    charge = a_charge()
+    server.fail(charge.order_id, "create", "timeout after")
+    with pytest.raises(UnknownOutcome):
+        await stripe.charge(charge)
+    server.forget_keys()
+    assert await stripe.look_up(charge) == NothingDone()
+    assert [intent["status"] for intent in server.of_order(charge.order_id)] == ["canceled"]
+    assert isinstance(await stripe.charge(replace(charge, key=f"{charge.payment_id}-2")), Captured)
+    assert server.captured(charge.order_id) == [4657]
+
+
+async def test_looking_up_finds_a_decline_and_cancels_it(
+    stripe: StripeProvider, server: StripeServer
+) -> None:
+    charge = a_charge("pm_card_chargeDeclinedStolenCard")
+    server.fail(charge.order_id, "confirm", "timeout after")
+    with pytest.raises(UnknownOutcome):
+        await stripe.charge(charge)
+    server.forget_keys()
+    answer = await stripe.look_up(charge)
+    assert isinstance(answer, Refused)
+    assert answer.code == "stolen_card"
+    assert [intent["status"] for intent in server.of_order(charge.order_id)] == ["canceled"]
+
+
+async def test_looking_up_what_was_never_asked_finds_nothing(stripe: StripeProvider) -> None:
+    assert await stripe.look_up(a_charge()) == NothingDone()
+
+
+async def test_whatever_goes_wrong_the_money_is_given_back_once(
+    stripe: StripeProvider, server: StripeServer
+) -> None:
+    async def repay_through(*faults: Fault) -> None:
+        charge = a_charge()
+        repayment = a_repayment(charge, await stripe.charge(charge))
+        server.fail(charge.order_id, "refund", *faults)
+        answer, _ = await until_definite(lambda: stripe.repay(repayment))
+        if isinstance(answer, NothingDone):
+            assert faults == ("saved 500 before",)
+            answer = await stripe.repay(replace(repayment, key=f"{repayment.refund_id}-2"))
+        assert isinstance(answer, Repaid), faults
+        assert answer.amount == 4657
+        assert server.given_back(charge.order_id) == [4657], faults
+        assert await stripe.look_up_repayment(repayment) == answer
+        assert not server.faults[str(charge.order_id), "refund"], f"{faults} was not met"
+
+    await asyncio.gather(repay_through(), *map(repay_through, FAULTS))
+
+
+async def test_a_refund_in_another_currency_unit_is_told_in_our_own(
+    stripe: StripeProvider, server: StripeServer
+) -> None:
+    charge = a_charge(amount=5, currency="ISK")
+    answer = await stripe.repay(a_repayment(charge, await stripe.charge(charge)))
+    assert isinstance(answer, Repaid)
+    assert answer.amount == 5
+    assert [refund["amount"] for refund in server.refunds.values()] == [500]
+
+
+async def test_what_somebody_else_gave_back_is_not_our_refund(
+    stripe: StripeProvider, server: StripeServer
+) -> None:
+    charge = a_charge()
+    captured = await stripe.charge(charge)
+    await stripe.repay(a_repayment(charge, captured))
+    with pytest.raises(RefundFailed):
+        await stripe.repay(a_repayment(charge, captured))
+    assert len(server.refunds) == 1
+
+
+async def test_a_refund_that_was_never_asked_for_is_not_found(stripe: StripeProvider) -> None:
+    charge = a_charge()
+    repayment = a_repayment(charge, await stripe.charge(charge))
+    assert await stripe.look_up_repayment(repayment) == NothingDone()
+
+
+async def test_the_sdk_sends_no_telemetry(stripe: StripeProvider, server: StripeServer) -> None:
+    await stripe.charge(a_charge())
+    await stripe.charge(a_charge())
+    assert "x-stripe-client-telemetry" not in server.headers
+    assert "telemetry_id" not in server.headers["x-stripe-client-user-agent"]

@@ -1,0 +1,130 @@
+import subprocess
+import sys
+from datetime import timedelta
+from uuid import UUID, uuid4
+
+import pytest
+
+from events.contracts import Declined, Invoiced, Paid, Refunded, Undeliverable
+from services.billing.domain import (
+    KEY_LIFETIME,
+    LOOK_UP_AFTER,
+    IdempotencyKey,
+    IllegalTransition,
+    Payment,
+    Refund,
+    WrongAmount,
+)
+from tests.factories import NOON, an_order, one_of_each
+
+
+def a_due_payment() -> Payment:
+    invoiced = one_of_each(an_order(currency="EUR"))["INVOICE_CREATED"].data
+    assert isinstance(invoiced, Invoiced)
+    return Payment.due_for(invoiced)
+
+
+def captured(payment: Payment) -> Payment:
+    order = payment.invoiced.order
+    return payment.captured(
+        provider="simulated", reference="ch_1", amount=order.total, currency=order.currency, at=NOON
+    )
+
+
+def a_due_refund() -> Refund:
+    undeliverable = one_of_each()["SHIPMENT_ERROR"].data
+    assert isinstance(undeliverable, Undeliverable)
+    return Refund.due_for(undeliverable)
+
+
+def test_a_captured_payment_announces_the_orders_total() -> None:
+    payment = captured(a_due_payment())
+    event = payment.announcement()
+    assert isinstance(event.data, Paid)
+    assert event.data.payment.amount == payment.invoiced.order.total
+    assert event.data.payment.id == str(payment.id)
+    assert event.data.order == payment.invoiced.order
+    assert event.source == "/services/billing"
+
+
+def test_a_declined_payment_announces_why() -> None:
+    event = a_due_payment().declined(code="lost_card", message="The card was declined.").announcement()
+    assert isinstance(event.data, Declined)
+    assert (event.data.reason.code, event.data.reason.stage) == ("lost_card", "payment")
+
+
+@pytest.mark.parametrize(("amount", "currency"), [(4656, "EUR"), (4658, "EUR"), (4657, "USD")])
+def test_no_other_amount_than_the_total_is_a_captured_payment(amount: int, currency: str) -> None:
+    with pytest.raises(WrongAmount):
+        a_due_payment().captured(
+            provider="simulated", reference="ch_1", amount=amount, currency=currency, at=NOON
+        )
+
+
+def test_a_settled_payment_stays_as_it_is() -> None:
+    paid = captured(a_due_payment())
+    with pytest.raises(IllegalTransition):
+        paid.declined(code="card_declined", message="")
+    with pytest.raises(IllegalTransition):
+        captured(paid)
+    with pytest.raises(IllegalTransition):
+        paid.under_next_key()
+
+
+def test_nothing_is_announced_before_there_is_an_outcome() -> None:
+    with pytest.raises(IllegalTransition):
+        a_due_payment().announcement()
+    with pytest.raises(IllegalTransition):
+        a_due_refund().announcement()
+
+
+def test_a_refund_gives_back_all_of_the_payment_once() -> None:
+    refund = a_due_refund()
+    with pytest.raises(WrongAmount):
+        refund.refunded(reference="re_1", amount=refund.undeliverable.payment.amount - 1, at=NOON)
+    made = refund.refunded(reference="re_1", amount=refund.undeliverable.payment.amount, at=NOON)
+    event = made.announcement()
+    assert isinstance(event.data, Refunded)
+    assert event.data.refund.amount == event.data.payment.amount
+    assert event.data.reason == refund.undeliverable.reason
+    with pytest.raises(IllegalTransition):
+        made.under_next_key()
+    with pytest.raises(IllegalTransition):
+        made.refunded(reference="re_2", amount=refund.undeliverable.payment.amount, at=NOON)
+
+
+def test_the_same_payment_is_always_asked_for_under_the_same_key() -> None:
+    payment_id = uuid4()
+    assert str(IdempotencyKey(payment_id)) == str(IdempotencyKey(UUID(str(payment_id)), age=KEY_LIFETIME))
+    assert str(IdempotencyKey(payment_id)) != str(IdempotencyKey(payment_id).next())
+    payment = a_due_payment()
+    assert payment.under_next_key().key.generation == payment.key.generation + 1
+    assert payment.under_next_key().id == payment.id
+
+
+@pytest.mark.parametrize(
+    ("age", "live", "over"),
+    [
+        (timedelta(0), True, False),
+        (KEY_LIFETIME, True, False),
+        (KEY_LIFETIME + timedelta(seconds=1), False, False),
+        (LOOK_UP_AFTER, False, False),
+        (LOOK_UP_AFTER + timedelta(seconds=1), False, True),
+    ],
+)
+def test_a_key_is_used_then_left_alone_then_looked_up(age: timedelta, live: bool, over: bool) -> None:
+    key = IdempotencyKey(uuid4(), age=age)
+    assert (key.is_live, key.is_over) == (live, over)
+
+
+def test_a_key_is_given_up_before_the_provider_may_forget_it() -> None:
+    assert timedelta(hours=24) > KEY_LIFETIME
+    assert timedelta(minutes=10) <= LOOK_UP_AFTER - KEY_LIFETIME
+
+
+def test_billing_starts_without_the_sdk_of_a_provider_that_it_does_not_use() -> None:
+    check = (
+        "import sys, services.billing.simulated, services.billing.charging; print('stripe' in sys.modules)"
+    )
+    answer = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=True)
+    assert answer.stdout.strip() == "False"

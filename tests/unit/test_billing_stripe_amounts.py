@@ -1,0 +1,35 @@
+import pytest
+
+from events import money
+from services.billing.stripe_provider import CONTRADICTORY, stripe_amount
+
+
+@pytest.mark.parametrize(
+    ("price", "currency", "asked"),
+    [
+        ("19.99", "EUR", 1999),
+        ("500", "JPY", 500),
+        ("5.120", "KWD", 5120),
+        ("5", "ISK", 500),  # Stripe has two decimals
+        ("500.00", "MGA", 500),  # Stripe has none
+    ],
+)
+def test_an_amount_is_sent_in_stripes_own_minor_unit(price: str, currency: str, asked: int) -> None:
+    assert stripe_amount(money.parse_amount(price, currency), currency) == asked
+
+
+@pytest.mark.parametrize(
+    ("price", "currency"),
+    [
+        ("5.124", "KWD"),  # Stripe wants steps of ten
+        ("500.50", "MGA"),
+        ("500", "UGX"),  # Stripe's documentation contradicts itself
+    ],
+)
+def test_an_amount_that_stripe_can_not_charge_exactly_is_never_rounded(price: str, currency: str) -> None:
+    assert stripe_amount(money.parse_amount(price, currency), currency) is None
+
+
+def test_every_currency_of_an_order_has_a_rule() -> None:
+    for currency in money.EXPONENTS:
+        assert (stripe_amount(1_000_000, currency) is None) == (currency in CONTRADICTORY)
