@@ -1,7 +1,6 @@
 """A service as a process: how it is put together, started, and stopped without losing anything."""
 
 import asyncio
-import signal
 import socket
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
@@ -15,6 +14,7 @@ from fastapi import APIRouter, FastAPI
 
 from chassis import database, health, migrations, problems
 from chassis.settings import BrokerSettings, ServiceSettings
+from chassis.stopping import Stopped, abandoned_when, stop_on_signals
 from chassis.telemetry import configure_logging
 from events import rabbitmq
 from events.bus import Bus
@@ -24,14 +24,12 @@ from events.worker import Handlers
 
 DRAIN_SECONDS: Final = 20
 """How long requests in flight may take to end after SIGTERM."""
+KEEP_ALIVE_SECONDS: Final = 75
+"""How long an idle connection stays open: longer than clients and gateways keep theirs, so they close first."""
 
 
 class PortTaken(Exception):
     """The port can't be listened on: mostly because another program has it."""
-
-
-class Stopped(Exception):
-    """The process was asked to stop before it had started."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +89,7 @@ def application(running: Sequence[Running]) -> FastAPI:
 def listen(host: str, port: int) -> socket.socket:
     """A socket that listens there; port 0 takes a free one. Raises PortTaken."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((host, port))
@@ -127,6 +125,7 @@ async def run(
         access_log=False,
         server_header=False,
         timeout_graceful_shutdown=DRAIN_SECONDS,
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
         lifespan="off",
     )
     server = _Server(config)
@@ -159,47 +158,8 @@ async def _serve(service: Service, settings: ServiceSettings) -> None:
         listener = stack.enter_context(listen(settings.host, settings.port))
         await stack.enter_async_context(bus)
         try:
-            async with abandoned_when(stop):
+            async with abandoned_when(stop.wait):
                 running = await stack.enter_async_context(put_together(service, settings, bus))
         except Stopped:
             return
         await run([running], listener, stop)
-
-
-@asynccontextmanager
-async def abandoned_when(stop: asyncio.Event) -> AsyncIterator[None]:
-    """What is awaited inside is cancelled once `stop` is set; then the block raises Stopped."""
-    limit = asyncio.timeout(None)
-
-    async def watch() -> None:
-        await stop.wait()
-        limit.reschedule(0)
-
-    try:
-        async with limit:
-            watching = asyncio.create_task(watch())
-            try:
-                yield
-            finally:
-                watching.cancel()
-    except TimeoutError:
-        if limit.expired():
-            raise Stopped(Stopped.__doc__) from None
-        raise
-
-
-def stop_on_signals() -> asyncio.Event:
-    """An event that the first SIGTERM or SIGINT sets; the next one ends the process at once."""
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    signals = (signal.SIGTERM, signal.SIGINT)
-
-    def first() -> None:
-        stop.set()
-        for each in signals:
-            loop.remove_signal_handler(each)
-            signal.signal(each, signal.SIG_DFL)
-
-    for each in signals:
-        loop.add_signal_handler(each, first)
-    return stop

@@ -20,7 +20,9 @@ DatabaseUrl = Annotated[str, AfterValidator(_for_asyncpg)]
 class LogSettings(BaseSettings):
     """How a process logs."""
 
-    model_config = SettingsConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)
+    model_config = SettingsConfigDict(
+        frozen=True, extra="ignore", env_ignore_empty=True, hide_input_in_errors=True
+    )
 
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     log_format: Literal["json", "text"] = "json"
@@ -41,7 +43,9 @@ class ServiceSettings(LogSettings):
 class BrokerSettings(BaseSettings):
     """Where events travel between processes."""
 
-    model_config = SettingsConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)
+    model_config = SettingsConfigDict(
+        frozen=True, extra="ignore", env_ignore_empty=True, hide_input_in_errors=True
+    )
 
     broker_url: str
     """`amqp://user:password@host:5672/vhost`."""

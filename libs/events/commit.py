@@ -45,8 +45,7 @@ class Transactions:
         driver: asyncpg.Connection[Any] | None = None
         try:
             async with self._engine.connect() as connection:
-                driver = (await connection.get_raw_connection()).driver_connection
-                assert driver is not None
+                driver = await _driver_of(connection)
                 try:
                     tx = Transaction(connection, driver)
                     await driver.execute("BEGIN")
@@ -62,6 +61,16 @@ class Transactions:
                 raise DatabaseUnavailable(f"{DatabaseUnavailable.__doc__} ({error})") from error
             raise
         self.committed(tx)
+
+
+async def _driver_of(connection: AsyncConnection) -> "asyncpg.Connection[Any]":
+    """asyncpg's connection; one that was lost while it lay in the pool is replaced."""
+    while True:
+        driver = (await connection.get_raw_connection()).driver_connection
+        assert driver is not None
+        if not driver.is_closed():
+            return driver
+        await connection.invalidate()
 
 
 async def _roll_back(connection: AsyncConnection, driver: "asyncpg.Connection[Any]") -> None:

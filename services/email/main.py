@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Annotated, Self
 
 from pydantic import AfterValidator, Field, model_validator
-from pydantic_settings import SettingsConfigDict
 
 from chassis.process import Assembly, Service, serve
 from chassis.settings import ServiceSettings
@@ -27,8 +26,6 @@ def _a_mailbox(text: str) -> str:
 
 class EmailSettings(ServiceSettings):
     """What the email service needs to know: who writes, and where the mails go."""
-
-    model_config = SettingsConfigDict(env_ignore_empty=True, hide_input_in_errors=True)
 
     mail_from: Annotated[str, AfterValidator(_a_mailbox)] = "Orderflow <orders@orderflow.example>"
     """`Name <address>`. The name is that of the shop; the domain makes the Message-IDs."""

@@ -1,0 +1,267 @@
+"""The rules of an order: what may be ordered, what it costs, and what the events say has become of it."""
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields
+from datetime import datetime
+from typing import Final, Literal, TypeVar
+from uuid import UUID
+
+from events import money
+from events.contracts import (
+    RANKS,
+    Address,
+    AnyEvent,
+    Customer,
+    Invoice,
+    Item,
+    Order,
+    Payment,
+    Reason,
+    Refund,
+    Shipment,
+    type_of,
+)
+from services.order.countries import COUNTRIES
+
+# What may be ordered, and what it costs
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One line as the caller prices it."""
+
+    sku: str
+    name: str
+    quantity: int
+    unit_price: str
+    """Net, a decimal string with the currency's own number of decimals."""
+    tax_rate: str
+    """Decimal fraction: "0.17" is 17 %."""
+
+
+@dataclass(frozen=True, slots=True)
+class BrokenRule:
+    """A rule that an order breaks, and where. Repeats nothing of what is in the order."""
+
+    path: tuple[str | int, ...]
+    code: str
+    message: str
+
+
+class OrderRefused(ValueError):
+    """The order breaks the rules."""
+
+    def __init__(self, broken: Sequence[BrokenRule]) -> None:
+        super().__init__(self.__doc__)
+        self.broken = tuple(broken)
+
+
+def place(
+    order_id: UUID,
+    created_at: datetime,
+    *,
+    reference: str | None,
+    customer: Customer,
+    shipping_address: Address,
+    currency: str,
+    lines: Sequence[Line],
+    payment_method: str,
+) -> Order:
+    """The order, priced. Raises OrderRefused with every rule that it breaks.
+
+    A line's subtotal is its unit price times its quantity; its tax is rounded half up, per line, to the
+    currency's minor unit; the order's amounts are the sums of its lines'.
+    """
+    broken: list[BrokenRule] = []
+    if shipping_address.country not in COUNTRIES:
+        broken.append(_UNKNOWN_COUNTRY)
+    if looks_like_card_number(payment_method):
+        broken.append(_CARD_DATA)
+    items: list[Item] = []
+    if currency in money.EXPONENTS:
+        prices = _prices(currency, lines, broken)
+        if len(prices) == len(lines):
+            items = [_priced(line, price) for line, price in zip(lines, prices, strict=True)]
+            _check_total(items, broken)
+    else:
+        broken.append(_UNKNOWN_CURRENCY)
+    if broken:
+        raise OrderRefused(broken)
+    return Order(
+        id=order_id,
+        created_at=created_at,
+        reference=reference,
+        customer=customer,
+        shipping_address=shipping_address,
+        currency=currency,
+        items=tuple(items),
+        subtotal=sum(item.subtotal for item in items),
+        tax=sum(item.tax for item in items),
+        total=sum(item.total for item in items),
+        payment_method=payment_method,
+    )
+
+
+_UNKNOWN_COUNTRY: Final = BrokenRule(
+    ("shipping_address", "country"), "unknown_country", "This is not an ISO 3166-1 alpha-2 country code."
+)
+_UNKNOWN_CURRENCY: Final = BrokenRule(
+    ("currency",), "unknown_currency", "This is not an ISO 4217 code of a currency that can be paid in."
+)
+_CARD_DATA: Final = BrokenRule(
+    ("payment_method",), "card_data", "Card data must never be sent: use the payment provider's token."
+)
+
+
+def _prices(currency: str, lines: Sequence[Line], broken: list[BrokenRule]) -> list[int]:
+    """Unit prices in minor units; shorter than the lines when a price is broken."""
+    prices: list[int] = []
+    price_of: dict[str, int] = {}
+    for number, line in enumerate(lines):
+        path = ("items", number, "unit_price")
+        try:
+            price = money.parse_amount(line.unit_price, currency)
+        except money.InvalidAmount:
+            message = f"This must have the number of decimals of the currency: {money.exponent(currency)}."
+            broken.append(BrokenRule(path, "wrong_decimals", message))
+            continue
+        if price_of.setdefault(line.sku, price) != price:
+            message = "An earlier line has the same SKU at another price."
+            broken.append(BrokenRule(path, "conflicting_price", message))
+        prices.append(price)
+    return prices
+
+
+def _priced(line: Line, unit_price: int) -> Item:
+    subtotal = unit_price * line.quantity
+    tax = money.tax_on(subtotal, line.tax_rate)
+    return Item(
+        sku=line.sku,
+        name=line.name,
+        quantity=line.quantity,
+        unit_price=unit_price,
+        tax_rate=line.tax_rate,
+        subtotal=subtotal,
+        tax=tax,
+        total=subtotal + tax,
+    )
+
+
+def _check_total(items: Sequence[Item], broken: list[BrokenRule]) -> None:
+    total = sum(item.total for item in items)
+    if total == 0:
+        broken.append(BrokenRule(("items",), "total_zero", "The total is 0: there is nothing to pay."))
+    elif total > money.MAX_AMOUNT:
+        message = f"The total is over the limit of {money.MAX_AMOUNT} minor units."
+        broken.append(BrokenRule(("items",), "total_too_large", message))
+
+
+_DIGITS: Final = re.compile(r"(?<![0-9])[0-9](?:[-._:]?[0-9]){11,18}(?![0-9])")
+
+
+def looks_like_card_number(text: str) -> bool:
+    """Whether the text has 12 to 19 digits in a row that pass the Luhn check (ISO/IEC 7812-1)."""
+    return any(_passes_luhn(re.sub(r"[^0-9]", "", found)) for found in _DIGITS.findall(text))
+
+
+def _passes_luhn(digits: str) -> bool:
+    doubled = (sum(divmod(2 * int(digit), 10)) for digit in digits[-2::-2])
+    return (sum(map(int, digits[-1::-2])) + sum(doubled)) % 10 == 0
+
+
+# What has become of it
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What an event knows beyond the order: its own news and everything that led to it."""
+
+    invoice: Invoice | None = None
+    payment: Payment | None = None
+    reason: Reason | None = None
+    shipment: Shipment | None = None
+    refund: Refund | None = None
+
+
+_FACTS: Final = tuple(field.name for field in fields(Facts))
+F = TypeVar("F")
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A line of an order's timeline: one event."""
+
+    type: str
+    event_id: UUID
+    time: datetime
+    facts: Facts
+
+    @classmethod
+    def of(cls, event: AnyEvent) -> "Entry":
+        """The line that an event leaves."""
+        facts = Facts(**{name: getattr(event.data, name, None) for name in _FACTS})
+        return cls(type_of(type(event)), event.id, event.time, facts)
+
+    @property
+    def news(self) -> Invoice | Payment | Reason | Shipment | Refund | None:
+        """What this event was the first to know."""
+        news = (self.facts.refund, self.facts.shipment, self.facts.reason, self.facts.payment)
+        return next((fact for fact in news if fact), self.facts.invoice)
+
+
+PaymentStatus = Literal["captured", "failed", "refunded"]
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Where an order stands."""
+
+    status: str
+    """The furthest event that it has reached."""
+    timeline: tuple[Entry, ...]
+    """Sorted by rank, then time."""
+    reason: Reason | None
+    """Why it ended badly; None while it did not."""
+    invoice: Invoice | None
+    payment: Payment | None
+    payment_status: PaymentStatus | None
+    shipment: Shipment | None
+
+    @classmethod
+    def of(cls, entries: Iterable[Entry]) -> "Progress":
+        """A pure function of the set of events seen: their order and their number do not matter.
+
+        There is at least one. An event also tells what led to it, so an invoice is known with the payment
+        although its own event is late.
+        """
+        seen = {entry.event_id: entry for entry in entries}.values()
+        timeline = tuple(sorted(seen, key=lambda entry: (RANKS[entry.type], entry.time, entry.event_id)))
+        furthest_first = sorted(timeline, key=lambda entry: -RANKS[entry.type])
+        furthest = furthest_first[0]
+        return cls(
+            status=status_of(entry.type for entry in timeline),
+            timeline=timeline,
+            reason=furthest.facts.reason,
+            invoice=_first(entry.facts.invoice for entry in furthest_first),
+            payment=_first(entry.facts.payment for entry in furthest_first),
+            payment_status=_payment_status(furthest.facts),
+            shipment=_first(entry.facts.shipment for entry in furthest_first),
+        )
+
+
+def _first(facts: Iterable[F | None]) -> F | None:
+    return next((fact for fact in facts if fact is not None), None)
+
+
+def _payment_status(furthest: Facts) -> PaymentStatus | None:
+    if furthest.refund:
+        return "refunded"
+    if furthest.payment:
+        return "captured"
+    return "failed" if furthest.reason else None
+
+
+def status_of(types: Iterable[str]) -> str:
+    """The furthest of the event types that an order has reached; there is at least one."""
+    return max(types, key=RANKS.__getitem__)

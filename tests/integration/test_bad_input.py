@@ -1,0 +1,642 @@
+"""Bad input over HTTP: every row of the table is answered with a problem document, and leaves no trace.
+
+Nothing gives a 500, a hang or a half-written order, and nothing that was sent is repeated.
+"""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Mapping
+from typing import Any
+
+import httpx
+import pytest
+import pytest_asyncio
+
+from chassis.body import MAX_BYTES
+from ops import migrate
+from tests.conftest import new_database
+from tests.order_service import Json, OrderService, a_new_item, a_new_order, order_service
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+JSON = {"Content-Type": "application/json"}
+CANARY = "canary-4711"
+"""Sent in bad places; never seen in an answer."""
+
+
+@pytest_asyncio.fixture(loop_scope="module", scope="module")
+async def service(postgres: str) -> AsyncIterator[OrderService]:
+    async with new_database(postgres) as owner:
+        await migrate.migrate_service(owner, "order", password="order")
+        async with order_service(migrate.url_for(owner, "order", password="order")) as service:
+            yield service
+
+
+def problem(answer: httpx.Response, status: int) -> Json:
+    """The problem document that an answer with this status must be (RFC 9457)."""
+    assert answer.status_code == status, answer.text
+    assert answer.headers["content-type"] == "application/problem+json"
+    document: Json = json.loads(answer.content, parse_constant=lambda _: pytest.fail("not JSON"))
+    assert document.keys() == {"type", "title", "status", "detail", "instance", "errors"}
+    assert document["status"] == status
+    assert document["instance"].startswith("urn:uuid:")
+    assert all(error.keys() == {"pointer", "code", "detail"} for error in document["errors"])
+    assert CANARY not in answer.text
+    return document
+
+
+async def refused(service: OrderService, body: bytes, status: int, headers: Mapping[str, str] = JSON) -> Json:
+    """The problem document for a body that is refused; nothing was written."""
+    before = await service.written()
+    answer = await service.http.post("/orders", content=body, headers=headers)
+    document = problem(answer, status)
+    assert await service.written() == before
+    return document
+
+
+def encoded(order: Any) -> bytes:
+    return json.dumps(order).encode()
+
+
+def with_item(**changes: Any) -> Json:
+    return a_new_order(items=[a_new_item(**changes)])
+
+
+def with_customer(**changes: Any) -> Json:
+    return a_new_order(customer=a_new_order()["customer"] | changes)
+
+
+def with_address(**changes: Any) -> Json:
+    return a_new_order(shipping_address=a_new_order()["shipping_address"] | changes)
+
+
+def without(*path: str) -> Json:
+    order = a_new_order()
+    parent = order
+    for step in path[:-1]:
+        parent = parent[step]
+    del parent[path[-1]]
+    return order
+
+
+# 415
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {},
+        {"Content-Type": ""},
+        {"Content-Type": "text/plain"},
+        {"Content-Type": "application/x-www-form-urlencoded"},
+        {"Content-Type": "multipart/form-data; boundary=x"},
+        {"Content-Type": "application/jsonp"},
+        {"Content-Type": "application/merge-patch+json"},
+        {"Content-Type": "application/json; charset=latin-1"},
+        {"Content-Type": "application/json, application/json"},
+        {"Content-Type": "application/json", "Content-Encoding": "gzip"},
+    ],
+    ids=str,
+)
+async def test_another_content_type_is_a_415(service: OrderService, headers: dict[str, str]) -> None:
+    await refused(service, encoded(a_new_order()), 415, headers)
+
+
+@pytest.mark.parametrize("content_type", ["Application/JSON", "application/json; charset=UTF-8"])
+async def test_json_may_be_announced_in_any_spelling(service: OrderService, content_type: str) -> None:
+    headers = {"Content-Type": content_type}
+    answer = await service.http.post("/orders", content=encoded(a_new_order()), headers=headers)
+    assert answer.status_code == 201, answer.text
+
+
+# 400: not one JSON document
+
+GOOD = encoded(a_new_order())
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        pytest.param(b"", id="empty"),
+        pytest.param(b" \n", id="blank"),
+        pytest.param(GOOD[:-1], id="cut"),
+        pytest.param(GOOD[:100], id="cut in the middle"),
+        pytest.param(GOOD + GOOD, id="two documents"),
+        pytest.param(GOOD + b"\x00", id="something behind it"),
+        pytest.param(GOOD.replace(b"Ana Souza", b"Ana \xff"), id="invalid UTF-8"),
+        pytest.param(GOOD.replace(b"Ana Souza", b"Ana \xed\xa0\x80"), id="surrogate in UTF-8"),
+        pytest.param(GOOD.replace(b"Ana Souza", b"Ana \xc0\xaf"), id="overlong UTF-8"),
+        pytest.param(json.dumps(a_new_order()).encode("utf-16"), id="UTF-16"),
+        pytest.param(b"\xef\xbb\xbf" + GOOD, id="byte order mark"),
+        pytest.param(GOOD[:-1] + b', "currency": "EUR"}', id="duplicate key"),
+        pytest.param(GOOD[:-1] + b', "curr\\u0065ncy": "EUR"}', id="duplicate key in another spelling"),
+        pytest.param(GOOD.replace(b'"sku"', b'"name": "Cup", "sku"'), id="duplicate key in an item"),
+        pytest.param(GOOD.replace(b'"BRL"', b'{"a": 1, "a": 1}'), id="duplicate key where no object belongs"),
+        pytest.param(b"[" * 60_000, id="60,000 brackets"),
+        pytest.param(b"[" * 30_000 + b"]" * 30_000, id="30,000 nested arrays"),
+        pytest.param(b'{"a":' * 12_000 + b"1" + b"}" * 5_000, id="12,000 nested objects"),
+        pytest.param(GOOD.replace(b'": 2', b'": NaN'), id="NaN"),
+        pytest.param(GOOD.replace(b'": 2', b'": Infinity'), id="Infinity"),
+        pytest.param(GOOD.replace(b'": 2', b'": -Infinity'), id="-Infinity"),
+        pytest.param(GOOD.replace(b'": 2', b'": ' + b"9" * 5_000), id="5,000 digits"),
+        pytest.param(GOOD.replace(b'": 2', b'": -' + b"9" * 60_000), id="60,000 digits"),
+        pytest.param(GOOD.replace(b'": 2', b'": 02'), id="leading zero"),
+        pytest.param(GOOD.replace(b"Ana Souza", b"Ana\nSouza"), id="raw line feed"),
+        pytest.param(GOOD.replace(b"Ana Souza", b"Ana \\x41"), id="unknown escape"),
+        pytest.param(GOOD.replace(b'"', b"'"), id="single quotes"),
+        pytest.param(b"/* */" + GOOD, id="comment"),
+        pytest.param(b"reference=WEB-1042", id="form"),
+    ],
+)
+async def test_what_is_not_one_json_document_is_a_400(service: OrderService, body: bytes) -> None:
+    assert (await refused(service, body, 400))["errors"] == []
+
+
+async def test_100_000_nested_brackets_are_too_large_before_they_are_too_deep(service: OrderService) -> None:
+    await refused(service, b"[" * 100_000, 413)
+
+
+# 422: JSON, but not an order
+
+
+@pytest.mark.parametrize("number", [b"1e400", b"-1e400", b"9" * 4_000, b"-" + b"9" * 4_000, b"2.0", b"2e0"])
+async def test_a_number_that_is_no_small_integer_is_a_422(service: OrderService, number: bytes) -> None:
+    document = await refused(service, GOOD.replace(b'": 2', b'": ' + number), 422)
+    assert [error["pointer"] for error in document["errors"]] == ["/items/0/quantity"]
+
+
+@pytest.mark.parametrize(
+    "body", [b"null", b"true", b"1", b"1e400", b'"order"', b"[]", b"{}", b"[" + GOOD + b"]"]
+)
+async def test_a_document_that_is_no_order_is_a_422(service: OrderService, body: bytes) -> None:
+    assert (await refused(service, body, 422))["errors"]
+
+
+STRINGS: dict[str, Any] = {
+    "/reference": lambda text: a_new_order(reference=text),
+    "/customer/name": lambda text: with_customer(name=text),
+    "/customer/email": lambda text: with_customer(email=f"{text}@example.com"),
+    "/customer/locale": lambda text: with_customer(locale=text),
+    "/shipping_address/line1": lambda text: with_address(line1=text),
+    "/shipping_address/line2": lambda text: with_address(line2=text),
+    "/shipping_address/city": lambda text: with_address(city=text),
+    "/shipping_address/state": lambda text: with_address(state=text),
+    "/shipping_address/postal_code": lambda text: with_address(postal_code=text),
+    "/shipping_address/country": lambda text: with_address(country=text),
+    "/currency": lambda text: a_new_order(currency=text),
+    "/items/0/sku": lambda text: with_item(sku=text),
+    "/items/0/name": lambda text: with_item(name=text),
+    "/items/0/unit_price": lambda text: with_item(unit_price=text),
+    "/items/0/tax_rate": lambda text: with_item(tax_rate=text),
+    "/payment_method": lambda text: a_new_order(payment_method=text),
+}
+
+
+@pytest.mark.parametrize("pointer", STRINGS)
+async def test_nul_lone_surrogates_and_line_ends_are_a_422_in_every_string(
+    service: OrderService, pointer: str
+) -> None:
+    for text in (
+        "a\x00b",
+        "\ud800",
+        "a\udfffb",
+        "\udc00\ud800",
+        "a\nb",
+        "a\r\nBcc: b",
+        "a\x1bb",
+        "a\x85b",
+        "a\u2028",
+    ):
+        document = await refused(service, encoded(STRINGS[pointer](text)), 422)
+        assert [error["pointer"] for error in document["errors"]] == [pointer], ascii(text)
+
+
+@pytest.mark.parametrize("pointer", STRINGS)
+async def test_every_string_is_a_string_and_not_empty_and_bounded(
+    service: OrderService, pointer: str
+) -> None:
+    values: list[object] = ["", 1, 1.5, True, [], {}, [CANARY], "x" * 255]
+    for value in values:
+        order = STRINGS[pointer](value) if pointer != "/customer/email" else with_customer(email=value)
+        document = await refused(service, encoded(order), 422)
+        assert [error["pointer"] for error in document["errors"]] == [pointer], value
+
+
+OPTIONAL = {"/reference", "/customer/locale", "/shipping_address/line2", "/shipping_address/state"}
+
+
+@pytest.mark.parametrize("pointer", STRINGS)
+async def test_null_stands_for_what_is_optional_and_nothing_else(service: OrderService, pointer: str) -> None:
+    order = STRINGS[pointer](None) if pointer != "/customer/email" else with_customer(email=None)
+    if pointer in OPTIONAL:
+        assert (await service.http.post("/orders", json=order)).status_code == 201
+    else:
+        document = await refused(service, encoded(order), 422)
+        assert [error["pointer"] for error in document["errors"]] == [pointer]
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        ("customer",),
+        ("customer", "name"),
+        ("customer", "email"),
+        ("shipping_address",),
+        ("shipping_address", "line1"),
+        ("shipping_address", "city"),
+        ("shipping_address", "postal_code"),
+        ("shipping_address", "country"),
+        ("currency",),
+        ("items",),
+        ("payment_method",),
+    ],
+    ids="/".join,
+)
+async def test_a_missing_field_is_a_422_that_names_it(service: OrderService, path: tuple[str, ...]) -> None:
+    [error] = (await refused(service, encoded(without(*path)), 422))["errors"]
+    assert (error["pointer"], error["code"]) == ("/" + "/".join(path), "required")
+
+
+@pytest.mark.parametrize(
+    "quantity", [0, -1, 0.5, 1.0, 1_000_000_000, 100_001, 2**63, 2**64, "1", "", True, False, None, [], {}]
+)
+async def test_a_quantity_that_is_no_integer_from_1_to_100_000_is_a_422(
+    service: OrderService, quantity: object
+) -> None:
+    document = await refused(service, encoded(with_item(quantity=quantity)), 422)
+    assert [error["pointer"] for error in document["errors"]] == ["/items/0/quantity"]
+
+
+@pytest.mark.parametrize(
+    ("items", "pointer"),
+    [
+        pytest.param([], "/items", id="no items"),
+        pytest.param([a_new_item(sku=f"SKU-{n}") for n in range(101)], "/items", id="over 100 items"),
+        pytest.param({}, "/items", id="an object"),
+        pytest.param(None, "/items", id="null"),
+        pytest.param([None], "/items/0", id="a null item"),
+        pytest.param([a_new_item(), "MUG-02"], "/items/1", id="an item that is a string"),
+        pytest.param(
+            [a_new_item(), a_new_item(sku="TEA"), a_new_item(unit_price="19.91")],
+            "/items/2/unit_price",
+            id="the same SKU twice at two prices",
+        ),
+    ],
+)
+async def test_items_that_cannot_be_ordered_are_a_422(
+    service: OrderService, items: object, pointer: str
+) -> None:
+    document = await refused(service, encoded(a_new_order(items=items)), 422)
+    assert [error["pointer"] for error in document["errors"]] == [pointer]
+
+
+@pytest.mark.parametrize("name", ["status", "total", "paid", "id", "created_at", "Currency", "__proto__"])
+@pytest.mark.parametrize("value", [CANARY, None, {"a": CANARY}])
+async def test_an_unknown_field_is_a_422_that_names_it(
+    service: OrderService, name: str, value: object
+) -> None:
+    [error] = (await refused(service, encoded(a_new_order(**{name: value})), 422))["errors"]
+    assert (error["pointer"], error["code"]) == (f"/{name}", "unknown_field")
+
+
+async def test_an_unknown_field_is_found_at_every_level(service: OrderService) -> None:
+    for order, pointer in (
+        (with_customer(vip=True), "/customer/vip"),
+        (with_address(planet="Mars"), "/shipping_address/planet"),
+        (with_item(total="39.80"), "/items/0/total"),
+    ):
+        [error] = (await refused(service, encoded(order), 422))["errors"]
+        assert error["pointer"] == pointer
+
+
+@pytest.mark.parametrize(
+    "name", ["", CANARY, "a b", "a/b", "~0", "a\x00b", "é", "4242424242424242", "x" * 41]
+)
+async def test_an_unknown_field_with_a_strange_name_is_a_422_that_does_not_repeat_it(
+    service: OrderService, name: str
+) -> None:
+    [error] = (await refused(service, encoded(with_item(**{name: 1})), 422))["errors"]
+    assert (error["pointer"], error["code"]) == ("/items/0", "unknown_field")
+
+
+async def test_a_lone_surrogate_in_a_name_is_a_422(service: OrderService) -> None:
+    [error] = (await refused(service, encoded(with_item(**{"\ud800": 1})), 422))["errors"]
+    assert error["code"] == "not_unicode"
+
+
+async def test_thousands_of_faults_give_a_bounded_answer(service: OrderService) -> None:
+    order = a_new_order(**{f"f{number}": 1 for number in range(4_000)})
+    assert len((await refused(service, encoded(order), 422))["errors"]) == 100
+
+
+@pytest.mark.parametrize(
+    ("order", "pointer", "code"),
+    [
+        (a_new_order(currency="XXX"), "/currency", "unknown_currency"),
+        (a_new_order(currency="XAU"), "/currency", "unknown_currency"),
+        (a_new_order(currency="brl"), "/currency", "wrong_format"),
+        (a_new_order(currency="BRL\n"), "/currency", "wrong_format"),
+        (with_address(country="XX"), "/shipping_address/country", "unknown_country"),
+        (with_address(country="UK"), "/shipping_address/country", "unknown_country"),
+        (with_address(country="br"), "/shipping_address/country", "wrong_format"),
+        (with_address(country="BRA"), "/shipping_address/country", "wrong_format"),
+        (with_item(unit_price="19.9"), "/items/0/unit_price", "wrong_format"),
+        (with_item(unit_price="19"), "/items/0/unit_price", "wrong_decimals"),
+        (with_item(unit_price="19.900"), "/items/0/unit_price", "wrong_decimals"),
+        (a_new_order(currency="JPY"), "/items/0/unit_price", "wrong_decimals"),
+        (a_new_order(currency="KWD"), "/items/0/unit_price", "wrong_decimals"),
+        (with_item(unit_price="-19.90"), "/items/0/unit_price", "wrong_format"),
+        (with_item(unit_price="+19.90"), "/items/0/unit_price", "wrong_format"),
+        (with_item(unit_price="019.90"), "/items/0/unit_price", "wrong_format"),
+        (with_item(unit_price="19,90"), "/items/0/unit_price", "wrong_format"),
+        (with_item(unit_price="1e3"), "/items/0/unit_price", "wrong_format"),
+        (with_item(unit_price="NaN"), "/items/0/unit_price", "wrong_format"),
+        (with_item(unit_price="19.90\n"), "/items/0/unit_price", "wrong_format"),
+        (with_item(unit_price="\u0661.\u0660\u0660"), "/items/0/unit_price", "wrong_format"),
+        (with_item(unit_price=19.9), "/items/0/unit_price", "wrong_type"),
+        (with_item(unit_price=19), "/items/0/unit_price", "wrong_type"),
+        (with_item(tax_rate="1.01"), "/items/0/tax_rate", "wrong_format"),
+        (with_item(tax_rate="1.000001"), "/items/0/tax_rate", "wrong_format"),
+        (with_item(tax_rate="17"), "/items/0/tax_rate", "wrong_format"),
+        (with_item(tax_rate="-0.1"), "/items/0/tax_rate", "wrong_format"),
+        (with_item(tax_rate="0.1234567"), "/items/0/tax_rate", "wrong_format"),
+        (with_item(tax_rate=".17"), "/items/0/tax_rate", "wrong_format"),
+        (with_item(tax_rate=0.17), "/items/0/tax_rate", "wrong_type"),
+        (with_item(tax_rate=0), "/items/0/tax_rate", "wrong_type"),
+        (with_item(unit_price="0.00"), "/items", "total_zero"),
+        (with_item(unit_price="500000000.00"), "/items", "total_too_large"),
+        (with_item(unit_price="999999999999.99"), "/items", "total_too_large"),
+        (with_item(unit_price="1000000000000.00"), "/items/0/unit_price", "wrong_format"),
+        (with_customer(locale="pt_BR"), "/customer/locale", "wrong_format"),
+        (with_customer(locale="../../etc"), "/customer/locale", "wrong_format"),
+        (a_new_order(payment_method="4242424242424242"), "/payment_method", "card_data"),
+        (a_new_order(payment_method="4242-4242-4242-4242"), "/payment_method", "card_data"),
+        (a_new_order(payment_method="4242 4242 4242 4242"), "/payment_method", "wrong_format"),
+        (a_new_order(payment_method="pm card"), "/payment_method", "wrong_format"),
+        (a_new_order(payment_method="../pm_card_visa"), "/payment_method", "wrong_format"),
+    ],
+)
+async def test_a_value_that_breaks_a_rule_is_a_422_that_names_field_and_rule(
+    service: OrderService, order: Json, pointer: str, code: str
+) -> None:
+    [error] = (await refused(service, encoded(order), 422))["errors"]
+    assert (error["pointer"], error["code"]) == (pointer, code)
+
+
+@pytest.mark.parametrize(
+    "email",
+    [
+        CANARY,
+        "",
+        "@",
+        "ana@",
+        "@example.com",
+        "ana@example",
+        "ana@localhost",
+        "ana@[127.0.0.1]",
+        "ana@example..com",
+        "ana@-example.com",
+        "ana..souza@example.com",
+        'ana@example.com"',
+        '"ana souza"@example.com',
+        "Ana Souza <ana@example.com>",
+        "<ana@example.com>",
+        "ana@example.com (Ana)",
+        "ana@example.com, eve@example.com",
+        "ana@example.com;eve@example.com",
+        "ana@example.com eve@example.com",
+        "ana@eve@example.com",
+        "ana@example.com\r\nBcc: eve@example.com",
+        "ana@example.com\nBcc: eve@example.com",
+        "ana@example.com\n",
+        "ana\r@example.com",
+        " ana@example.com",
+        "a" * 65 + "@example.com",
+        "ana@" + "e" * 64 + ".com",
+        "ana@" + ".".join(["e" * 60] * 4) + ".example.com",
+    ],
+)
+async def test_what_is_not_one_plain_address_is_a_422(service: OrderService, email: str) -> None:
+    document = await refused(service, encoded(with_customer(email=email)), 422)
+    assert [error["pointer"] for error in document["errors"]] == ["/customer/email"]
+
+
+@pytest.mark.parametrize(
+    "email", ["ana@example.com", "Ana.Souza+orders@mail.example.org", "o'brien@example.com", "a@b.co"]
+)
+async def test_a_plain_address_is_kept_as_given(service: OrderService, email: str) -> None:
+    placed = await service.place(customer=a_new_order()["customer"] | {"email": email})
+    assert placed["customer"]["email"] == email
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "<script>alert('x')</script>",
+        "<img src=x onerror=alert(1)>",
+        "&amp; &lt; &#0;",
+        "{{ 7 * 7 }} {% raw %} ${7*7} #{7*7} <%= 7 %>",
+        "%s %n %(name)s {0} {order.__class__}",
+        "Robert'); DROP TABLE orders;--",
+        "' OR '1'='1",
+        "=cmd|' /C calc'!A0",
+        "+1+1",
+        "@SUM(1+1)",
+        "-1",
+        "👩‍👩‍👧‍👦 Zoë 🏴󠁧󠁢󠁳󠁣󠁴󠁿",
+        "\u202eabc\u202c \u200f\u200b",
+        "שלום עולם",
+        "Z͑ͫ̓ͪ̂ͫ̽͏̴̙̤̞͉͚̯̞̠͍A̴̵̜̰͔ͫ͗͢L̠ͨͧͩ͘G̴̻͈͍͔̹̑͗̎̅͛́Ǫ̵̹̻̝̳͂̌̌͘!͖̬̰̙̗̿̋ͥͥ̂ͣ̐́́͜͞",
+        "../../etc/passwd",
+        "\\u0000 \\x00 %00 %0d%0a",
+        "e\u0301 é",
+        " leading and trailing ",
+        "null",
+        "\U0010ffff\ufffe",
+        "x" * 200,
+        "🏠" * 200,
+    ],
+)
+async def test_text_is_stored_and_given_back_as_it_came(service: OrderService, text: str) -> None:
+    placed = await service.place(
+        reference=text,
+        customer={"name": text, "email": "ana@example.com"},
+        shipping_address={
+            "line1": text,
+            "line2": text,
+            "city": text,
+            "state": text,
+            "postal_code": text[:64],
+            "country": "BR",
+        },
+        items=[a_new_item(sku=text[:64], name=text)],
+    )
+    read = await service.read(placed["id"])
+    assert read["reference"] == read["customer"]["name"] == read["items"][0]["name"] == text
+    address = read["shipping_address"]
+    assert address["line1"] == address["line2"] == address["city"] == address["state"] == text
+    assert address["postal_code"] == read["items"][0]["sku"] == text[:64]
+
+
+async def test_a_payment_method_that_no_provider_knows_is_accepted(service: OrderService) -> None:
+    assert (await service.place(payment_method="pm_nobody_knows"))["status"] == "ORDER_CREATED"
+
+
+# 413 and hangs
+
+
+async def answer_to(service: OrderService, *parts: bytes, half_close: bool = False) -> httpx.Response:
+    """What the service answers to these bytes; more is never sent."""
+    async with asyncio.timeout(30):
+        reader, writer = await asyncio.open_connection("127.0.0.1", service.port)
+        try:
+            for part in parts:
+                writer.write(part)
+                await writer.drain()
+            if half_close:
+                writer.write_eof()
+            head = await reader.readuntil(b"\r\n\r\n")
+            status, *lines = head.decode().strip().split("\r\n")
+            headers = [(name, value.strip()) for name, _, value in (line.partition(":") for line in lines)]
+            body = await reader.readexactly(int(dict(headers)["content-length"]))
+            return httpx.Response(int(status.split()[1]), headers=headers, content=body)
+        finally:
+            writer.close()
+
+
+POST = b"POST /orders HTTP/1.1\r\nHost: order\r\nContent-Type: application/json\r\n"
+
+
+async def test_a_body_over_the_limit_is_a_413(service: OrderService) -> None:
+    await refused(service, GOOD.ljust(MAX_BYTES + 1), 413)
+
+
+async def test_a_body_that_says_it_is_over_the_limit_is_a_413_before_it_comes(service: OrderService) -> None:
+    problem(await answer_to(service, POST, b"Content-Length: 65537\r\n\r\n"), 413)
+    problem(await answer_to(service, POST, b"Content-Length: 9999999999\r\n\r\n"), 413)
+
+
+async def test_a_body_over_the_limit_without_a_length_is_a_413_before_it_ends(service: OrderService) -> None:
+    chunk = b"1000\r\n" + b" " * 4096 + b"\r\n"
+    answer = await answer_to(service, POST, b"Transfer-Encoding: chunked\r\n\r\n", *[chunk] * 17)
+    problem(answer, 413)
+
+
+async def test_a_body_at_the_limit_is_read_with_and_without_a_length(service: OrderService) -> None:
+    body = GOOD.ljust(MAX_BYTES)
+    answer = await service.http.post("/orders", content=body, headers=JSON)
+    assert answer.status_code == 201, answer.text
+
+    async def chunks() -> AsyncIterator[bytes]:
+        for start in range(0, len(body), 1000):
+            yield body[start : start + 1000]
+
+    answer = await service.http.post("/orders", content=chunks(), headers=JSON)
+    assert answer.status_code == 201, answer.text
+
+
+async def test_a_body_that_never_ends_is_a_408(
+    service: OrderService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("chassis.body.READ_SECONDS", 0.1)
+    problem(await answer_to(service, POST, b"Content-Length: 100\r\n\r\n", b'{"reference":'), 408)
+
+
+async def test_a_caller_who_goes_away_in_the_middle_leaves_no_order(service: OrderService) -> None:
+    before = await service.written()
+    for sent in (b"", b'{"reference":', GOOD):
+        _, writer = await asyncio.open_connection("127.0.0.1", service.port)
+        writer.write(POST + f"Content-Length: {len(GOOD) + 1}\r\n\r\n".encode() + sent)
+        await writer.drain()
+        writer.close()
+        await writer.wait_closed()
+    assert (await service.http.get("/healthz")).status_code == 200
+    assert await service.written() == before
+
+
+# Idempotency-Key
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        b"Idempotency-Key:\r\n",
+        b"Idempotency-Key: \r\n",
+        b"Idempotency-Key: " + b"k" * 256 + b"\r\n",
+        b"Idempotency-Key: a\tb\r\n",
+        b"Idempotency-Key: a\x80b\r\n",
+        b"Idempotency-Key: \xc3\xa9\r\n",
+        b"Idempotency-Key: a\r\nIdempotency-Key: b\r\n",
+        b"Idempotency-Key: a\r\nIdempotency-Key: a\r\n",
+    ],
+)
+async def test_a_key_that_is_not_one_printable_header_is_a_400(service: OrderService, header: bytes) -> None:
+    before = await service.written()
+    length = f"Content-Length: {len(GOOD)}\r\n\r\n".encode()
+    problem(await answer_to(service, POST, header, length, GOOD), 400)
+    assert await service.written() == before
+
+
+@pytest.mark.parametrize("control", [b"\x00", b"\x01", b"\x7f", b"\x1b"])
+async def test_a_key_with_a_control_character_never_makes_an_order(
+    service: OrderService, control: bytes
+) -> None:
+    before = await service.written()
+    length = f"Content-Length: {len(GOOD)}\r\n\r\n".encode()
+    header = b"Idempotency-Key: a" + control + b"b\r\n"
+    answer = await answer_to(service, POST, header, length, GOOD, half_close=True)
+    assert answer.status_code == 400
+    assert await service.written() == before
+
+
+# Unknown orders, paths, methods
+
+
+@pytest.mark.parametrize(
+    "order_id",
+    [
+        "01939a3e-5f4c-7c1e-8a2b-3c4d5e6f7081",
+        "00000000-0000-0000-0000-000000000000",
+        "1",
+        "null",
+        "01939a3e5f4c7c1e8a2b3c4d5e6f7081",
+        "{01939a3e-5f4c-7c1e-8a2b-3c4d5e6f7081}",
+        "urn:uuid:01939a3e-5f4c-7c1e-8a2b-3c4d5e6f7081",
+        "01939a3e-5f4c-7c1e-8a2b-3c4d5e6f708g",
+        "%00",
+        "%ff%fe",
+        "%ED%A0%80",
+        "' OR 1=1",
+        "x" * 5_000,
+        CANARY,
+    ],
+)
+async def test_an_unknown_or_malformed_order_id_is_a_404(service: OrderService, order_id: str) -> None:
+    document = problem(await service.http.get(f"/orders/{order_id}"), 404)
+    assert document["detail"] == "There is no order with this id."
+
+
+@pytest.mark.parametrize(
+    "path", ["/", "/order", "/orders/", f"/orders/{CANARY}/events", "/orders/a/b", "//orders"]
+)
+async def test_an_unknown_path_is_a_404(service: OrderService, path: str) -> None:
+    problem(await service.http.get(service.http.base_url.copy_with(raw_path=path.encode())), 404)
+
+
+@pytest.mark.parametrize("method", ["GET", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"])
+async def test_a_wrong_method_is_a_405_that_names_the_right_one(service: OrderService, method: str) -> None:
+    answer = await service.http.request(method, "/orders")
+    problem(answer, 405)
+    assert answer.headers["allow"] == "POST"
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "OPTIONS"])
+async def test_an_order_itself_can_only_be_read(service: OrderService, method: str) -> None:
+    answer = await service.http.request(method, "/orders/01939a3e-5f4c-7c1e-8a2b-3c4d5e6f7081")
+    problem(answer, 405)
+    assert answer.headers["allow"] == "GET"
+
+
+async def test_a_head_request_is_a_405_without_a_body(service: OrderService) -> None:
+    answer = await service.http.head("/orders")
+    assert (answer.status_code, answer.content) == (405, b"")

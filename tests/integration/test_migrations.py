@@ -1,0 +1,135 @@
+"""Every service's schema: as its code sees it, its own, and safe to bring up to date at any time."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import asyncpg
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.runtime.environment import EnvironmentContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, text
+from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
+
+from ops.migrate import HISTORIES, migrate, migrate_service, url_for
+
+PASSWORDS = {schema: schema for schema in HISTORIES}
+
+
+@asynccontextmanager
+async def connected(url: str) -> AsyncIterator[AsyncConnection]:
+    engine = create_async_engine(url, isolation_level="AUTOCOMMIT")
+    try:
+        async with engine.connect() as connection:
+            yield connection
+    finally:
+        await engine.dispose()
+
+
+def expected_metadata(connection: Connection, history: str) -> Any:
+    """The tables that a history's own env.py says its code expects."""
+    found: list[Any] = []
+
+    def look(_: object, context: MigrationContext) -> Iterator[Any]:
+        found.append(context.opts["target_metadata"])
+        return iter(())
+
+    config = Config()
+    config.set_main_option("script_location", history)
+    config.attributes["connection"] = connection
+    script = ScriptDirectory.from_config(config)
+    with EnvironmentContext(config, script, fn=look):
+        script.run_env()
+    [metadata] = found
+    return metadata
+
+
+def differences(connection: Connection, history: str) -> list[Any]:
+    """What a new revision would have to change to make the database as the code expects; partitions aside."""
+    partitions = set(connection.scalars(text("SELECT relname FROM pg_class WHERE relispartition")))
+
+    def is_compared(_: object, name: str | None, kind: str, reflected: bool, __: object) -> bool:
+        return not (kind == "table" and reflected and name in partitions)
+
+    options = {"include_object": is_compared, "compare_server_default": True}
+    context = MigrationContext.configure(connection, opts=options)
+    return list(compare_metadata(context, expected_metadata(connection, history)))
+
+
+@pytest.mark.parametrize("schema", HISTORIES)
+async def test_the_migrated_schema_is_the_one_that_the_code_expects(fresh_database: str, schema: str) -> None:
+    await migrate_service(fresh_database, schema, password=schema)
+    async with connected(url_for(fresh_database, schema, password=schema)) as connection:
+        assert await connection.run_sync(differences, HISTORIES[schema]) == []
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "ALTER TABLE shipments DROP COLUMN carrier",
+        "CREATE TABLE extra (id int)",
+        "DROP INDEX shipments_waiting",
+    ],
+)
+async def test_a_schema_that_differs_from_the_code_is_noticed(fresh_database: str, change: str) -> None:
+    await migrate_service(fresh_database, "shipment", password="shipment")
+    async with connected(url_for(fresh_database, "shipment", password="shipment")) as connection:
+        await connection.execute(text(change))
+        assert await connection.run_sync(differences, HISTORIES["shipment"]) != []
+
+
+async def test_a_service_reaches_its_own_schema_and_nothing_else(fresh_database: str) -> None:
+    await migrate(fresh_database, PASSWORDS)
+    async with connected(fresh_database) as owner:
+        tables = "SELECT schemaname, tablename FROM pg_tables WHERE schemaname = ANY(:schemas)"
+        found = (await owner.execute(text(tables), {"schemas": list(HISTORIES)})).all()
+    assert {schema for schema, _ in found} == set(HISTORIES)
+    for service in HISTORIES:
+        async with connected(url_for(fresh_database, service, PASSWORDS[service])) as connection:
+            reachable = {schema for schema, table in found if await can_read(connection, schema, table)}
+            assert reachable == {service}
+            assert await is_denied(connection, "CREATE TABLE public.mine (id int)")
+            assert await is_denied(connection, "CREATE SCHEMA mine")
+
+
+async def can_read(connection: AsyncConnection, schema: str, table: str) -> bool:
+    return not await is_denied(connection, f'SELECT 1 FROM "{schema}"."{table}" LIMIT 1')
+
+
+async def is_denied(connection: AsyncConnection, statement: str) -> bool:
+    driver = (await connection.get_raw_connection()).driver_connection
+    assert driver is not None
+    try:
+        await driver.execute(statement)
+    except asyncpg.InsufficientPrivilegeError:
+        return True
+    return False
+
+
+async def test_migrating_again_and_by_two_at_once_changes_nothing(fresh_database: str) -> None:
+    await asyncio.gather(migrate(fresh_database, PASSWORDS), migrate(fresh_database, PASSWORDS))
+    async with connected(fresh_database) as owner:
+        before = await owner.run_sync(everything)
+    await migrate(fresh_database, PASSWORDS)
+    async with connected(fresh_database) as owner:
+        assert await owner.run_sync(everything) == before
+
+
+def everything(connection: Connection) -> list[Any]:
+    """Every relation and function in the services' schemas, with its owner, and every revision."""
+    relations = connection.execute(
+        text("""
+            SELECT n.nspname, c.oid, c.relname, c.relkind, pg_get_userbyid(c.relowner)
+            FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+            WHERE n.nspname = ANY(:schemas) ORDER BY c.oid"""),
+        {"schemas": list(HISTORIES)},
+    )
+    revisions = [
+        (schema, *connection.execute(text(f'SELECT version_num FROM "{schema}".alembic_version')).scalars())
+        for schema in HISTORIES
+    ]
+    return [*relations, *revisions]

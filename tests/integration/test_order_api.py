@@ -1,0 +1,199 @@
+"""An order over HTTP: accepted, priced, kept, told."""
+
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import UTC, datetime
+
+import httpx
+import pytest
+from fastapi import FastAPI
+from pydantic import TypeAdapter
+
+from chassis import problems
+from chassis.body import MAX_BYTES
+from events import envelope
+from events.contracts import OrderCreated
+from events.errors import DatabaseUnavailable
+from services.order.documents import NewOrder, Order
+from tests.order_service import OrderService, a_new_item, a_new_order, order_service
+
+
+@pytest.fixture
+async def service(service_url: Callable[[str], Awaitable[str]]) -> AsyncIterator[OrderService]:
+    async with order_service(await service_url("order")) as service:
+        yield service
+
+
+async def announced(service: OrderService) -> list[OrderCreated]:
+    async with service.transactions() as tx:
+        bodies = [record["body"] for record in await tx.fetch("SELECT body FROM outbox ORDER BY id")]
+    events = [event for body in bodies for event in envelope.decode(body)[0]]
+    assert all(isinstance(event, OrderCreated) for event in events)
+    return [event for event in events if isinstance(event, OrderCreated)]
+
+
+async def test_an_accepted_order_is_answered_with_what_is_known_by_then(service: OrderService) -> None:
+    answer = await service.http.post("/orders", json=a_new_order())
+    assert answer.status_code == 201
+    assert answer.headers["content-type"] == "application/json"
+    assert "idempotency-replayed" not in answer.headers
+    placed = answer.json()
+    assert answer.headers["location"] == f"/orders/{placed['id']}"
+    created_at, [line] = placed["created_at"], placed["timeline"]
+    assert abs(datetime.fromisoformat(created_at) - datetime.now(UTC)).total_seconds() < 60
+    assert created_at.endswith("Z")
+    assert line["time"].endswith("Z")
+    [event] = await announced(service)
+    assert placed == {
+        "id": str(event.subject),
+        "reference": "WEB-1042",
+        "status": "ORDER_CREATED",
+        "reason": None,
+        "created_at": created_at,
+        "currency": "BRL",
+        "subtotal": "39.80",
+        "tax": "6.77",
+        "total": "46.57",
+        "items": [
+            {
+                "sku": "MUG-01",
+                "name": "Mug",
+                "quantity": 2,
+                "unit_price": "19.90",
+                "tax_rate": "0.17",
+                "total": "46.57",
+            }
+        ],
+        "customer": {"name": "Ana Souza", "email": "ana@example.com", "locale": "pt-BR"},
+        "shipping_address": {
+            "line1": "Rua Augusta 1",
+            "line2": None,
+            "city": "São Paulo",
+            "state": None,
+            "postal_code": "01304-001",
+            "country": "BR",
+        },
+        "invoice": None,
+        "payment": None,
+        "shipment": None,
+        "timeline": [
+            {"type": "ORDER_CREATED", "time": line["time"], "event_id": str(event.id), "detail": {}}
+        ],
+    }
+    assert await service.read(placed["id"]) == placed
+
+
+async def test_what_is_optional_may_be_left_out(service: OrderService) -> None:
+    order = a_new_order(customer={"name": "Ana", "email": "ana@example.com"})
+    del order["reference"]
+    del order["items"][0]["tax_rate"]
+    answer = await service.http.post("/orders", json=order)
+    placed = answer.json()
+    assert (placed["reference"], placed["customer"]["locale"]) == (None, None)
+    assert (placed["subtotal"], placed["tax"], placed["total"]) == ("39.80", "0.00", "39.80")
+
+
+@pytest.mark.parametrize(
+    ("currency", "prices", "expected"),
+    [
+        ("EUR", [("19.90", 2, "0.17"), ("4.99", 3, "0.055")], ("54.77", "7.59", "62.36")),
+        ("JPY", [("1980", 1, "0.1"), ("105", 1, "0.1")], ("2085", "209", "2294")),
+        ("KWD", [("19.905", 3, "0.05")], ("59.715", "2.986", "62.701")),
+    ],
+)
+async def test_amounts_are_strings_in_the_currencys_decimals(
+    service: OrderService,
+    currency: str,
+    prices: list[tuple[str, int, str]],
+    expected: tuple[str, str, str],
+) -> None:
+    items = [
+        a_new_item(sku=f"SKU-{number}", unit_price=price, quantity=quantity, tax_rate=rate)
+        for number, (price, quantity, rate) in enumerate(prices)
+    ]
+    placed = await service.place(currency=currency, items=items)
+    assert (placed["subtotal"], placed["tax"], placed["total"]) == expected
+    assert [item["unit_price"] for item in placed["items"]] == [price for price, _, _ in prices]
+
+
+async def test_the_announced_order_is_the_one_that_was_answered(service: OrderService) -> None:
+    placed = await service.place(items=[a_new_item(), a_new_item(sku="TEA", unit_price="4.99")])
+    [event] = await announced(service)
+    order = event.data.order
+    assert (str(order.id), order.total, order.currency) == (placed["id"], 5825, "BRL")
+    assert [(item.sku, item.subtotal, item.tax, item.total) for item in order.items] == [
+        ("MUG-01", 3980, 677, 4657),
+        ("TEA", 998, 170, 1168),
+    ]
+    assert event.source == "/services/order"
+
+
+async def test_the_largest_order_fits_into_one_message(service: OrderService) -> None:
+    items = [a_new_item(sku=f"{number:064}", name="\U0001f3e0" * 100) for number in range(100)]
+    order = a_new_order(items=items)
+    body = json.dumps(order, ensure_ascii=False, separators=(",", ":")).encode()
+    order["items"][0]["name"] += "x" * min(100, MAX_BYTES - len(body))
+    body = json.dumps(order, ensure_ascii=False, separators=(",", ":")).encode()
+    assert len(body) <= MAX_BYTES
+    answer = await service.http.post("/orders", content=body, headers={"Content-Type": "application/json"})
+    assert answer.status_code == 201, answer.text
+    async with service.transactions() as tx:
+        [record] = await tx.fetch("SELECT length(body) AS size FROM outbox")
+    assert len(body) / 2 < record["size"] < envelope.MAX_BYTES
+
+
+async def test_the_description_tells_what_the_api_does(service: OrderService) -> None:
+    description = (await service.http.get("/openapi.json")).json()
+    post, get = description["paths"]["/orders"]["post"], description["paths"]["/orders/{order_id}"]["get"]
+    assert post["responses"].keys() == {"201", "default"}
+    assert get["responses"].keys() == {"200", "default"}
+    for operation in (post, get):
+        schema = operation["responses"]["default"]["content"]["application/problem+json"]["schema"]
+        assert schema == {"$ref": "#/components/schemas/ProblemDocument"}
+    assert {"ProblemDocument", "Fault", "NewOrder", "Order"} <= description["components"]["schemas"].keys()
+    assert "HTTPValidationError" not in description["components"]["schemas"]
+    assert [parameter["name"] for parameter in post["parameters"]] == ["Idempotency-Key"]
+    assert post["responses"]["201"]["headers"].keys() == {"Location", "Idempotency-Replayed"}
+    [example] = description["components"]["schemas"]["NewOrder"]["examples"]
+    NewOrder.model_validate(example)
+
+
+async def test_an_answer_is_what_the_description_says(service: OrderService) -> None:
+    answer = await service.http.post("/orders", json=a_new_order())
+    document = TypeAdapter(Order)
+    assert document.dump_json(document.validate_json(answer.content)) == answer.content
+
+
+@pytest.fixture
+async def failing() -> AsyncIterator[httpx.AsyncClient]:
+    app = FastAPI()
+    problems.install(app)
+
+    @app.get("/defect")
+    async def defect() -> None:
+        raise RuntimeError("secret")
+
+    @app.get("/unavailable")
+    async def unavailable() -> None:
+        raise DatabaseUnavailable("secret", retry_after=2.5)
+
+    transport = httpx.ASGITransport(app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://order", trust_env=False) as client:
+        yield client
+
+
+async def test_a_defect_is_a_500_that_leaks_nothing_and_is_found_in_the_log(
+    failing: httpx.AsyncClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    answer = await failing.get("/defect")
+    assert (answer.status_code, answer.headers["content-type"]) == (500, "application/problem+json")
+    assert "secret" not in answer.text
+    [record] = caplog.records
+    assert answer.json()["instance"] in record.getMessage()
+    assert record.exc_info
+
+
+async def test_what_is_unavailable_is_a_503_that_says_when_to_come_back(failing: httpx.AsyncClient) -> None:
+    answer = await failing.get("/unavailable")
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "3")
+    assert "secret" not in answer.text

@@ -1,0 +1,376 @@
+"""The intake: many at once, each order once, and nothing half written whatever the database does."""
+
+import asyncio
+import uuid
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+
+import asyncpg
+import httpx
+import pytest
+from sqlalchemy.engine import make_url
+
+from chassis import database
+from events.commit import Transactions
+from events.errors import DatabaseUnavailable
+from events.transaction import Transaction
+from services.order import intake as intake_module
+from services.order import repository
+from services.order.intake import Accepted, Intake, Key, KeyReused, StillRunning
+from tests.factories import an_order, one_of_each
+from tests.order_service import OrderService, a_new_item, a_new_order, order_service
+
+
+@pytest.fixture
+async def url(service_url: Callable[[str], Awaitable[str]]) -> str:
+    return await service_url("order")
+
+
+@pytest.fixture
+async def service(url: str) -> AsyncIterator[OrderService]:
+    async with order_service(url) as service:
+        yield service
+
+
+@asynccontextmanager
+async def owner(fresh_database: str) -> AsyncIterator["asyncpg.Connection[asyncpg.Record]"]:
+    """A connection that may end others."""
+    plain = make_url(fresh_database).set(drivername="postgresql").render_as_string(hide_password=False)
+    connection = await asyncpg.connect(plain)
+    try:
+        yield connection
+    finally:
+        await connection.close()
+
+
+async def post(service: OrderService, key: str | None = None, **changes: object) -> httpx.Response:
+    headers = {"Idempotency-Key": key} if key else {}
+    return await service.http.post("/orders", json=a_new_order(**changes), headers=headers)
+
+
+def new_key() -> str:
+    return uuid.uuid4().hex
+
+
+async def test_two_hundred_orders_at_once_are_all_accepted_and_announced(service: OrderService) -> None:
+    answers = await asyncio.gather(*(post(service, reference=f"WEB-{n}") for n in range(200)))
+    assert Counter(answer.status_code for answer in answers) == {201: 200}
+    assert {answer.json()["reference"] for answer in answers} == {f"WEB-{n}" for n in range(200)}
+    assert await service.written() == {"orders": 200, "lines": 200, "keys": 0, "announced": 200}
+    for answer in answers[:5]:
+        assert await service.read(answer.json()["id"]) == answer.json()
+
+
+async def test_concurrent_orders_share_commits(service: OrderService) -> None:
+    await asyncio.gather(*(post(service) for _ in range(100)))
+    async with service.transactions() as tx:
+        [record] = await tx.fetch("SELECT count(DISTINCT xmin::text) AS commits FROM orders")
+    assert record["commits"] < 50
+
+
+# Idempotency keys
+
+
+async def test_a_hundred_requests_with_one_key_make_one_order(service: OrderService) -> None:
+    key = new_key()
+    answers = await asyncio.gather(*(post(service, key) for _ in range(100)))
+    assert Counter(answer.status_code for answer in answers) == {201: 100}
+    assert len({answer.content for answer in answers}) == 1
+    assert len({answer.headers["location"] for answer in answers}) == 1
+    replayed = Counter(answer.headers.get("idempotency-replayed") for answer in answers)
+    assert replayed == {None: 1, "true": 99}
+    assert await service.written() == {"orders": 1, "lines": 1, "keys": 1, "announced": 1}
+
+
+async def test_a_replay_gives_the_answer_given_at_creation_whatever_has_happened_since(
+    service: OrderService,
+) -> None:
+    key = new_key()
+    first = await post(service, key)
+    order = an_order(id=uuid.UUID(first.json()["id"]))
+    await service.publish(*(one_of_each(order)[each] for each in ("INVOICE_CREATED", "SHIPPED")))
+    assert (await service.read(str(order.id)))["status"] == "SHIPPED"
+    again = await post(service, key)
+    assert (again.status_code, again.content) == (201, first.content)
+    assert again.headers["location"] == first.headers["location"]
+    assert again.headers["content-type"] == first.headers["content-type"]
+    assert (first.headers.get("idempotency-replayed"), again.headers["idempotency-replayed"]) == (
+        None,
+        "true",
+    )
+
+
+async def test_a_replay_does_not_depend_on_how_the_json_was_written(service: OrderService) -> None:
+    key, order = new_key(), a_new_order(items=[a_new_item(tax_rate="0")])
+    first = await service.http.post("/orders", json=order, headers={"Idempotency-Key": key})
+    del order["items"][0]["tax_rate"]
+    order["shipping_address"] |= {"state": None}
+    shuffled = dict(reversed(order.items()))
+    again = await service.http.post("/orders", json=shuffled, headers={"Idempotency-Key": key})
+    assert (again.status_code, again.content) == (201, first.content)
+
+
+async def test_a_key_with_another_order_is_refused(service: OrderService) -> None:
+    key = new_key()
+    first = await post(service, key)
+    other = await post(service, key, reference="WEB-1043")
+    assert other.status_code == 422
+    assert other.headers["content-type"] == "application/problem+json"
+    assert other.json()["type"].endswith("idempotency_key_reused")
+    assert (await post(service, key)).content == first.content
+    assert (await service.written())["orders"] == 1
+
+
+async def test_an_order_that_was_refused_leaves_its_key_free(service: OrderService) -> None:
+    key = new_key()
+    assert (await post(service, key, currency="XXX")).status_code == 422
+    assert (await post(service, key)).status_code == 201
+
+
+async def test_keys_are_kept_apart_by_every_character(service: OrderService) -> None:
+    keys = ["a", "A", "a b", '"a"', "k" * 255, "k" * 254 + "l"]
+    answers = [await post(service, key) for key in keys]
+    assert len({answer.json()["id"] for answer in answers}) == len(keys)
+
+
+class Gate:
+    """Transactions that wait until they are let through."""
+
+    def __init__(self, transactions: Transactions) -> None:
+        self._transactions = transactions
+        self.reached = asyncio.Event()
+        self.open = asyncio.Event()
+
+    @asynccontextmanager
+    async def __call__(self) -> AsyncIterator[Transaction]:
+        self.reached.set()
+        await self.open.wait()
+        async with self._transactions() as tx:
+            yield tx
+
+
+@pytest.fixture
+async def transactions(url: str) -> AsyncIterator[Transactions]:
+    async with database.connect(url, pool=4, application="test") as engine:
+        yield Transactions(engine)
+
+
+async def counted(transactions: Transactions, table: str) -> int:
+    async with transactions() as tx:
+        [record] = await tx.fetch(f"SELECT count(*) FROM {table}")
+    return int(record["count"])
+
+
+async def gathered(
+    transactions: Transactions, wanted: Sequence[tuple[str | None, bytes]]
+) -> list[Accepted | BaseException]:
+    """Outcomes of requests (key, fingerprint) that go into one commit together."""
+    gate = Gate(transactions)
+    intake = Intake(gate)  # type: ignore[arg-type]  # opened as transactions are
+    first = asyncio.create_task(intake.accept(an_order()))
+    await gate.reached.wait()
+    waiting = [
+        asyncio.create_task(intake.accept(an_order(), Key(key, fingerprint) if key else None))
+        for key, fingerprint in wanted
+    ]
+    await asyncio.sleep(0)
+    gate.open.set()
+    await first
+    return await asyncio.gather(*waiting, return_exceptions=True)
+
+
+async def test_a_key_twice_in_one_batch_makes_one_order(transactions: Transactions) -> None:
+    outcomes = await gathered(
+        transactions, [("a", b"1"), ("b", b"1"), ("a", b"1"), (None, b""), ("a", b"2"), ("b", b"1")]
+    )
+    a, b, a_again, alone, a_other, b_again = outcomes
+    assert isinstance(a, Accepted)
+    assert isinstance(b, Accepted)
+    assert isinstance(a_again, Accepted)
+    assert isinstance(b_again, Accepted)
+    assert isinstance(alone, Accepted)
+    assert isinstance(a_other, KeyReused)
+    assert not (a.replayed or b.replayed or alone.replayed)
+    assert a_again.replayed
+    assert b_again.replayed
+    assert (a_again.order, a_again.entry) == (a.order, a.entry)
+    assert len({a.order.id, b.order.id, alone.order.id}) == 3
+    assert await counted(transactions, "orders") == 4
+    assert await counted(transactions, "idempotency_keys") == 2
+
+
+async def test_one_that_goes_away_cancels_only_its_own_wait(transactions: Transactions) -> None:
+    gate = Gate(transactions)
+    intake = Intake(gate)  # type: ignore[arg-type]  # opened as transactions are
+    leaving = asyncio.create_task(intake.accept(an_order()))
+    await gate.reached.wait()
+    staying = asyncio.create_task(intake.accept(an_order()))
+    also_leaving = asyncio.create_task(intake.accept(an_order()))
+    await asyncio.sleep(0)
+    leaving.cancel()
+    also_leaving.cancel()
+    gate.open.set()
+    assert isinstance(await staying, Accepted)
+    await intake.drain()
+    assert await counted(transactions, "orders") == 3
+
+
+async def test_an_order_that_cannot_be_written_does_not_fail_its_neighbours(
+    transactions: Transactions,
+) -> None:
+    intake = Intake(transactions)
+    bad = an_order(reference="NUL \x00 is not text to PostgreSQL")
+    wanted = [intake.accept(order) for order in [an_order(), an_order(), bad, an_order(), an_order()]]
+    outcomes = await asyncio.gather(*wanted, return_exceptions=True)
+    assert [isinstance(outcome, Accepted) for outcome in outcomes] == [True, True, False, True, True]
+    assert await counted(transactions, "orders") == await counted(transactions, "timeline") == 4
+
+
+# A key that another process is just claiming
+
+
+async def test_a_key_that_another_process_is_claiming_is_waited_for(transactions: Transactions) -> None:
+    intake = Intake(transactions)
+    async with transactions() as tx:
+        await claim(tx, "a", uuid.uuid4())
+        waiting = asyncio.create_task(intake.accept(an_order(), Key("a", b"1")))
+        neighbour = await intake.accept(an_order(), Key("b", b"1"))
+        assert isinstance(neighbour, Accepted)
+        assert not waiting.done()
+        await tx.execute("DELETE FROM idempotency_keys")
+    assert not (await waiting).replayed
+    assert await counted(transactions, "orders") == 2
+
+
+async def claim(tx: Transaction, key: str, order_id: uuid.UUID) -> None:
+    assert await repository.claim(tx, [repository.Claim(key, b"1", order_id)]) == {key}
+
+
+async def test_a_key_that_is_still_being_claimed_at_the_deadline_is_still_running(
+    transactions: Transactions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(intake_module, "DEADLINE_SECONDS", 0.5)
+    intake = Intake(transactions)
+    async with transactions() as tx:
+        await claim(tx, "a", uuid.uuid4())
+        with pytest.raises(StillRunning):
+            await intake.accept(an_order(), Key("a", b"1"))
+    assert await counted(transactions, "orders") == 0
+
+
+async def test_a_key_that_is_still_running_is_a_409(
+    service: OrderService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(intake_module, "DEADLINE_SECONDS", 0.5)
+    async with service.transactions() as tx:
+        await claim(tx, "a", uuid.uuid4())
+        answer = await post(service, "a")
+    assert (answer.status_code, answer.headers["retry-after"]) == (409, "1")
+    assert answer.headers["content-type"] == "application/problem+json"
+
+
+# The database goes away
+
+
+async def terminated(connection: "asyncpg.Connection[asyncpg.Record]") -> int:
+    """Ends the service's connections; how many there were."""
+    return int(
+        await connection.fetchval("""
+            SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
+            WHERE datname = current_database() AND pid <> pg_backend_pid()""")
+    )
+
+
+async def test_connections_that_break_leave_every_answer_true(
+    fresh_database: str, service: OrderService
+) -> None:
+    keys = [new_key() if n % 2 else None for n in range(200)]
+    answers: list[httpx.Response] = []
+    async with owner(fresh_database) as connection:
+        cuts = 0
+        for start in range(0, 200, 20):
+            posting = [asyncio.create_task(post(service, key)) for key in keys[start : start + 20]]
+            while not all(task.done() for task in posting):
+                cuts += await terminated(connection)
+                await asyncio.wait(posting, timeout=0.05)
+            answers += await asyncio.gather(*posting)
+        assert cuts > 0
+        assert {answer.status_code for answer in answers} <= {201, 503}
+        accepted = {answer.json()["id"] for answer in answers if answer.status_code == 201}
+        assert accepted
+
+        async def ids(statement: str) -> list[str]:
+            return [str(record["id"]) for record in await connection.fetch(statement)]
+
+        orders = await ids('SELECT id FROM "order".orders')
+        announced = await ids('SELECT unnest(order_ids) AS id FROM "order".outbox')
+        lines = await ids('SELECT order_id AS id FROM "order".timeline')
+        assert accepted <= set(orders)
+        assert sorted(orders) == sorted(announced) == sorted(lines)
+        assert set(await ids('SELECT order_id AS id FROM "order".idempotency_keys')) <= set(orders)
+    for key, answer in zip(keys, answers, strict=True):
+        if key and answer.status_code == 201:
+            assert (await post(service, key)).content == answer.content
+
+
+class LostAnswer:
+    """Transactions whose first commit is made, and its answer lost."""
+
+    def __init__(self, transactions: Transactions) -> None:
+        self._transactions = transactions
+        self._lost = False
+
+    @asynccontextmanager
+    async def __call__(self) -> AsyncIterator[Transaction]:
+        async with self._transactions() as tx:
+            yield tx
+        if not self._lost:
+            self._lost = True
+            raise DatabaseUnavailable
+
+
+@pytest.mark.parametrize("key", [None, Key("a", b"1")])
+async def test_a_commit_whose_answer_was_lost_is_not_made_twice(
+    transactions: Transactions, key: Key | None
+) -> None:
+    intake = Intake(LostAnswer(transactions))  # type: ignore[arg-type]  # opened as transactions are
+    accepted = await intake.accept(an_order(), key)
+    assert not accepted.replayed
+    assert await counted(transactions, "orders") == 1
+    assert await counted(transactions, "timeline") == 1
+    assert await counted(transactions, "outbox") == 1
+
+
+async def test_a_database_that_stays_away_is_a_503_that_says_when_to_come_back(
+    fresh_database: str, service: OrderService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(intake_module, "DEADLINE_SECONDS", 0.5)
+    name = make_url(fresh_database).database
+    async with owner(fresh_database) as connection:
+        await connection.execute(f'ALTER DATABASE "{name}" CONNECTION LIMIT 0')
+        await terminated(connection)
+        answers = await asyncio.gather(post(service), post(service, "a"))
+        for answer in answers:
+            assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
+            assert answer.headers["content-type"] == "application/problem+json"
+        await connection.execute(f'ALTER DATABASE "{name}" CONNECTION LIMIT -1')
+    assert (await post(service, "a")).status_code == 201
+    assert (await service.written())["orders"] == 1
+
+
+async def test_a_request_that_was_given_up_before_its_commit_began_makes_no_order(
+    transactions: Transactions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(intake_module, "DEADLINE_SECONDS", 0.2)
+    gate = Gate(transactions)
+    intake = Intake(gate)  # type: ignore[arg-type]  # opened as transactions are
+    begun = asyncio.create_task(intake.accept(an_order(), Key("a", b"1")))
+    await gate.reached.wait()
+    with pytest.raises(DatabaseUnavailable):
+        await intake.accept(an_order())
+    with pytest.raises(StillRunning):
+        await begun
+    gate.open.set()
+    await intake.drain()
+    assert await counted(transactions, "orders") == 1

@@ -1,0 +1,122 @@
+"""The order service, for tests that go through its door: real HTTP, real PostgreSQL."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+import uvicorn
+
+from chassis.process import application, listen, put_together
+from chassis.settings import ServiceSettings
+from events.commit import Transactions
+from events.contracts import AnyEvent, type_of
+from events.envelope import messages
+from events.memory import MemoryBus
+from services.order.main import SERVICE
+
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class OrderService:
+    """A running order service and its surroundings."""
+
+    http: httpx.AsyncClient
+    port: int
+    transactions: Transactions
+    bus: MemoryBus
+
+    async def place(self, **changes: Any) -> Json:
+        """An order that is accepted."""
+        answer = await self.http.post("/orders", json=a_new_order(**changes))
+        assert answer.status_code == 201, answer.text
+        placed: Json = answer.json()
+        return placed
+
+    async def read(self, order_id: str) -> Json:
+        """Where an order stands."""
+        answer = await self.http.get(f"/orders/{order_id}")
+        assert answer.status_code == 200, answer.text
+        order: Json = answer.json()
+        return order
+
+    async def publish(self, *events: AnyEvent) -> None:
+        """Returns when the service has committed the events."""
+        async with asyncio.timeout(30):
+            for message in messages(events):
+                await self.bus.publish(message)
+
+    async def written(self) -> dict[str, int]:
+        """How many rows there are of what taking orders writes."""
+        async with self.transactions() as tx:
+            [counts] = await tx.fetch("""
+                SELECT (SELECT count(*) FROM orders) AS orders,
+                    (SELECT count(*) FROM timeline) AS lines,
+                    (SELECT count(*) FROM idempotency_keys) AS keys,
+                    (SELECT coalesce(sum(cardinality(event_ids)), 0) FROM outbox) AS announced""")
+        return dict(counts)
+
+
+class _Server(uvicorn.Server):
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+@asynccontextmanager
+async def order_service(url: str) -> AsyncIterator[OrderService]:
+    """Serves and consumes until the block ends; what it announces stays in its outbox."""
+    bus = MemoryBus({"order": [type_of(event) for event in SERVICE.handlers]})
+    settings = ServiceSettings(database_url=url)
+    async with put_together(SERVICE, settings, bus) as running:
+        listener = listen("127.0.0.1", 0)
+        port: int = listener.getsockname()[1]
+        config = uvicorn.Config(
+            application([running]),
+            log_config=None,
+            access_log=False,
+            lifespan="off",
+            timeout_keep_alive=60,  # longer than the client: a connection must not be cut when reused
+        )
+        server = _Server(config)
+        worker = running.participant.worker
+        async with asyncio.TaskGroup() as parts:
+            parts.create_task(server.serve(sockets=[listener]))
+            parts.create_task(worker.run())
+            client = httpx.AsyncClient(
+                base_url=f"http://127.0.0.1:{port}",
+                trust_env=False,
+                timeout=30,
+                limits=httpx.Limits(max_connections=None),
+            )
+            async with client:
+                yield OrderService(client, port, running.transactions, bus)
+            server.should_exit = True
+            worker.stop()
+
+
+def a_new_order(**changes: Any) -> Json:
+    """The body of a good order over 46.57 BRL."""
+    order: Json = {
+        "reference": "WEB-1042",
+        "customer": {"name": "Ana Souza", "email": "ana@example.com", "locale": "pt-BR"},
+        "shipping_address": {
+            "line1": "Rua Augusta 1",
+            "city": "São Paulo",
+            "postal_code": "01304-001",
+            "country": "BR",
+        },
+        "currency": "BRL",
+        "items": [a_new_item()],
+        "payment_method": "pm_card_visa",
+    }
+    return order | changes
+
+
+def a_new_item(**changes: Any) -> Json:
+    """Two mugs at 19.90 with 17 % tax."""
+    item: Json = {"sku": "MUG-01", "name": "Mug", "quantity": 2, "unit_price": "19.90", "tax_rate": "0.17"}
+    return item | changes

@@ -1,0 +1,152 @@
+"""The servers that tests run on: in containers where Docker answers, else what this machine has."""
+
+import asyncio
+import os
+import re
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import TypeVar
+
+import aiormq
+from testcontainers.community.postgres import PostgresContainer
+from testcontainers.core.container import DockerContainer
+from testcontainers.core.wait_strategies import LogMessageWaitStrategy
+
+from events.contracts import RANKS
+from events.rabbitmq import Names
+from ops.postgres import embedded_postgres
+
+REQUIRE_DOCKER = os.environ.get("REQUIRE_DOCKER") == "1"
+"""Nothing may be left out."""
+
+C = TypeVar("C", bound=DockerContainer)
+
+
+class NoContainer(Exception):
+    """Docker does not answer, or can't get or start the image."""
+
+
+@dataclass(frozen=True)
+class Broker:
+    """A RabbitMQ for tests: a container of their own, or one that others use too."""
+
+    url: str
+    container: DockerContainer | None = None
+
+    def control(self, *arguments: str) -> str:
+        """What `rabbitmqctl` says in the broker's container."""
+        assert self.container, "only a broker of our own is controlled"
+        result = self.container.exec(["rabbitmqctl", "--quiet", *arguments])
+        said = result.output.decode()
+        assert result.exit_code == 0, f"rabbitmqctl {' '.join(arguments)}: {said}"
+        return str(said)
+
+    async def remove(self, prefix: str, *services: str) -> None:
+        """Deletes the queues of these services, and the exchanges, whose names begin with the prefix."""
+        names = Names(prefix)
+        async with aiormq.connect(self.url) as connection:
+            channel = await connection.channel()
+            for service in services:
+                await channel.queue_delete(names.queue(service))
+                await channel.queue_delete(names.dead(service))
+            for event_type in RANKS:
+                await channel.exchange_delete(names.exchange(event_type))
+
+
+@contextmanager
+def postgres_in_container() -> Iterator[str]:
+    """URL of a fresh PostgreSQL, as its owner. Raises NoContainer."""
+
+    def make() -> PostgresContainer:
+        container = PostgresContainer("postgres:17", driver="asyncpg")
+        container.with_kwargs(mem_limit="1g", shm_size="128m")
+        container.with_command("postgres -c fsync=off -c max_connections=300")
+        return container
+
+    with _started(make) as container:
+        yield str(container.get_connection_url())
+
+
+@contextmanager
+def rabbitmq_in_container() -> Iterator[Broker]:
+    """A fresh RabbitMQ 4. Raises NoContainer."""
+
+    def make() -> DockerContainer:
+        container = DockerContainer("rabbitmq:4-management").with_exposed_ports(5672)
+        container.with_kwargs(mem_limit="768m")
+        container.with_envs(
+            RABBITMQ_DEFAULT_USER="orderflow",
+            RABBITMQ_DEFAULT_PASS="orderflow",
+            RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS="-ra wal_max_size_bytes 67108864",
+        )
+        return container.waiting_for(LogMessageWaitStrategy("Server startup complete"))
+
+    with _started(make) as container:
+        host, port = container.get_container_host_ip(), container.get_exposed_port(5672)
+        yield Broker(f"amqp://orderflow:orderflow@{host}:{port}/", container)
+
+
+@contextmanager
+def postgres_embedded(folder: Path) -> Iterator[str]:
+    """URL of the embedded PostgreSQL on a folder, as its owner; it lives in a thread and loop of its own."""
+    started: list[str] = []
+    loop = asyncio.new_event_loop()
+    stop = asyncio.Event()
+    ready = threading.Event()
+
+    async def serve() -> None:
+        async with embedded_postgres(folder) as url:
+            started.append(url)
+            ready.set()
+            await stop.wait()
+
+    def run() -> None:
+        try:
+            loop.run_until_complete(serve())
+        finally:
+            loop.close()
+            ready.set()
+
+    thread = threading.Thread(target=run, name="embedded PostgreSQL")
+    thread.start()
+    ready.wait()
+    assert started, "the embedded PostgreSQL did not start"
+    try:
+        yield started[0]
+    finally:
+        loop.call_soon_threadsafe(stop.set)
+        thread.join()
+
+
+@cache
+def local_rabbitmq() -> str:
+    """The version of the RabbitMQ on localhost:5672; empty when none answers."""
+    try:
+        with socket.create_connection(("127.0.0.1", 5672), timeout=1) as connection:
+            connection.sendall(b"AMQP\x00\x00\x09\x01")
+            greeting = connection.recv(4096)  # Connection.Start, with the server's properties
+    except OSError:
+        return ""
+    found = re.search(rb"RabbitMQ.*versionS\x00\x00\x00.([0-9.]+)", greeting, re.DOTALL)
+    return found[1].decode() if found else ""
+
+
+@contextmanager
+def _started(make: Callable[[], C]) -> Iterator[C]:
+    container: C | None = None
+    try:
+        container = make()
+        container.start()
+    except Exception as error:
+        if container is not None and container._container is not None:
+            container.stop()
+        raise NoContainer(f"{NoContainer.__doc__} ({error})") from error
+    try:
+        yield container
+    finally:
+        container.stop()

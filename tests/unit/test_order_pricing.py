@@ -1,0 +1,152 @@
+"""What an order costs: per line, half up, in the currency's own decimals."""
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from uuid_utils.compat import uuid7
+
+from events.contracts import Address, Customer, Order
+from events.money import EXPONENTS, MAX_AMOUNT, format_amount
+from services.order.countries import COUNTRIES
+from services.order.domain import Line, OrderRefused, looks_like_card_number, place
+from tests.factories import NOON
+
+
+def line(unit_price: str, quantity: int = 1, tax_rate: str = "0", sku: str = "MUG-01") -> Line:
+    return Line(sku=sku, name="Mug", quantity=quantity, unit_price=unit_price, tax_rate=tax_rate)
+
+
+def placed(currency: str, *lines: Line, **changes: Any) -> Order:
+    fields: dict[str, Any] = {
+        "reference": None,
+        "customer": Customer(name="Ana Souza", email="ana@example.com"),
+        "shipping_address": Address(line1="Rua Augusta 1", city="São Paulo", postal_code="1", country="BR"),
+        "currency": currency,
+        "lines": lines,
+        "payment_method": "pm_card_visa",
+    }
+    return place(uuid7(), NOON, **fields | changes)
+
+
+def refused(currency: str, *lines: Line, **changes: Any) -> list[tuple[tuple[str | int, ...], str]]:
+    with pytest.raises(OrderRefused) as caught:
+        placed(currency, *lines, **changes)
+    return [(broken.path, broken.code) for broken in caught.value.broken]
+
+
+@pytest.mark.parametrize(
+    ("currency", "lines", "subtotal", "tax", "total"),
+    [
+        ("BRL", [line("19.90", 2, "0.17")], 3980, 677, 4657),
+        ("EUR", [line("19.90", 2, "0.17"), line("4.99", 3, "0.055", "TEA")], 5477, 759, 6236),  # 677 + 82
+        ("EUR", [line("0.01", 50, "0.01")] * 3, 150, 3, 153),  # 0.5 each goes up; 1.5 in one would make 2
+        ("EUR", [line("0.01", 49, "0.01")] * 3, 147, 0, 147),  # 0.49 each goes down; 1.47 in one would make 1
+        ("EUR", [line("10.50", 1, "0.19"), line("0.05", 1, "0.5", "PEN")], 1055, 203, 1258),  # 199.5, 2.5
+        ("JPY", [line("1980", 1, "0.1"), line("105", 1, "0.1", "TEA")], 2085, 209, 2294),  # 198, 10.5
+        ("KWD", [line("19.905", 3, "0.05")], 59715, 2986, 62701),  # 2985.75
+        ("BHD", [line("0.005", 1, "0.1")], 5, 1, 6),  # 0.5
+        ("USD", [line("999999999.99")], MAX_AMOUNT, 0, MAX_AMOUNT),
+        ("USD", [line("0.00"), line("1.00", sku="TEA")], 100, 0, 100),
+    ],
+)
+def test_an_orders_totals_are_the_sums_of_its_lines(
+    currency: str, lines: list[Line], subtotal: int, tax: int, total: int
+) -> None:
+    order = placed(currency, *lines)
+    assert (order.subtotal, order.tax, order.total) == (subtotal, tax, total)
+
+
+@given(st.data())
+def test_every_line_and_every_order_balances(data: st.DataObject) -> None:
+    currency = data.draw(st.sampled_from(sorted(EXPONENTS)))
+    prices = data.draw(st.lists(st.integers(1, 10**5), min_size=1, max_size=20))
+    lines = [
+        line(
+            format_amount(price, currency),
+            data.draw(st.integers(1, 100)),
+            data.draw(st.sampled_from(["0", "0.055", "0.17", "0.19", "0.333333", "1"])),
+            sku=f"SKU-{number}",
+        )
+        for number, price in enumerate(prices)
+    ]
+    order = placed(currency, *lines)
+    assert all(item.total == item.subtotal + item.tax for item in order.items)
+    assert order.subtotal == sum(item.subtotal for item in order.items)
+    assert order.tax == sum(item.tax for item in order.items)
+    assert order.total == order.subtotal + order.tax == sum(item.total for item in order.items)
+
+
+def test_a_price_must_have_the_currencys_decimals() -> None:
+    lines = [line("5.0"), line("5.00", sku="TEA"), line("5", sku="PEN")]
+    assert refused("EUR", *lines) == [
+        (("items", 0, "unit_price"), "wrong_decimals"),
+        (("items", 2, "unit_price"), "wrong_decimals"),
+    ]
+
+
+def test_one_sku_has_one_price() -> None:
+    assert placed("EUR", line("5.00"), line("5.00", 3)).total == 2000
+    assert refused("EUR", line("5.00"), line("6.00")) == [(("items", 1, "unit_price"), "conflicting_price")]
+
+
+@pytest.mark.parametrize(
+    ("lines", "code"),
+    [
+        ([line("0.00", 5, "0.17")], "total_zero"),
+        ([line("999999999.99"), line("0.01", sku="TEA")], "total_too_large"),
+        ([line("999999999.99", 1, "0.000001")], "total_too_large"),
+        ([line("99999999999.99", 100_000, "0.999999")], "total_too_large"),
+    ],
+)
+def test_a_total_is_more_than_nothing_and_within_the_limit(lines: list[Line], code: str) -> None:
+    assert refused("EUR", *lines) == [(("items",), code)]
+
+
+def test_every_broken_rule_is_named_at_once() -> None:
+    nowhere = Address(line1="1", city="Nowhere", postal_code="0", country="XX")
+    assert refused("XXL", line("5.00"), shipping_address=nowhere, payment_method="4242424242424242") == [
+        (("shipping_address", "country"), "unknown_country"),
+        (("payment_method",), "card_data"),
+        (("currency",), "unknown_currency"),
+    ]
+
+
+def test_every_country_can_be_shipped_to() -> None:
+    assert len(COUNTRIES) == 249
+    assert {"AQ", "AX", "BR", "GB", "SS", "ZW"} <= COUNTRIES
+    assert COUNTRIES.isdisjoint({"EU", "UK", "XK", "AN", "ZZ"})
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "4242424242424242",
+        "4242-4242-4242-4242",
+        "4242_4242_4242_4242",
+        "378282246310005",
+        "card:6011111111111117",
+        "pm_5555555555554444",
+        "4222222222222",
+        "6799990100000000019",
+    ],
+)
+def test_a_card_number_is_recognised(text: str) -> None:
+    assert looks_like_card_number(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "pm_card_visa",
+        "pm_card_chargeDeclinedInsufficientFunds",
+        "pm_1MtwBwLkdIwHu7ixBwL2kdIw",
+        "4242424242424241",
+        "42424242424",
+        "42424242424242424242",
+        "tok_0192f3a45b6c",
+    ],
+)
+def test_a_token_is_not_taken_for_a_card_number(text: str) -> None:
+    assert not looks_like_card_number(text)

@@ -1,0 +1,19 @@
+"""Waiting for what gives no signal."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+async def eventually(
+    probe: Callable[[], Awaitable[T]], holds: Callable[[T], bool], seconds: float = 30.0
+) -> T:
+    """Asks until the answer holds, and returns it; fails with the last answer when the time is over."""
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + seconds
+    while not holds(answer := await probe()):
+        assert loop.time() < deadline, f"still not so after {seconds} s: {answer!r}"
+        await asyncio.sleep(0.02)
+    return answer
