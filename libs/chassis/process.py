@@ -25,7 +25,7 @@ from events.worker import Handlers
 DRAIN_SECONDS: Final = 20
 """How long requests in flight may take to end after SIGTERM."""
 KEEP_ALIVE_SECONDS: Final = 75
-"""How long an idle connection stays open: longer than clients and gateways keep theirs, so they close first."""
+"""How long an idle connection stays open: longer than clients and gateways keep theirs, so they end it."""
 
 
 class PortTaken(Exception):
@@ -96,7 +96,7 @@ def listen(host: str, port: int) -> socket.socket:
         listener.listen(2048)
     except OSError as error:
         listener.close()
-        raise PortTaken(f"{host}:{port} can't be listened on: {error.strerror}.") from error
+        raise PortTaken(f"Port {port} on {host} can't be used: {error.strerror}.") from error
     return listener
 
 

@@ -66,7 +66,7 @@ class Transactions:
 async def _driver_of(connection: AsyncConnection) -> "asyncpg.Connection[Any]":
     """asyncpg's connection; one that was lost while it lay in the pool is replaced."""
     while True:
-        driver = (await connection.get_raw_connection()).driver_connection
+        driver: asyncpg.Connection[Any] | None = (await connection.get_raw_connection()).driver_connection
         assert driver is not None
         if not driver.is_closed():
             return driver
@@ -80,8 +80,12 @@ async def _roll_back(connection: AsyncConnection, driver: "asyncpg.Connection[An
             await driver.execute("ROLLBACK", timeout=5)
     except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
         driver.terminate()
-    if driver.is_closed():
-        await connection.invalidate()
+    except asyncio.CancelledError:  # the pool must not get it back with a transaction open
+        driver.terminate()
+        raise
+    finally:
+        if driver.is_closed():
+            await connection.invalidate()
 
 
 def _broke(driver: "asyncpg.Connection[Any] | None", error: Exception) -> bool:

@@ -3,9 +3,11 @@
 An event's row is written in the transaction that handles it, or parks it.
 """
 
+import asyncio
 import uuid
 from collections.abc import Collection
-from typing import Final
+from typing import ClassVar, Final
+from weakref import WeakKeyDictionary
 
 from sqlalchemy import Column, Integer, Table, func
 from sqlalchemy.dialects.postgresql import TIMESTAMP, UUID
@@ -53,11 +55,18 @@ class Attempts:
     """Counts attempts at suspicious events before they are made, so that one that kills is found out.
 
     An attempt counts when it died with its process. One that this process goes on with, after the database
-    was away for example, is still the same attempt.
+    was away for example, is still the same attempt. In a process only one attempt is made at a time, for all
+    its services: else those that die beside the one that kills would be counted too.
     """
+
+    _alone: ClassVar[WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock]] = WeakKeyDictionary()
 
     def __init__(self) -> None:
         self._begun: dict[uuid.UUID, int] = {}
+
+    def alone(self) -> asyncio.Lock:
+        """Held, from `begin` to the end, by whoever makes an attempt in this process."""
+        return self._alone.setdefault(asyncio.get_running_loop(), asyncio.Lock())
 
     async def begin(self, tx: Transaction, event_id: uuid.UUID) -> int:
         """Which attempt at the event this is, from 1. Commit before making it."""

@@ -120,8 +120,10 @@ class Runner(Generic[RowT, OutcomeT]):
             await settling
             await self._release_waiting()
         finally:
-            for task in (settling, *self._performing):
+            parts = (settling, *self._performing)
+            for task in parts:
                 task.cancel()
+            await asyncio.gather(*parts, return_exceptions=True)  # they may hold connections
 
     def stop(self) -> None:
         """Asks `run` to come to its end."""

@@ -88,11 +88,12 @@ class Worker:
             [item] = self._read(b"[" + waiting.body + b"]")
             if isinstance(item, Rejected):  # written by a version that knew more
                 raise Reject(item.message)
-            await self._begin(waiting.id)
-            async with self._transactions() as tx:
-                if await parked.take(tx, waiting):
-                    await self._handle([item], tx)
-                await self._attempts.finish(tx, [waiting.id])
+            async with self._attempts.alone():
+                await self._begin(waiting.id)
+                async with self._transactions() as tx:
+                    if await parked.take(tx, waiting):
+                        await self._handle([item], tx)
+                    await self._attempts.finish(tx, [waiting.id])
         except Unavailable:
             raise
         except Exception as error:  # noqa: BLE001  # whatever it was, it is why it stays parked
@@ -215,11 +216,12 @@ class Worker:
                 await self._when_available(partial(self._process_suspect, item))
 
     async def _process_suspect(self, item: Item) -> None:
-        try:
-            await self._begin(item.id)
-            await self._commit([item])
-        except KillsProcess as error:
-            await self._park(item, error)
+        async with self._attempts.alone():
+            try:
+                await self._begin(item.id)
+                await self._commit([item])
+            except KillsProcess as error:
+                await self._park(item, error)
 
     async def _begin(self, event_id: UUID) -> None:
         async with self._transactions() as tx:
