@@ -1,34 +1,95 @@
-"""Migration: roles, schemas and tables of every service. Safe to repeat, and to run beside a live system."""
+"""Migration: roles, schemas and tables of every service, and the broker's topology.
 
+Safe to repeat, and to run beside a live system.
+"""
+
+import asyncio
 import logging
+import os
 import re
-from collections.abc import Mapping
+import sys
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
-from typing import Final
+from typing import Final, TypeAlias
 
+import asyncpg
+from pydantic import TypeAdapter
 from sqlalchemy import text
 from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
 from chassis import database, migrations
+from chassis.settings import DatabaseUrl, LogSettings
+from chassis.telemetry import configure_logging
 from events import partitions
 from events.commit import Transactions
+from events.contracts import type_of
+from events.errors import Unavailable
+from events.rabbitmq import TopologyConflict, declare
+from ops import settings
+from ops.errors import CommandFailed
+from ops.services import SERVICES, load
 
 PROVIDER: Final = "provider"
 """The simulated payment provider's own ledger: a third party's database, as it were."""
-SERVICES: Final = ("order", "invoice", "billing", "shipment", "email")
 HISTORIES: Final = {
     **{service: migrations.history_of(service) for service in SERVICES},
     PROVIDER: "services.billing:ledger",
 }
 """The migrations of every schema."""
 LOCK: Final = 0x6F7264657266  # "orderf": one migration at a time
+WAIT_SECONDS: Final = 120.0
+"""How long database and broker may take to come up."""
+
+Passwords: TypeAlias = Mapping[str, str]
+"""The password of each schema's role, by the schema's name."""
+
+_ANY_POSTGRES_URL: Final = TypeAdapter(DatabaseUrl)
 
 logger = logging.getLogger(__name__)
 
 
-class UnusablePassword(ValueError):
+class UnusablePassword(CommandFailed):
     """A password of a database role is empty or has characters outside of printable ASCII."""
+
+
+class UnusableUrl(CommandFailed):
+    """DATABASE_URL is not like postgresql://user:password@host:5432/orderflow."""
+
+
+class MigrationRefused(CommandFailed):
+    """The database or the broker does not permit what the migration has to do."""
+
+
+class NotReached(CommandFailed):
+    """Database or broker did not come up in time."""
+
+
+async def command(database_url: str, broker_url: str | None) -> int:
+    """`orderflow migrate`: the database, and the broker if there is one; returns the exit status."""
+    for_people = {"log_format": "text"} if sys.stderr.isatty() else {}
+    configure_logging("migrate", settings.read(LogSettings, **for_people))
+    await migrate(owner_url(database_url), passwords_from_environment())
+    if broker_url:
+        await declare_topology(broker_url)
+    return 0
+
+
+def passwords_from_environment() -> Passwords:
+    """`<SERVICE>_DB_PASSWORD` for every role; by default the service's name."""
+    return {schema: os.environ.get(f"{schema.upper()}_DB_PASSWORD", schema) for schema in HISTORIES}
+
+
+def owner_url(text: str) -> str:
+    """A PostgreSQL URL as the migration and the services take it. Raises UnusableUrl."""
+    try:
+        url = make_url(_ANY_POSTGRES_URL.validate_python(text))
+    except ArgumentError as unusable:
+        raise UnusableUrl(UnusableUrl.__doc__) from unusable
+    if url.drivername != "postgresql+asyncpg" or not url.database:
+        raise UnusableUrl(UnusableUrl.__doc__)
+    return url.render_as_string(hide_password=False)
 
 
 def url_for(owner_url: str, service: str, password: str) -> str:
@@ -38,13 +99,63 @@ def url_for(owner_url: str, service: str, password: str) -> str:
     return url.set(username=role, password=password).render_as_string(hide_password=False)
 
 
-async def migrate(owner_url: str, passwords: Mapping[str, str]) -> None:
+async def migrate(url: str, passwords: Passwords, *, wait: float = WAIT_SECONDS) -> None:
     """Brings the database to what this version needs: every service's role, schema and tables.
 
-    `owner_url` may create roles; `passwords` has one for each service and for the provider.
+    The role of `url` may create roles. Waits for the database to answer, at most `wait` seconds.
+
+    Raises:
+        CommandFailed: it does not answer, or does not permit it.
     """
-    for service in HISTORIES:
-        await migrate_service(owner_url, service, passwords[service])
+    await _until_reached("The database at DATABASE_URL", lambda: _connect_once(url), wait)
+    try:
+        for service in HISTORIES:
+            await migrate_service(url, service, passwords[service])
+    except DBAPIError as refusal:
+        raise MigrationRefused(f"The database refuses a step of the migration: {refusal.orig}") from refusal
+
+
+async def declare_topology(broker_url: str, *, wait: float = WAIT_SECONDS) -> None:
+    """Declares every service's queues and what they are bound to, before anything is published.
+
+    Waits for the broker to answer, at most `wait` seconds.
+
+    Raises:
+        CommandFailed: it does not answer, or has something else under one of the names.
+    """
+    services = [load(name) for name in SERVICES]
+    bindings = {service.name: [type_of(event) for event in service.handlers] for service in services}
+    try:
+        await _until_reached("The broker at BROKER_URL", lambda: declare(broker_url, bindings), wait)
+    except TopologyConflict as conflict:
+        raise MigrationRefused(str(conflict)) from conflict
+    logger.info("the broker's topology is declared: %s", ", ".join(bindings))
+
+
+async def _until_reached(what: str, reach: Callable[[], Awaitable[None]], seconds: float) -> None:
+    deadline = asyncio.get_running_loop().time() + seconds
+    told = ""
+    while True:
+        try:
+            return await reach()
+        except Unavailable as error:
+            if asyncio.get_running_loop().time() > deadline:
+                raise NotReached(f"{what} did not answer within {seconds:.0f} s: {error}") from error
+            if str(error) != told:
+                told = str(error)
+                logger.info("waiting: %s does not answer yet: %s", what, told)
+        await asyncio.sleep(0.5)
+
+
+async def _connect_once(url: str) -> None:
+    dsn = make_url(url).set(drivername="postgresql").render_as_string(hide_password=False)
+    try:
+        connection = await asyncpg.connect(dsn, timeout=5)
+    except (asyncpg.InvalidAuthorizationSpecificationError, asyncpg.InvalidCatalogNameError) as refusal:
+        raise MigrationRefused(f"The database at DATABASE_URL lets nobody in: {refusal}.") from refusal
+    except (OSError, TimeoutError, asyncpg.PostgresError) as error:
+        raise Unavailable(str(error) or "no answer") from error
+    await connection.close()
 
 
 async def migrate_service(owner_url: str, service: str, password: str) -> None:
@@ -69,7 +180,9 @@ async def _create_role_and_schema(
     connection: AsyncConnection, url: URL, service: str, role: str, password: str
 ) -> None:
     if not re.fullmatch(r"[\x21-\x7e]+", password):
-        raise UnusablePassword(UnusablePassword.__doc__)
+        raise UnusablePassword(
+            f"{service.upper()}_DB_PASSWORD is empty or has characters outside of printable ASCII."
+        )
     secret = password.replace("'", "''")
     exists = await connection.scalar(text("SELECT 1 FROM pg_roles WHERE rolname = :role"), {"role": role})
     statements = [

@@ -3,14 +3,18 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import parse_qsl, urlsplit, urlunsplit
 
 
 class Proxy:
     """Forwards to one server, until told otherwise."""
 
-    def __init__(self, host: str, port: int) -> None:
-        self._target = (host, port)
+    def __init__(self, url: str) -> None:
+        parts = urlsplit(url)
+        query = dict(parse_qsl(parts.query))
+        self._host = query.get("host", parts.hostname or "127.0.0.1")
+        """A name or an address; for PostgreSQL also the folder of its unix socket."""
+        self._far_port = int(query.get("port", parts.port or 5432))
         self._port = 0
         self._server: asyncio.Server | None = None
         self._writers: set[asyncio.StreamWriter] = set()
@@ -39,20 +43,29 @@ class Proxy:
         """Resets every connection."""
         for writer in self._writers:
             writer.transport.abort()
+        for pump in self._pumps:
+            pump.cancel()
 
     def silence(self) -> None:
-        """Nothing goes through any more, and nobody is told."""
+        """Nothing goes through the connections there are any more, and nobody is told."""
         self._flowing.clear()
+        self._flowing = asyncio.Event()
+        self._flowing.set()
 
     def through(self, url: str) -> str:
         """The URL of the same server by way of this proxy."""
         parts = urlsplit(url)
         credentials, at, _ = parts.netloc.rpartition("@")
-        return urlunsplit(parts._replace(netloc=f"{credentials}{at}127.0.0.1:{self._port}"))
+        return urlunsplit(parts._replace(netloc=f"{credentials}{at}127.0.0.1:{self._port}", query=""))
+
+    async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        if self._host.startswith("/"):
+            return await asyncio.open_unix_connection(f"{self._host}/.s.PGSQL.{self._far_port}")
+        return await asyncio.open_connection(self._host, self._far_port)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
-            far_reader, far_writer = await asyncio.open_connection(*self._target)
+            far_reader, far_writer = await self._connect()
         except OSError:
             writer.transport.abort()
             return
@@ -72,9 +85,10 @@ class Proxy:
         self._writers -= pair
 
     async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        flowing = self._flowing
         try:
             while data := await reader.read(65536):
-                await self._flowing.wait()
+                await flowing.wait()
                 writer.write(data)
                 await writer.drain()
         except OSError:
@@ -84,8 +98,7 @@ class Proxy:
 @asynccontextmanager
 async def proxy_to(url: str) -> AsyncIterator[Proxy]:
     """A proxy to the server of a URL."""
-    parts = urlsplit(url)
-    proxy = Proxy(parts.hostname or "127.0.0.1", parts.port or 5672)
+    proxy = Proxy(url)
     await proxy.accept()
     try:
         yield proxy

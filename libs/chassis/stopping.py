@@ -56,3 +56,5 @@ async def abandoned_when(happens: Callable[[], Awaitable[object]]) -> AsyncItera
         raise
     finally:
         watching.cancel()
+    if limit.expired():  # what was awaited last came to its end all the same
+        raise Stopped

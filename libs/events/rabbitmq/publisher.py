@@ -1,0 +1,71 @@
+"""Publishing: every message persistent, mandatory and confirmed, with a deadline of our own."""
+
+import asyncio
+from contextlib import AbstractAsyncContextManager
+from typing import Final
+
+from aio_pika import DeliveryMode, Message
+from aio_pika.abc import AbstractChannel as Channel
+from aio_pika.exceptions import DeliveryError, PublishError
+
+from events.errors import BrokerUnavailable, UnknownOutcome, Unroutable
+from events.rabbitmq.link import Link, lost_is
+from events.rabbitmq.topology import Names, declare_exchanges
+
+PUBLISH_SECONDS: Final = 8.0
+"""Deadline of a publish; it ends before the relay's own."""
+
+
+class Publisher:
+    """Publishes on a connection of its own: a broker short of memory or disk blocks those that publish."""
+
+    def __init__(self, url: str, names: Names, *, check_seconds: float) -> None:
+        async def declare(channel: Channel) -> None:
+            await declare_exchanges(channel, names)
+
+        self._link = Link(
+            url, "orderflow publisher", prepare=declare, check=declare, check_seconds=check_seconds
+        )
+
+    def running(self) -> AbstractAsyncContextManager[None]:
+        """Connected, or trying to be, while the context is open."""
+        return self._link.running()
+
+    async def publish(
+        self,
+        body: bytes,
+        *,
+        exchange: str,
+        routing_key: str = "",
+        message_id: str,
+        content_type: str,
+        headers: dict[str, str | int],
+    ) -> None:
+        """Returns when the broker has the message for good, in every queue it is bound for.
+
+        Raises BrokerUnavailable, Unroutable or UnknownOutcome, as `events.bus.Bus.publish` does.
+        """
+        message = Message(
+            body,
+            content_type=content_type,
+            delivery_mode=DeliveryMode.PERSISTENT,
+            message_id=message_id,
+            headers=dict(headers),
+        )
+        channel = await self._unblocked_channel()
+        with lost_is(UnknownOutcome):
+            try:
+                async with asyncio.timeout(PUBLISH_SECONDS):
+                    target = await channel.get_exchange(exchange, ensure=False)
+                    await target.publish(message, routing_key, mandatory=True)
+            except PublishError as returned:
+                raise Unroutable from returned
+            except DeliveryError as refused:
+                raise BrokerUnavailable from refused
+
+    async def _unblocked_channel(self) -> Channel:
+        with lost_is(BrokerUnavailable):
+            async with asyncio.timeout(PUBLISH_SECONDS):
+                channel = await self._link.channel()
+                await (await channel.get_underlay_channel()).connection.ready()
+                return channel

@@ -1,0 +1,93 @@
+"""The whole system in one process: every service on one memory bus, with a PostgreSQL of its own."""
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, Final
+
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import create_async_engine
+
+from chassis import process
+from chassis.process import Running, Service
+from chassis.settings import ServiceSettings
+from events.contracts import type_of
+from events.memory import MemoryBus
+from ops import migrate, settings
+from ops.postgres import embedded_postgres
+from ops.services import SERVICES, load
+from ops.state import State
+
+_TABLES_WITH_CLAIMS: Final = """
+    SELECT c.oid::regclass::text FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid
+    WHERE a.attname = 'claimed_until' AND c.relkind IN ('r', 'p') AND NOT c.relispartition"""
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """Every service, put together and ready to run."""
+
+    running: Sequence[Running]
+    bus: MemoryBus
+
+    async def serve(self, listener: socket.socket, stop: asyncio.Event) -> None:
+        """Serves and works until `stop`; then what was begun is finished, the rest is in the outbox."""
+        await process.run(self.running, listener, stop, answered=self.bus.close)
+
+
+@asynccontextmanager
+async def embedded(state: State, database_url: str | None) -> AsyncIterator[Embedded]:
+    """The system on a state folder, migrated to what this version needs.
+
+    Its database is an embedded PostgreSQL in that folder, or the one at `database_url`, as an owner that may
+    create roles. Payments are simulated and mails go to the folder, whatever the environment says.
+
+    Raises:
+        CommandFailed: the database can't be had or migrated. Also when the embedded PostgreSQL ends on its
+            own: then what is awaited inside is cancelled.
+    """
+    async with AsyncExitStack() as stack:
+        alone = database_url is None
+        if database_url is None:
+            database_url = await stack.enter_async_context(embedded_postgres(state.postgres))
+        passwords = migrate.passwords_from_environment()
+        await migrate.migrate(database_url, passwords)
+        if alone:
+            await _void_claims(database_url)
+        services = [load(name) for name in SERVICES]
+        bus = MemoryBus(
+            {service.name: [type_of(event) for event in service.handlers] for service in services}
+        )
+        running = [
+            await stack.enter_async_context(
+                process.put_together(service, _settings(service, database_url, passwords, state), bus)
+            )
+            for service in services
+        ]
+        yield Embedded(running, bus)
+
+
+async def _void_claims(url: str) -> None:
+    """Frees what a killed process had claimed: on this database there is nobody else who could work."""
+    engine = create_async_engine(url)
+    try:
+        async with engine.begin() as connection:
+            for table in await connection.scalars(text(_TABLES_WITH_CLAIMS)):
+                await connection.execute(
+                    text(f"UPDATE {table} SET claimed_until = now() WHERE claimed_until > now()")  # noqa: S608
+                )
+    finally:
+        await engine.dispose()
+
+
+def _settings(service: Service, url: str, passwords: migrate.Passwords, state: State) -> ServiceSettings:
+    """What the environment would say to the service if it ran alone."""
+    given: dict[str, Any] = {"database_url": migrate.url_for(url, service.name, passwords[service.name])}
+    if service.name == "billing":
+        ledger = migrate.url_for(url, migrate.PROVIDER, passwords[migrate.PROVIDER])
+        given |= {"payment_provider": "simulated", "provider_database_url": ledger}
+    if service.name == "email":
+        given |= {"mail_folder": state.mails, "smtp_url": None}
+    return settings.read(service.settings, **given)

@@ -1,0 +1,128 @@
+"""The `orderflow` command: `run`, `demo`, `migrate`.
+
+What a command needs is imported when it runs, so that `--help` answers at once.
+"""
+
+import logging
+import sys
+from collections.abc import Callable, Coroutine
+from io import TextIOWrapper
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+import uvloop
+
+from ops.errors import INTERRUPTED, CommandFailed
+
+DatabaseUrl = Annotated[
+    str,
+    typer.Option(
+        envvar="DATABASE_URL",
+        metavar="URL",
+        show_default=False,
+        help="A PostgreSQL of your own, as a role that may create roles.",
+    ),
+]
+
+app = typer.Typer(
+    help="Orderflow: accepted orders are never lost, nobody is charged twice.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+@app.command()
+def run(
+    port: Annotated[
+        int,
+        typer.Option(
+            envvar="PORT", metavar="PORT", min=0, max=65535, help="Where it serves on 127.0.0.1; 0 takes any."
+        ),
+    ] = 8000,
+    state: Annotated[
+        Path,
+        typer.Option(
+            envvar="STATE", metavar="FOLDER", help="The folder where database, mails and log are kept."
+        ),
+    ] = Path("var/run"),
+    database_url: DatabaseUrl = "",
+) -> None:
+    """Serve the whole system in one process, with nothing else installed.
+
+    Five services and their PostgreSQL, all kept in one folder. Payments are simulated, mails are files.
+
+    Ctrl-C stops it. Started again it goes on where it was, even after a crash.
+    """
+    from ops.run import run as command  # noqa: PLC0415
+
+    _carry_out(lambda: command(port, state, database_url or None))
+
+
+@app.command()
+def demo(
+    orders: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="A folder with other orders, and an expected.toml that says where each ends.",
+        ),
+    ] = None,
+) -> None:
+    """Watch realistic orders go through the whole system.
+
+    Starts it on a fresh folder and a free port, places the orders of examples/ and shows each on its way.
+
+    Exits 0 only if every order ended where it should, and every mail was written.
+    """
+    from ops.demo.command import demo as command  # noqa: PLC0415
+
+    _carry_out(lambda: command(orders))
+
+
+@app.command()
+def migrate(
+    database_url: DatabaseUrl,
+    broker_url: Annotated[
+        str,
+        typer.Option(
+            envvar="BROKER_URL",
+            metavar="URL",
+            show_default=False,
+            help="RabbitMQ: amqp://user:password@host:5672/. Without it only the database is migrated.",
+        ),
+    ] = "",
+) -> None:
+    """Bring database and broker to what this version needs.
+
+    Makes each service's role, schema and tables, and the broker's exchanges and queues, once both answer.
+
+    Safe to repeat, and to run beside a live system. The roles get the passwords ORDER_DB_PASSWORD and so on;
+    by default the service's name.
+    """
+    from ops.migrate import command  # noqa: PLC0415
+
+    _carry_out(lambda: command(database_url, broker_url or None))
+
+
+def _carry_out(command: Callable[[], Coroutine[Any, Any, int]]) -> NoReturn:
+    """Runs a command to its end and exits with its status; what goes wrong becomes a sentence."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="replace")  # where the locale knows few characters
+    try:
+        status = uvloop.run(command())
+    except CommandFailed as failure:
+        typer.echo(failure, err=True)
+        status = 1
+    except KeyboardInterrupt:
+        status = INTERRUPTED
+    except Exception as defect:
+        logging.getLogger(__name__).error("this should not have happened: %r", defect, exc_info=True)
+        status = 1
+    raise typer.Exit(status)
+
+
+if __name__ == "__main__":
+    app(prog_name="orderflow")

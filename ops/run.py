@@ -1,0 +1,106 @@
+"""`orderflow run`: the whole system in one process, serving until it is stopped."""
+
+import asyncio
+import os
+from contextlib import AsyncExitStack, suppress
+from pathlib import Path
+from shlex import quote
+from socket import socket
+from typing import Final
+from urllib.request import getproxies, proxy_bypass
+
+import typer
+
+from chassis.process import PortTaken, listen
+from chassis.stopping import Stopped, abandoned_when, stop_on_signals
+from ops.embedded import embedded
+from ops.errors import CommandFailed
+from ops.journal import log_to
+from ops.migrate import owner_url
+from ops.state import State, held
+
+HOST: Final = "127.0.0.1"
+EXAMPLES: Final = Path(__file__).resolve().parents[1] / "examples"
+
+
+class NoSuchPort(CommandFailed):
+    """The port can't be had; the message names one that can."""
+
+    def __init__(self, taken: PortTaken, free: int) -> None:
+        super().__init__(f"{taken} Choose another: PORT={free} is free.")
+
+
+async def run(port: int, folder: Path, database_url: str | None) -> int:
+    """Serves on `port` with the state in `folder`, until Ctrl-C; returns the exit status.
+
+    Raises:
+        CommandFailed: the port, the folder or the database can't be had, or the database was lost.
+    """
+    url = owner_url(database_url) if database_url else None
+    stop = stop_on_signals()
+
+    def tell(notice: str) -> None:
+        if not stop.is_set():  # then what can't be finished is left to the next run, and that is no news
+            typer.secho(f"  {notice}", fg="yellow", err=True)
+
+    with held(folder) as state, _listener(port) as listener:
+        log_to(state.log, tell)
+        typer.echo(f"Orderflow is starting in {folder} …")
+        announcing = asyncio.create_task(_announce(stop))
+        try:
+            async with AsyncExitStack() as stack:
+                async with abandoned_when(stop.wait):
+                    system = await stack.enter_async_context(embedded(state, url))
+                typer.echo(_welcome(listener.getsockname()[1], state))
+                await system.serve(listener, stop)
+        except Stopped:
+            typer.echo("Stopped before it was ready.")
+        else:
+            typer.echo(f"Stopped. Everything is kept in {folder}; the next run goes on from there.")
+        finally:
+            announcing.cancel()
+    return 0
+
+
+def _listener(port: int) -> socket:
+    try:
+        return listen(HOST, port)
+    except PortTaken as taken:
+        raise NoSuchPort(taken, _next_free(port)) from taken
+
+
+def _next_free(port: int) -> int:
+    for candidate in range(port + 1, 65536):
+        with suppress(PortTaken), listen(HOST, candidate):
+            return candidate
+    with listen(HOST, 0) as any_free:
+        return int(any_free.getsockname()[1])
+
+
+async def _announce(stop: asyncio.Event) -> None:
+    await stop.wait()
+    typer.echo("\nStopping: what was begun is finished first (Ctrl-C again ends it at once) …")
+
+
+def _welcome(port: int, state: State) -> str:
+    origin = f"http://{HOST}:{port}"
+    heading = typer.style(f"Orderflow is ready: five services in one process, on {origin}", bold=True)
+    return f"""
+{heading}
+
+  Place an order:
+    {_curl()} -i -d @{quote(os.path.relpath(EXAMPLES / "order.json"))} \\
+      -H 'Content-Type: application/json' {origin}/orders
+
+  Follow it:  {origin}/orders/... (the answer's Location)
+  The API:    {origin}/docs
+  Mails:      {state.mails}/
+  Log:        {state.log}
+
+  Ctrl-C stops it. Nothing is lost, however it ends: the next run goes on.
+"""
+
+
+def _curl() -> str:
+    """`curl`, told to leave a proxy out if one is set that would take our loopback calls."""
+    return "curl --noproxy '*'" if "http" in getproxies() and not proxy_bypass(HOST) else "curl"

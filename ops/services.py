@@ -1,0 +1,18 @@
+"""Which services there are: every package in `services` is one."""
+
+import pkgutil
+from importlib import import_module
+from typing import Final
+
+import services
+from chassis.process import Service
+
+SERVICES: Final = tuple(sorted(module.name for module in pkgutil.iter_modules(services.__path__)))
+"""Their names, which are also those of their schemas."""
+
+
+def load(name: str) -> Service:
+    """A service as its `main` declares it."""
+    service = import_module(f"services.{name}.main").SERVICE
+    assert isinstance(service, Service)
+    return service
