@@ -8,6 +8,7 @@ from typing import Final
 
 import asyncpg
 from sqlalchemy.engine import make_url
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from events.commit import Transactions
@@ -15,6 +16,8 @@ from events.errors import DatabaseUnavailable
 
 STATEMENT_SECONDS: Final = 30.0
 """A statement that takes longer is given up, and its transaction repeated."""
+
+_NOT_MIGRATED: Final = ("28", "3D")  # no such role, or not with this password; no such database
 
 logger = logging.getLogger(__name__)
 
@@ -56,8 +59,12 @@ async def wait_for_schema(transactions: Transactions, revision: str) -> None:
                 found = [record["version_num"] for record in await tx.fetch("SELECT * FROM alembic_version")]
         except DatabaseUnavailable as error:
             missing = str(error)
-        except (asyncpg.UndefinedTableError, asyncpg.InvalidAuthorizationSpecificationError) as error:
+        except asyncpg.UndefinedTableError as error:
             missing = f"'orderflow migrate' has not run: {error}"
+        except DBAPIError as error:
+            if not str(getattr(error.orig, "sqlstate", "")).startswith(_NOT_MIGRATED):
+                raise
+            missing = f"'orderflow migrate' has not run: {error.orig}"
         else:
             if revision in found:
                 return

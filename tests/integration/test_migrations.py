@@ -15,6 +15,9 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, text
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
+from chassis import database
+from chassis.migrations import head
+from events.commit import Transactions
 from ops.migrate import HISTORIES, migrate, migrate_service, url_for
 
 PASSWORDS = {schema: schema for schema in HISTORIES}
@@ -133,3 +136,17 @@ def everything(connection: Connection) -> list[Any]:
         for schema in HISTORIES
     ]
     return [*relations, *revisions]
+
+
+async def test_a_service_that_is_started_before_its_migration_waits_for_it(fresh_database: str) -> None:
+    url = url_for(fresh_database, "shipment", password="shipment")
+    async with database.connect(url, pool=2, application="early") as engine:
+        waiting = asyncio.create_task(
+            database.wait_for_schema(Transactions(engine), head(HISTORIES["shipment"]))
+        )
+        for _ in range(3):  # it has found that it can't go on yet, and still waits
+            await asyncio.wait([waiting], timeout=0.3)
+            assert not waiting.done()
+        await migrate_service(fresh_database, "shipment", password="shipment")
+        async with asyncio.timeout(20):
+            await waiting
