@@ -11,7 +11,8 @@ from services.email.mailer import Letter, MailServerUnavailable
 class FolderMailer:
     """Writes each mail to `<folder>/<name>.eml`. The same mail again takes the place of the first.
 
-    A file is there whole or not at all, and survives a power cut once the mail counts as sent.
+    A file is there whole or not at all, and outlives the process. It is not synced to the disk as the table of
+    mails is: a power cut is the one thing that a folder to look at need not survive.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -29,14 +30,5 @@ class FolderMailer:
         self._folder.mkdir(parents=True, exist_ok=True)
         path = self._folder / f"{letter.name}.eml"
         unfinished = self._folder / f".{letter.name}.{os.getpid()}.tmp"
-        with unfinished.open("wb") as file:
-            file.write(letter.content)
-            file.flush()
-            os.fsync(file.fileno())
-        unfinished.replace(path)
-        folder = os.open(self._folder, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
-        return path
+        unfinished.write_bytes(letter.content)
+        return unfinished.replace(path)
