@@ -11,8 +11,8 @@ from services.email.mailer import Letter, MailServerUnavailable
 class FolderMailer:
     """Writes each mail to `<folder>/<name>.eml`. The same mail again takes the place of the first.
 
-    A file is there whole or not at all, and outlives the process. It is not synced to the disk as the table of
-    mails is: a power cut is the one thing that a folder to look at need not survive.
+    A file is there whole or not at all, and outlives the process. It is not synced to the disk, as the table
+    of mails is: a power cut is the one thing that a folder to look at need not survive.
     """
 
     def __init__(self, folder: Path) -> None:
