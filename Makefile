@@ -3,6 +3,8 @@
 
 python = .venv/bin/python
 compose = sh deploy/compose.sh
+# Each process has servers of its own; most tests wait, so there may be more of them than processors.
+in_parallel = --numprocesses 4 --dist worksteal
 
 .PHONY: help demo run up down logs test test-integration check fmt lock migrate environment dev-environment
 
@@ -33,10 +35,10 @@ logs: ## follow what the containers log
 	@$(compose) logs --follow --tail 100 $(ARGS)
 
 test: dev-environment ## every test but the end-to-end ones; says what it left out where Docker does not answer
-	@$(python) -m pytest --ignore tests/e2e $(ARGS)
+	@$(python) -m pytest --ignore tests/e2e $(in_parallel) $(ARGS)
 
 test-integration: dev-environment ## the tests on PostgreSQL and RabbitMQ in containers; fails without Docker
-	@REQUIRE_DOCKER=1 $(python) -m pytest tests/integration tests/conformance $(ARGS)
+	@REQUIRE_DOCKER=1 $(python) -m pytest tests/integration tests/conformance $(in_parallel) $(ARGS)
 
 check: dev-environment ## lint, formatting, types, import rules, lock files
 	@$(python) -m ruff check .

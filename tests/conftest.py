@@ -1,63 +1,180 @@
-"""What every test can stand on: a real PostgreSQL, from Docker where it answers, else embedded."""
+"""What every test can stand on: a real PostgreSQL and a real RabbitMQ, from Docker where it answers."""
 
 import os
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 from alembic.migration import MigrationContext
 from alembic.operations import Operations
 from sqlalchemy import Connection, text
-from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
 from chassis import database
 from events import migrations, partitions
 from events.commit import Transactions
-from ops import migrate
+from tests import servers
+from tests.servers import REQUIRE_DOCKER, Broker, NoContainer
+
+LEFT_OUT = pytest.StashKey[dict[str, str]]()
+"""What this run goes without, and why."""
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[LEFT_OUT] = {}
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Tests on a RabbitMQ of this machine's own exist where one answers."""
+    elsewhere = [item for item in items if "rabbitmq-local" in item.name]
+    if elsewhere and not servers.local_rabbitmq():
+        config.hook.pytest_deselected(items=elsewhere)
+        items[:] = [item for item in items if item not in elsewhere]
+        config.stash[LEFT_OUT]["RabbitMQ on localhost:5672"] = "none answers"
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """With REQUIRE_DOCKER=1 nothing may be left out: a skipped test has failed."""
+    report = yield
+    if REQUIRE_DOCKER and report.skipped and not hasattr(report, "wasxfail"):
+        report.outcome = "failed"
+        report.longrepr = f"left out, and REQUIRE_DOCKER=1 leaves nothing out: {call.excinfo}"
+    return report
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """A pytest-xdist worker tells its controller what it went without."""
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["left_out"] = session.config.stash[LEFT_OUT]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """The controller hears of it when the worker has ended."""
+    node.config.stash[LEFT_OUT].update(getattr(node, "workeroutput", {}).get("left_out", {}))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    left_out = config.stash[LEFT_OUT]
+    if left_out:
+        terminalreporter.section("left out")
+        for what, why in left_out.items():
+            terminalreporter.line(f"{what}: {why}")
 
 
 @pytest.fixture(scope="session")
-def postgres() -> Iterator[str]:
-    """URL of a PostgreSQL server for this run, as its owner."""
-    yield os.environ.get("TEST_POSTGRES_URL", "postgresql+asyncpg://postgres@127.0.0.1:5432/postgres")
+def postgres(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """URL of a PostgreSQL server for this run, as its owner: in a container, else the embedded one.
+
+    TEST_POSTGRES_URL names another, for quick runs by hand.
+    """
+    if (url := os.environ.get("TEST_POSTGRES_URL")) and not REQUIRE_DOCKER:
+        yield url
+        return
+    try:
+        with servers.postgres_in_container() as url:
+            yield url
+            return
+    except NoContainer as error:
+        if REQUIRE_DOCKER:
+            raise
+        why = f"{error}. The embedded PostgreSQL was used."
+        pytestconfig.stash[LEFT_OUT]["PostgreSQL in a container"] = why
+    with servers.postgres_embedded(tmp_path_factory.mktemp("postgres")) as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def rabbitmq(pytestconfig: pytest.Config) -> Iterator[Broker]:
+    """A RabbitMQ 4 of this run's own, in a container. Tests that need it are left out where there is none."""
+    try:
+        with servers.rabbitmq_in_container() as broker:
+            yield broker
+            return
+    except NoContainer as error:
+        if REQUIRE_DOCKER:
+            raise
+        why = str(error)
+    pytestconfig.stash[LEFT_OUT]["RabbitMQ 4 in a container"] = why
+    pytest.skip("no RabbitMQ 4 in a container")
+
+
+def rabbitmq_of(request: pytest.FixtureRequest) -> Broker:
+    """The broker that a fixture's parameter means: `rabbitmq-4` in a container, or `rabbitmq-local`."""
+    if request.param == "rabbitmq-local":
+        return Broker("amqp://guest:guest@127.0.0.1:5672/")
+    broker: Broker = request.getfixturevalue("rabbitmq")
+    return broker
+
+
+@asynccontextmanager
+async def new_database(postgres: str, *, template: str = "template1") -> AsyncIterator[str]:
+    """URL of a database that is dropped at the end, as its owner."""
+    name = f"orderflow_{uuid.uuid4().hex[:12]}"
+    server = create_async_engine(postgres, isolation_level="AUTOCOMMIT")
+    async with server.connect() as connection:
+        await connection.execute(text(f'CREATE DATABASE "{name}" TEMPLATE "{template}"'))
+    try:
+        yield server.url.set(database=name).render_as_string(hide_password=False)
+    finally:
+        async with server.connect() as connection:
+            await connection.execute(text(f'DROP DATABASE "{name}" WITH (FORCE)'))
+            await _drop_roles(connection, name)
+        await server.dispose()
 
 
 @pytest.fixture
 async def fresh_database(postgres: str) -> AsyncIterator[str]:
     """URL of an empty database of the test's own, as its owner."""
-    name = f"orderflow_{uuid.uuid4().hex[:12]}"
-    server = create_async_engine(postgres, isolation_level="AUTOCOMMIT")
-    async with server.connect() as connection:
-        await connection.execute(text(f'CREATE DATABASE "{name}"'))
-    yield server.url.set(database=name).render_as_string(hide_password=False)
-    async with server.connect() as connection:
-        await connection.execute(text(f'DROP DATABASE "{name}" WITH (FORCE)'))
-    await server.dispose()
+    async with new_database(postgres) as url:
+        yield url
 
 
 @pytest.fixture
 async def transactions(fresh_database: str) -> AsyncIterator[Transactions]:
     """Transactions on a database with the tables of `events` and nothing else."""
+    await create_tables(fresh_database)
+    async with database.connect(fresh_database, pool=8, application="test") as engine:
+        yield Transactions(engine)
+
+
+async def create_tables(url: str) -> None:
+    """The tables of `events`."""
 
     def create(connection: Connection) -> None:
-        migrations.create_tables_1(Operations(MigrationContext.configure(connection)))
+        migrations.create_tables_1(Operations(MigrationContext.configure(connection)).execute)
 
-    async with database.connect(fresh_database, pool=8, application="test") as engine:
+    async with database.connect(url, pool=1, application="test") as engine:
         async with engine.connect() as connection:
             await connection.run_sync(create)
-        transactions = Transactions(engine)
-        async with transactions() as tx:
+        async with Transactions(engine)() as tx:
             await partitions.renew(tx, datetime.now(UTC))
-        yield transactions
 
 
 @pytest.fixture
 async def service_url(fresh_database: str) -> Callable[[str], Awaitable[str]]:
     """Migrates one service's schema in the test's database and gives the URL of the service's own role."""
 
+    from ops import migrate  # noqa: PLC0415  # it loads every service, and most tests need none
+
     async def migrated(service: str) -> str:
         await migrate.migrate_service(fresh_database, service, password=service)
         return migrate.url_for(fresh_database, service, password=service)
 
     return migrated
+
+
+async def _drop_roles(connection: AsyncConnection, database_name: str) -> None:
+    """Roles belong to the server: those that a migration made for the database outlive it."""
+    roles = await connection.execute(
+        text("SELECT rolname FROM pg_roles WHERE starts_with(rolname, :prefix)"),
+        {"prefix": f"{database_name}_"},
+    )
+    for (role,) in roles:
+        await connection.execute(text(f'DROP ROLE "{role}"'))

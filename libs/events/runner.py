@@ -25,6 +25,8 @@ SWEEP_ROWS: Final = 500
 """Most rows that are claimed at once."""
 LONGEST_PAUSE: Final = 10.0
 """Most seconds between two tries in an outage."""
+MOMENT_SECONDS: Final = 1.0
+"""How long after the pause a row that was put off may fall due: as long as putting it off may take."""
 
 logger = logging.getLogger(__name__)
 
@@ -264,9 +266,12 @@ class Runner(Generic[RowT, OutcomeT]):
             self.offer(rows, tx.started)
             if len(rows) == limit:
                 self._next_sweep = now
-        elif self._outage and not self._held:  # nothing left that could tell whether the outage is over
-            self._outage = 0
-            self._notice()
+        elif self._outage and not self._held:
+            if now < self._paused_until + MOMENT_SECONDS:  # what was put off falls due just after the pause
+                self._next_sweep = now + MOMENT_SECONDS / 10
+            else:  # nothing left that could tell whether the outage is over
+                self._outage = 0
+                self._notice()
 
     async def _release_waiting(self) -> None:
         ids = [row.id for row, _ in self._waiting]

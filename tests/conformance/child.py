@@ -1,0 +1,93 @@
+"""The small system as a process of its own, to be killed: `python -m tests.conformance.child <JSON>`.
+
+It works until SIGTERM, and may carry its own death inside.
+"""
+
+import asyncio
+import json
+import os
+import signal
+import sys
+from collections.abc import Collection, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, nullcontext
+from typing import Any, Final
+
+from chassis import database
+from events.bus import Bus, Message, Subscription
+from events.commit import Transactions
+from events.contracts import AnyEvent, OrderCreated
+from events.memory import MemoryBus
+from events.participant import Participant
+from events.rabbitmq import RabbitMQBus
+from events.transaction import Transaction
+from tests.conformance.system import HANDLERS, SWEEP_SECONDS, record
+
+LETHAL: Final = "LETHAL"
+"""Reference of the order that kills who handles it."""
+
+
+def die() -> None:
+    """The process is gone, with nothing tidied up."""
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+async def die_of_one(events: Sequence[AnyEvent], tx: Transaction) -> None:
+    """Handles the events, unless it dies of one."""
+    await record(events, tx)
+    if any(event.data.order.reference == LETHAL for event in events):
+        die()
+
+
+class DiesAfterPublishing:
+    """A bus whose process dies when a message is confirmed, before anybody could mark it."""
+
+    def __init__(self, bus: Bus) -> None:
+        self._bus = bus
+
+    async def publish(self, message: Message) -> None:
+        await self._bus.publish(message)
+        die()
+
+    def subscribe(self, service: str, types: Collection[str]) -> AbstractAsyncContextManager[Subscription]:
+        return self._bus.subscribe(service, types)
+
+
+def bus_of(described: dict[str, Any]) -> AbstractAsyncContextManager[Bus]:
+    """The bus that a transport described."""
+    if "url" in described:
+        return RabbitMQBus(
+            described["url"], prefix=described["prefix"], check_seconds=described["check_seconds"]
+        )
+    return nullcontext(MemoryBus(described["bindings"]))
+
+
+async def main(task: dict[str, Any]) -> None:
+    """Runs every service of the task until SIGTERM."""
+    async with AsyncExitStack() as stack:
+        bus = await stack.enter_async_context(bus_of(task["transport"]))
+        if task["dies"] == "published":
+            bus = DiesAfterPublishing(bus)
+        handlers = dict(HANDLERS)
+        if task["dies"] == "handling":
+            handlers["invoice"] = {OrderCreated: die_of_one}
+        participants = []
+        for service, url in task["urls"].items():
+            connection = database.connect(url, pool=4, application=f"child {service}")
+            transactions = Transactions(await stack.enter_async_context(connection))
+            participants.append(
+                Participant(service, handlers[service], transactions, bus, sweep_seconds=SWEEP_SECONDS)
+            )
+        stop = asyncio.Event()
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
+        async with asyncio.TaskGroup() as running:
+            for participant in participants:
+                running.create_task(participant.run())
+            await stop.wait()
+            for participant in participants:
+                participant.stop()
+            if isinstance(bus, MemoryBus):
+                bus.close()
+
+
+if __name__ == "__main__":
+    asyncio.run(main(json.loads(sys.argv[1])))

@@ -1,0 +1,216 @@
+"""A small system of services that meet on a bus: each with its own schema and role, and a table `handled`."""
+
+import asyncio
+import uuid
+from collections import Counter
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from typing import TYPE_CHECKING, Any, Final
+
+import asyncpg
+
+from chassis import database
+from events.bus import Bus, Message
+from events.commit import Transactions
+from events.contracts import AnyEvent, InvoiceCreated, OrderCreated, type_of
+from events.participant import Participant, Runners
+from events.transaction import Transaction
+from events.worker import Handlers
+from tests.proxy import Proxy, proxy_to
+from tests.waiting import eventually
+
+if TYPE_CHECKING:
+    from tests.conformance.transports import Transport
+
+SWEEP_SECONDS: Final = 0.1
+HANDLED: Final = "CREATE TABLE handled (event_id uuid NOT NULL, backend integer NOT NULL)"
+
+
+async def record(events: Sequence[AnyEvent], tx: Transaction) -> None:
+    """Writes down that the events were handled, and by which connection."""
+    await tx.execute(
+        "INSERT INTO handled SELECT unnest($1::uuid[]), pg_backend_pid()", [event.id for event in events]
+    )
+
+
+HANDLERS: Final[Mapping[str, Handlers]] = {
+    "order": {InvoiceCreated: record},
+    "invoice": {OrderCreated: record},
+    "email": {OrderCreated: record},
+}
+BINDINGS: Final = {service: [type_of(event) for event in handlers] for service, handlers in HANDLERS.items()}
+
+
+class System:
+    """The services order, invoice and email; each runs when started."""
+
+    def __init__(self, transport: "Transport", urls: Mapping[str, str]) -> None:
+        self.transport = transport
+        self.urls = urls
+        self.services = tuple(urls)
+        self._bus: Bus | None = None
+        self._process = AsyncExitStack()
+        self._emitting = asyncio.Lock()
+        self._participants: dict[str, list[tuple[Participant, asyncio.Task[None]]]] = {}
+        self._transactions: dict[str, Transactions] = {}
+
+    @property
+    def bus(self) -> Bus:
+        """The bus of this process."""
+        assert self._bus
+        return self._bus
+
+    @property
+    def running(self) -> tuple[str, ...]:
+        """The services that were started."""
+        return tuple(service for service, running in self._participants.items() for _ in running)
+
+    async def open(self) -> None:
+        """Opens the bus and the databases of a new process."""
+        self._bus = await self._process.enter_async_context(self.transport.bus())
+        for service in self.services:
+            self._transactions[service] = await self._connected(service)
+
+    async def close(self) -> None:
+        """Stops everything, in order."""
+        await self.stop(*self._participants)
+        await self._process.aclose()
+
+    async def start(
+        self, *services: str, handlers: Handlers | None = None, runners: Runners | None = None
+    ) -> list[Participant]:
+        """Starts participants, with these handlers in place of the ordinary ones."""
+        started = []
+        for service in services:
+            first = not self._participants.get(service)
+            transactions = self._transactions[service] if first else await self._connected(service)
+            participant = Participant(
+                service,
+                handlers or HANDLERS[service],
+                transactions,
+                self.bus,
+                runners,
+                sweep_seconds=SWEEP_SECONDS,
+            )
+            task = asyncio.create_task(participant.run(), name=service)
+            self._participants.setdefault(service, []).append((participant, task))
+            started.append(participant)
+        return started
+
+    async def stop(self, *services: str) -> None:
+        """Stops participants as SIGTERM does, and waits for their end; raises what ended one before."""
+        for service in services:
+            for participant, _ in self._participants[service]:
+                participant.stop()
+        for service in services:
+            async with asyncio.timeout(30):
+                for _, task in self._participants[service]:
+                    await task
+            self._participants[service] = []
+
+    async def cancel(self, service: str) -> None:
+        """Ends a service's participants where they stand."""
+        for _, task in self._participants[service]:
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
+        self._participants[service] = []
+        self._transactions[service] = await self._connected(service)
+
+    async def crash(self) -> None:
+        """The process dies where it stands and another takes its place, once its claims have run out."""
+        for service in list(self._participants):
+            await self.cancel(service)
+        self._participants.clear()
+        async with self._emitting:
+            await self._process.aclose()
+            await self.let_claims_run_out()
+            await self.open()
+
+    async def emit(self, *events: AnyEvent, service: str = "order") -> None:
+        """Announces events, in one transaction of the service."""
+        async with self._emitting, self._transactions[service]() as tx:
+            tx.emit(*events)
+
+    async def publish(self, message: Message) -> None:
+        """Puts a message on the bus as it is."""
+        async with asyncio.timeout(30):
+            await self.bus.publish(message)
+
+    # What became of it
+
+    async def query(self, service: str, statement: str, *arguments: object) -> list[asyncpg.Record]:
+        """Rows of a service's database, read on a connection of our own."""
+        async with self.connection(service) as connection:
+            return list(await connection.fetch(statement, *arguments))
+
+    @asynccontextmanager
+    async def connection(self, service: str) -> "AsyncIterator[asyncpg.Connection[Any]]":
+        """A connection to a service's database that none of its participants knows of."""
+        connection = await asyncpg.connect(self.urls[service].replace("+asyncpg", ""))
+        try:
+            yield connection
+        finally:
+            await connection.close()
+
+    async def handled(self, service: str) -> Counter[uuid.UUID]:
+        """How often the service has handled each event, as committed."""
+        return Counter(row["event_id"] for row in await self.query(service, "SELECT event_id FROM handled"))
+
+    async def handle_all(self, events: Sequence[AnyEvent], *services: str) -> None:
+        """Returns when each service has handled each of the events, and fails if one did so twice."""
+        expected = Counter(event.id for event in events)
+        for service in services:
+            await self.until_handled(service, expected)
+        await self.outbox_empties("order")
+        for service in services:
+            assert await self.handled(service) == expected
+
+    async def until_handled(self, service: str, expected: Counter[uuid.UUID]) -> None:
+        async def missing() -> int:
+            return len(expected - await self.handled(service))
+
+        await eventually(missing, lambda count: not count)
+
+    async def outbox_empties(self, service: str) -> None:
+        """Returns when everything that the service has announced is published."""
+
+        async def pending() -> list[asyncpg.Record]:
+            return await self.query(service, "SELECT id, last_error FROM outbox WHERE state = 'pending'")
+
+        await eventually(pending, lambda rows: not rows)
+
+    async def parked(self, service: str, state: str) -> list[asyncpg.Record]:
+        """The service's parked events in this state."""
+        return await self.query(
+            service, "SELECT *, claimed_until > now() AS later FROM parked WHERE state = $1", state
+        )
+
+    # What happens to it
+
+    async def let_claims_run_out(self) -> None:
+        """Time passes: what a dead process had claimed is free."""
+        for service in self.services:
+            await self.query(service, "UPDATE outbox SET claimed_until = now() WHERE state = 'pending'")
+            await self.query(service, "UPDATE parked SET claimed_until = now() WHERE state = 'retry'")
+
+    async def terminate_backends(self, service: str) -> int:
+        """Ends every connection to a service's database; returns how many there were."""
+        ended = await self.query(
+            service,
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+            "WHERE datname = current_database() AND usename = current_user AND pid <> pg_backend_pid()",
+        )
+        return len(ended)
+
+    @asynccontextmanager
+    async def database_behind_proxy(self, service: str) -> AsyncIterator[Proxy]:
+        """The service, which does not run yet, will reach its database through a proxy that can break."""
+        url = self.urls[service]
+        async with proxy_to(url) as proxy:
+            self._transactions[service] = await self._connected(service, proxy.through(url))
+            yield proxy
+
+    async def _connected(self, service: str, url: str | None = None) -> Transactions:
+        connection = database.connect(url or self.urls[service], pool=4, application=f"test {service}")
+        return Transactions(await self._process.enter_async_context(connection))

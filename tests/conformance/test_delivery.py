@@ -1,0 +1,176 @@
+"""What is announced arrives: at every service, once, and for good."""
+
+import asyncio
+import random
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any
+
+import pytest
+
+from events import envelope
+from events.bus import Delivery
+from events.contracts import AnyEvent, OrderCreated
+from events.errors import Unroutable
+from events.memory import MemoryBus
+from events.transaction import Transaction
+from tests.conformance.system import BINDINGS, System
+from tests.factories import one_of_each, order_created
+from tests.waiting import eventually
+
+
+def some_events(count: int) -> list[AnyEvent]:
+    return [order_created() for _ in range(count)]
+
+
+async def test_every_bound_service_gets_every_event_once(system: System) -> None:
+    await system.start("order", "invoice", "email")
+    events = some_events(250)
+    await system.emit(*events[:150])
+    for event in events[150:]:
+        await system.emit(event)
+    await system.handle_all(events, "invoice", "email")
+    assert not await system.handled("order")
+
+
+async def test_a_service_gets_only_what_its_handler_table_names(system: System) -> None:
+    await system.start("order", "invoice", "email")
+    every = one_of_each()
+    await system.emit(every["INVOICE_CREATED"], every["ORDER_CREATED"])
+    await system.handle_all([every["ORDER_CREATED"]], "invoice", "email")
+    await system.handle_all([every["INVOICE_CREATED"]], "order")
+
+
+async def test_a_confirm_means_durable(system: System) -> None:
+    """After `publish` has returned the process may die, and what carries the messages too."""
+    event = order_created()
+    [message] = envelope.messages([event])
+    if isinstance(system.bus, MemoryBus):
+        await system.start("invoice", "email")
+        await system.publish(message)
+        await system.crash()
+    else:
+        await system.publish(message)
+        await system.transport.restart(system)
+        await system.start("invoice", "email")
+    await system.handle_all([event], "invoice", "email")
+
+
+async def test_it_is_not_confirmed_before_every_service_has_it_for_good(system: System) -> None:
+    """In memory only a commit is for good, so there the confirm waits for the slowest service's."""
+    release = asyncio.Event()
+
+    async def held_up(events: Sequence[AnyEvent], tx: Transaction) -> None:
+        await release.wait()
+
+    await system.start("invoice", handlers={OrderCreated: held_up})
+    await system.start("email")
+    [message] = envelope.messages([order_created()])
+    publishing = asyncio.create_task(system.publish(message))
+    await eventually(lambda: system.handled("email"), lambda handled: handled.total() == 1)
+    if isinstance(system.bus, MemoryBus):
+        assert not publishing.done()
+    release.set()
+    await publishing
+
+
+async def test_duplicates_in_any_order_are_handled_once(system: System) -> None:
+    events = some_events(20)
+    messages = [message for event in events for message in envelope.messages([event])]
+    messages += envelope.messages(events) + envelope.messages(events[5:15])
+    random.shuffle(messages)
+    await system.start("order", "invoice", "email")
+    await asyncio.gather(*(system.publish(message) for message in messages * 2))
+    await system.handle_all(events, "invoice", "email")
+
+
+async def test_what_was_taken_and_never_acknowledged_comes_again_as_redelivered(system: System) -> None:
+    [message] = envelope.messages([order_created()])
+    async with system.bus.subscribe("invoice", BINDINGS["invoice"]) as subscription:
+        publishing = asyncio.create_task(system.publish(message))
+        [first] = await subscription.take(10)
+        assert (first.body, first.redelivered) == (message.body, False)
+    async with system.bus.subscribe("invoice", BINDINGS["invoice"]) as subscription:
+        [second] = await subscription.take(10)
+        assert (second.body, second.redelivered) == (message.body, True)
+        await subscription.give_back([second])
+        [third] = await subscription.take(10)
+        assert (third.body, third.redelivered) == (message.body, True)
+        await subscription.acknowledge([third])
+    await drained(system, publishing)
+
+
+async def test_take_gives_what_is_waiting_up_to_its_limit_and_loses_nothing_when_cancelled(
+    system: System,
+) -> None:
+    messages = [message for _ in range(5) for message in envelope.messages([order_created()])]
+    async with system.bus.subscribe("invoice", BINDINGS["invoice"]) as subscription:
+        waiting = asyncio.create_task(subscription.take(2))
+        await asyncio.sleep(0)
+        waiting.cancel()
+        publishing = asyncio.gather(*(system.publish(message) for message in messages))
+        taken: Counter[bytes] = Counter()
+        while taken.total() < 5:
+            deliveries = await subscription.take(2)
+            assert 1 <= len(deliveries) <= 2
+            taken.update(delivery.body for delivery in deliveries)
+            await subscription.acknowledge(deliveries)
+        assert taken == Counter(message.body for message in messages)
+    await drained(system, publishing)
+
+
+async def test_deliveries_acknowledged_out_of_order_leave_the_others_alone(system: System) -> None:
+    messages = [message for _ in range(6) for message in envelope.messages([order_created()])]
+    async with system.bus.subscribe("invoice", BINDINGS["invoice"]) as subscription:
+        publishing = asyncio.gather(*(system.publish(message) for message in messages))
+        taken: list[Delivery] = []
+        while len(taken) < 6:
+            taken += await subscription.take(6)
+        await subscription.acknowledge([taken[4], taken[1]])
+        await subscription.acknowledge([taken[0], taken[2]])
+    async with system.bus.subscribe("invoice", BINDINGS["invoice"]) as subscription:
+        left: list[Delivery] = []
+        while len(left) < 2:
+            left += await subscription.take(6)
+        assert {delivery.body for delivery in left} == {taken[3].body, taken[5].body}
+        await subscription.acknowledge(left)
+    await drained(system, publishing)
+
+
+async def drained(system: System, publishing: "asyncio.Future[Any]") -> None:
+    """A confirm in memory waits for every service, and here only one of them ran."""
+    if isinstance(system.bus, MemoryBus):
+        publishing.cancel()
+        with suppress(asyncio.CancelledError):
+            await publishing
+    else:
+        await publishing
+
+
+async def test_consumers_of_one_service_share_its_events(system: System) -> None:
+    await system.start("order", "email", "invoice", "invoice")
+    events = some_events(200)
+    for start in range(0, 200, 4):
+        await system.emit(*events[start : start + 4])
+    await system.handle_all(events, "invoice", "email")
+
+
+async def test_what_nobody_is_bound_to_stays_in_the_outbox_with_its_reason(system: System) -> None:
+    nobodys = one_of_each()["SHIPPED"]
+    [message] = envelope.messages([nobodys])
+    with pytest.raises(Unroutable, match="No queue is bound"):
+        await system.publish(message)
+
+    await system.start("order", "invoice", "email")
+    event = order_created()
+    await system.emit(nobodys, event)
+    await system.until_handled("invoice", Counter([event.id]))
+
+    async def waiting() -> list[tuple[str, str]]:
+        rows = await system.query("order", "SELECT state, last_error FROM outbox WHERE attempts > 0")
+        return [(row["state"], row["last_error"]) for row in rows]
+
+    [(state, error)] = await eventually(waiting, bool)
+    assert state == "pending"
+    assert "No queue is bound" in error

@@ -1,0 +1,244 @@
+"""The failure of one event never holds up its neighbours, and no event disappears."""
+
+import asyncio
+import json
+import signal
+import sys
+from asyncio.subprocess import Process
+from collections import Counter
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
+from functools import partial
+
+from asyncpg import Record
+from uuid_utils.compat import uuid7
+
+from events import envelope, parked
+from events.bus import Message
+from events.contracts import AnyEvent, Order, OrderCreated
+from events.errors import Reject
+from events.memory import MemoryBus
+from events.transaction import Transaction
+from events.worker import Handlers
+from tests.conformance.child import LETHAL
+from tests.conformance.system import System, record
+from tests.factories import an_order, order_created
+from tests.waiting import eventually
+
+
+class Broken(Exception):
+    """The handler fails on this event."""
+
+
+def failing_on(poison: AnyEvent, error: Exception, *, times: int = 1000) -> Handlers:
+    """A handler table that fails on one event, at first."""
+    left = times
+
+    async def handle(events: Sequence[OrderCreated], tx: Transaction) -> None:
+        nonlocal left
+        await record(events, tx)
+        if left and any(event.id == poison.id for event in events):
+            left -= len(events) == 1
+            raise error
+
+    return {OrderCreated: handle}
+
+
+async def test_an_event_that_fails_is_tried_again_later_and_its_neighbours_at_once(system: System) -> None:
+    events = [order_created() for _ in range(9)]
+    poison = events[4]
+    await system.start("invoice", handlers=failing_on(poison, Broken("not today"), times=1))
+    await system.start("order", "email")
+    await system.emit(*events)
+    [waiting] = await eventually(lambda: system.parked("invoice", "retry"), bool)
+    assert waiting["id"] == poison.id
+    assert waiting["order_id"] == poison.subject
+    assert (waiting["reason"], waiting["last_error"], waiting["attempts"]) == ("Broken", "not today", 1)
+    await system.handle_all(events, "invoice", "email")
+    assert not await system.parked("invoice", "retry")
+
+
+async def put_off_to_later(system: System, attempts: int) -> Record | None:
+    """The event that was put off after so many attempts and is not due."""
+    for row in await system.parked("invoice", "retry"):
+        if row["attempts"] == attempts and row["later"]:
+            return row
+    return None
+
+
+async def test_every_failed_try_is_counted_and_put_off_longer_and_the_last_one_is_dead(
+    system: System,
+) -> None:
+    poison, event = order_created(), order_created()
+    await system.start("invoice", handlers=failing_on(poison, Broken("never")))
+    await system.start("order", "email")
+    await system.emit(poison, event)
+    for attempts in range(1, parked.MAX_ATTEMPTS):
+        row = await eventually(partial(put_off_to_later, system, attempts), bool)
+        assert row
+        put_off = (row["claimed_until"] - row["last_failed_at"]).total_seconds()
+        assert 2 ** (attempts - 1) / 2 <= put_off <= 2 ** (attempts - 1)
+        await system.let_claims_run_out()
+    [dead] = await eventually(lambda: system.parked("invoice", "dead"), bool)
+    assert (dead["id"], dead["reason"], dead["attempts"]) == (poison.id, "Broken", parked.MAX_ATTEMPTS)
+    assert dead["first_failed_at"] < dead["last_failed_at"]
+    await system.handle_all([event], "invoice")
+    await system.handle_all([poison, event], "email")
+
+
+async def test_a_rejected_event_is_dead_at_once_with_its_reason(system: System) -> None:
+    events = [order_created() for _ in range(5)]
+    poison = events[2]
+    await system.start("invoice", handlers=failing_on(poison, Reject("It makes no sense.")))
+    await system.start("order", "email")
+    await system.emit(*events)
+    [dead] = await eventually(lambda: system.parked("invoice", "dead"), bool)
+    assert (dead["id"], dead["reason"], dead["last_error"]) == (poison.id, "Reject", "It makes no sense.")
+    assert envelope.decode(b"[" + dead["body"] + b"]") == ([poison], [])
+    await system.handle_all([event for event in events if event is not poison], "invoice")
+    await system.handle_all(events, "email")
+
+
+def not_quite_events() -> dict[bytes, tuple[str, str]]:
+    """What may stand in a batch and is no event of ours, and the reason and error that it is dead with."""
+    order = an_order()
+
+    def another(order: Order | None = None) -> bytes:
+        return envelope.encode_one(order_created(order))
+
+    return {
+        b"{}": ("invalid_event", "missing required field `type`"),
+        b"7": ("invalid_event", "Expected `object`"),
+        b'{"type":"ORDER_CANCELLED"}': ("invalid_event", "Invalid value 'ORDER_CANCELLED'"),
+        b'{"type":"ORDER_CREATED"}': ("invalid_event", "missing required field"),
+        b'{"type":"nul \\u0000"}': ("invalid_event", "Invalid value"),
+        b'{"type":"\xff"}': ("invalid_event", "utf-8"),
+        another().replace(b":ORDER_CREATED:1", b":ORDER_CREATED:2"): (
+            "unsupported_version",
+            "ORDER_CREATED:2",
+        ),
+        another().replace(b'"quantity":2', b'"quantity":0'): ("invalid_event", ">= 1"),
+        another().replace(b"T12:00:00Z", b"T12:00:00"): ("invalid_event", "timezone"),
+        another(order).replace(str(order.id).encode(), str(uuid7()).encode(), 1): (
+            "subject_mismatch",
+            "not the id of the order",
+        ),
+    }
+
+
+async def test_what_is_no_event_in_a_readable_batch_is_dead_and_the_good_beside_it_handled(
+    system: System,
+) -> None:
+    good = [order_created(), order_created()]
+    bad = not_quite_events()
+    body = b",".join([envelope.encode_one(good[0]), *bad, envelope.encode_one(good[1])])
+    await system.start("order", "invoice", "email")
+    await system.publish(Message(uuid7(), "ORDER_CREATED", b"[" + body + b"]", (), ()))
+    await system.handle_all(good, "invoice", "email")
+    dead = await eventually(lambda: system.parked("email", "dead"), lambda rows: len(rows) == len(bad))
+    for row in dead:
+        reason, error = bad[row["body"]]
+        assert row["reason"] == reason
+        assert error in row["last_error"]
+
+
+UNREADABLE = (
+    b"",
+    b"[",
+    b"not JSON",
+    b'{"specversion":"1.0"}',
+    b"null",
+    b"[" * 100_000,
+    b'[{"type":"ORDER_CREATED","x":' + b"[" * 5000 + b"]" * 5000 + b"}]",
+    b'[{"type":"\\ud800"}]',
+    b"\xef\xbb\xbf[]",
+    b'["' + b"x" * envelope.MAX_READ_BYTES + b'"]',
+)
+
+
+async def test_what_cannot_be_decoded_goes_to_the_dead_letter_queue_with_its_reason(system: System) -> None:
+    await system.start("order", "invoice", "email")
+    for body in UNREADABLE:
+        await system.publish(Message(uuid7(), "ORDER_CREATED", body, (), ()))
+    event = order_created()
+    await system.emit(event)
+    await system.handle_all([event], "invoice", "email")
+    for service in ("invoice", "email"):
+        dead: list[tuple[bytes, str]] = []
+        while len(dead) < len(UNREADABLE):
+            dead += await eventually(partial(system.transport.dead, system, service), bool)
+        assert Counter(body for body, _ in dead) == Counter(UNREADABLE)
+        assert all(reason.startswith("The message ") for _, reason in dead)
+
+
+@asynccontextmanager
+async def child(system: System, dies: str = "") -> AsyncIterator[Process]:
+    """The whole system as a process of its own."""
+    task = {"transport": system.transport.described(), "urls": dict(system.urls), "dies": dies}
+    command = (sys.executable, "-m", "tests.conformance.child", json.dumps(task))
+    process = await asyncio.create_subprocess_exec(*command)
+    try:
+        yield process
+    finally:
+        with suppress(ProcessLookupError):
+            process.kill()
+        await process.wait()
+
+
+async def ended(process: Process) -> int:
+    """The exit status, when it comes."""
+    async with asyncio.timeout(60):
+        return await process.wait()
+
+
+async def test_an_event_that_kills_the_process_is_dead_at_its_third_redelivery(system: System) -> None:
+    events = [order_created() for _ in range(6)]
+    killer = order_created(an_order(reference=LETHAL))
+    await system.emit(*events[:2], killer, *events[2:4])
+    await system.emit(*events[4:])
+    # In memory, what is older than the process counts as redelivered the first time.
+    for _ in range(2 if isinstance(system.bus, MemoryBus) else 3):
+        async with child(system, "handling") as process:
+            assert await ended(process) == -signal.SIGKILL
+        assert not await system.parked("invoice", "dead")
+        await system.let_claims_run_out()
+    async with child(system, "handling") as process:
+        [dead] = await eventually(lambda: system.parked("invoice", "dead"), bool)
+        assert (dead["id"], dead["reason"]) == (killer.id, "KillsProcess")
+        await system.handle_all(events, "invoice")
+        await system.handle_all([*events, killer], "email")
+        assert not await system.query("invoice", "SELECT * FROM attempts")
+        process.send_signal(signal.SIGTERM)
+        assert await ended(process) == 0
+
+
+async def test_a_relay_killed_between_publish_and_mark_publishes_again_and_it_is_handled_once(
+    system: System,
+) -> None:
+    event = order_created()
+    await system.emit(event)
+    async with child(system, "published") as process:
+        assert await ended(process) == -signal.SIGKILL
+    [row] = await system.query("order", "SELECT state FROM outbox")
+    assert row["state"] == "pending"
+    await system.let_claims_run_out()
+    async with child(system) as process:
+        await system.handle_all([event], "invoice", "email")
+        process.send_signal(signal.SIGTERM)
+        assert await ended(process) == 0
+
+
+async def test_sigterm_loses_nothing_and_leaves_nothing_claimed(system: System) -> None:
+    events = [order_created() for _ in range(300)]
+    for start in range(0, 300, 2):
+        await system.emit(*events[start : start + 2])
+    async with child(system) as process:
+        await eventually(lambda: system.handled("invoice"), bool)
+        process.send_signal(signal.SIGTERM)
+        assert await ended(process) == 0
+    claimed = "SELECT id FROM outbox WHERE last_error IS NULL AND state = 'pending' AND claimed_until > now()"
+    assert not await system.query("order", claimed)
+    async with child(system) as process:
+        await system.handle_all(events, "invoice", "email")
+        process.send_signal(signal.SIGTERM)
+        assert await ended(process) == 0

@@ -1,0 +1,226 @@
+"""Work that handlers leave behind calls the outside, which fails in its own ways."""
+
+import asyncio
+import operator
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from uuid import UUID
+
+import asyncpg
+import pytest
+from sqlalchemy import Column, MetaData, Table
+from sqlalchemy.dialects import postgresql
+from sqlalchemy.dialects.postgresql import TIMESTAMP
+from sqlalchemy.ext.asyncio import create_async_engine
+
+from events import statements
+from events.commit import Transactions
+from events.contracts import OrderCreated
+from events.errors import Unavailable, UnknownOutcome
+from events.leases import Leases, claimed, lease_columns, lease_index
+from events.runner import Runner
+from events.transaction import Transaction
+from events.worker import Handlers
+from tests.conformance.system import SWEEP_SECONDS, System, record
+from tests.factories import order_created
+from tests.waiting import eventually
+
+METADATA = MetaData()
+ERRANDS = Table(
+    "errands",
+    METADATA,
+    Column("id", postgresql.UUID, primary_key=True),
+    Column("done_at", TIMESTAMP(timezone=True)),
+    *lease_columns(),
+    lease_index("errands", "pending"),
+)
+INSERT = statements.insert(
+    ERRANDS,
+    ("id",),
+    computed={"state": "'pending'", "claimed_until": claimed()},
+    then="ON CONFLICT DO NOTHING RETURNING id",
+)
+SETTLE = """
+    UPDATE errands SET state = 'done', done_at = now() WHERE id = ANY($1::uuid[]) AND state = 'pending'"""
+
+
+@dataclass(frozen=True)
+class Errand:
+    """One call of the outside for an order."""
+
+    id: UUID
+
+
+def _read(row: asyncpg.Record) -> Errand:
+    return Errand(row["id"])
+
+
+LEASES = Leases(ERRANDS, _read, waiting="pending", columns=("id",))
+
+
+async def leave_errands(events: Sequence[OrderCreated], tx: Transaction) -> None:
+    await record(events, tx)
+    rows = await tx.fetch(INSERT, [event.id for event in events])
+    tx.intend(*(Errand(row["id"]) for row in rows))
+
+
+HANDLERS: Handlers = {OrderCreated: leave_errands}
+
+
+async def settle(tx: Transaction, done: Sequence[tuple[Errand, None]]) -> None:
+    await tx.execute(SETTLE, [errand.id for errand, _ in done])
+
+
+whatever_the_transport = pytest.mark.parametrize("transport", ["memory"], indirect=True)
+"""For what happens after the message was acknowledged, one transport stands for all."""
+
+
+class Outside:
+    """Somebody else's service. It does what it is asked, and answers as it is told to."""
+
+    def __init__(self) -> None:
+        self.calls: list[UUID] = []
+        self.error: Exception | None = None
+        self.silent = False
+
+    async def do(self, errand: Errand) -> None:
+        self.calls.append(errand.id)
+        if self.silent:
+            await asyncio.Event().wait()
+        if self.error:
+            raise self.error
+
+
+@pytest.fixture
+async def outside() -> Outside:
+    return Outside()
+
+
+@pytest.fixture
+async def runner(system: System, outside: Outside) -> AsyncIterator[Runner[Errand, None]]:
+    """The invoice service runs errands; order and email run as ever."""
+    engine = create_async_engine(system.urls["invoice"])
+    async with engine.begin() as connection:
+        await connection.run_sync(METADATA.create_all)
+    runner = Runner(
+        "errands",
+        LEASES,
+        Transactions(engine.execution_options(isolation_level="AUTOCOMMIT")),
+        outside.do,
+        settle,
+        sweep_seconds=SWEEP_SECONDS,
+        perform_seconds=1.0,
+    )
+    await system.start("invoice", handlers=HANDLERS, runners={Errand: runner})
+    await system.start("order", "email")
+    yield runner
+    await system.stop("invoice")
+    await engine.dispose()
+
+
+async def attempts_at(system: System) -> int:
+    [row] = await system.query("invoice", "SELECT attempts FROM errands")
+    return int(row["attempts"])
+
+
+async def errands(system: System) -> list[asyncpg.Record]:
+    return await system.query("invoice", "SELECT * FROM errands ORDER BY id")
+
+
+def _has_no_room(runner: Runner[Errand, None]) -> Callable[[], Awaitable[bool]]:
+    async def probe() -> bool:
+        return not runner.has_room
+
+    return probe
+
+
+def _calls(outside: Outside) -> Callable[[], Awaitable[int]]:
+    async def probe() -> int:
+        return len(outside.calls)
+
+    return probe
+
+
+async def all_done(system: System) -> list[asyncpg.Record]:
+    return await eventually(lambda: errands(system), lambda rows: all(row["state"] == "done" for row in rows))
+
+
+async def test_what_a_handler_leaves_behind_is_done_once(
+    system: System, outside: Outside, runner: Runner[Errand, None]
+) -> None:
+    events = [order_created() for _ in range(50)]
+    await system.emit(*events)
+    await system.handle_all(events, "invoice")
+    await all_done(system)
+    assert sorted(outside.calls) == sorted(event.id for event in events)
+
+
+async def test_an_outage_counts_nothing_and_stops_consuming_until_it_is_over(
+    system: System, outside: Outside, runner: Runner[Errand, None]
+) -> None:
+    outside.error = Unavailable("closed for lunch", retry_after=0.05)
+    first, taken_already, later = order_created(), order_created(), order_created()
+    await system.emit(first)
+    await system.until_handled("invoice", Counter([first.id]))
+    await eventually(_has_no_room(runner), bool)
+    await system.emit(taken_already)  # the worker may wait for this one since before the outage
+    await system.until_handled("email", Counter([taken_already.id]))
+    await system.emit(later)
+    await system.until_handled("email", Counter([later.id]))
+    tries = len(outside.calls)
+    await eventually(_calls(outside), lambda calls: calls >= tries + 2)
+    assert later.id not in await system.handled("invoice")
+    assert all(row["attempts"] == 0 for row in await errands(system))
+
+    outside.error = None
+    await system.handle_all([first, taken_already, later], "invoice", "email")
+    assert len(await all_done(system)) == 3
+
+
+@whatever_the_transport
+async def test_an_unknown_outcome_is_asked_again_about_the_same_row_and_never_given_up(
+    system: System, outside: Outside, runner: Runner[Errand, None]
+) -> None:
+    outside.error = UnknownOutcome("the line went dead")
+    event = order_created()
+    await system.emit(event)
+    [row] = await eventually(lambda: errands(system), lambda rows: [row["attempts"] for row in rows] == [1])
+    assert (row["state"], row["last_error"]) == ("pending", "the line went dead")
+    for attempts in range(2, 12):  # more often than a defect may fail
+        await system.query("invoice", "UPDATE errands SET claimed_until = now()")
+        await eventually(partial(attempts_at, system), partial(operator.eq, attempts))
+    outside.error = None
+    await system.query("invoice", "UPDATE errands SET claimed_until = now()")
+    await all_done(system)
+    assert set(outside.calls) == {event.id}
+
+
+@whatever_the_transport
+async def test_no_answer_in_time_is_an_unknown_outcome(
+    system: System, outside: Outside, runner: Runner[Errand, None]
+) -> None:
+    outside.silent = True
+    event = order_created()
+    await system.emit(event)
+    await eventually(lambda: errands(system), lambda rows: [row["attempts"] for row in rows] == [1])
+    outside.silent = False
+    await all_done(system)
+    assert outside.calls == [event.id, event.id]
+
+
+@whatever_the_transport
+async def test_a_defect_is_set_aside_as_dead_after_some_failures(
+    system: System, outside: Outside, runner: Runner[Errand, None]
+) -> None:
+    outside.error = ValueError("nonsense")
+    event = order_created()
+    await system.emit(event)
+
+    async def states() -> list[tuple[str, str]]:
+        await system.query("invoice", "UPDATE errands SET claimed_until = now() WHERE last_error IS NOT NULL")
+        return [(row["state"], row["last_error"]) for row in await errands(system)]
+
+    await eventually(states, lambda found: found == [("dead", "ValueError('nonsense')")])
+    assert outside.calls == [event.id] * 8

@@ -1,0 +1,154 @@
+"""The transports under test, and how each of them fails."""
+
+import asyncio
+from collections.abc import AsyncIterator, Collection, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any, Final, Protocol
+
+import aiormq
+from aiormq import spec
+
+from events.bus import Bus
+from events.memory import MemoryBus
+from events.rabbitmq import Names, RabbitMQBus, declare
+from tests.conformance.system import System
+from tests.proxy import Proxy
+from tests.servers import Broker
+from tests.waiting import eventually
+
+CHECK_SECONDS: Final = 0.5
+
+
+class Transport(Protocol):
+    """A transport that can be broken."""
+
+    async def declare(self, bindings: Mapping[str, Collection[str]]) -> None:
+        """What `orderflow migrate` does about the topology."""
+        ...
+
+    def bus(self) -> AbstractAsyncContextManager[Bus]:
+        """The bus of a new process."""
+        ...
+
+    def described(self) -> dict[str, Any]:
+        """What a child process needs to make the same bus, as JSON."""
+        ...
+
+    async def drop_connections(self, system: System) -> None:
+        """Every connection that events travel on is dropped by the other side."""
+        ...
+
+    async def restart(self, system: System) -> None:
+        """What carries the messages goes away, and comes back."""
+        ...
+
+    async def end_consumer(self, system: System, service: str) -> None:
+        """The service's consumer is ended from outside."""
+        ...
+
+    async def dead(self, system: System, service: str) -> list[tuple[bytes, str]]:
+        """What the service's dead-letter queue holds, with its reasons."""
+        ...
+
+
+class Memory:
+    """The memory transport. What carries its messages is the process itself."""
+
+    def __init__(self) -> None:
+        self._bindings: Mapping[str, Collection[str]] = {}
+
+    async def declare(self, bindings: Mapping[str, Collection[str]]) -> None:
+        self._bindings = bindings
+
+    @asynccontextmanager
+    async def bus(self) -> AsyncIterator[MemoryBus]:
+        bus = MemoryBus(self._bindings)
+        yield bus
+        bus.close()
+
+    def described(self) -> dict[str, Any]:
+        return {"bindings": {service: list(types) for service, types in self._bindings.items()}}
+
+    async def drop_connections(self, system: System) -> None:
+        """It has no connections but those to the databases."""
+        for service in system.services:
+            await system.terminate_backends(service)
+
+    async def restart(self, system: System) -> None:
+        """The process dies as it stands, and another one starts."""
+        running = system.running
+        await system.crash()
+        await system.start(*running)
+
+    async def end_consumer(self, system: System, service: str) -> None:
+        """Nobody but its own process can end a consumer: its participant is cancelled, and another starts."""
+        await system.cancel(service)
+        await system.start(service)
+
+    async def dead(self, system: System, service: str) -> list[tuple[bytes, str]]:
+        assert isinstance(system.bus, MemoryBus)
+        return list(system.bus.dead[service])
+
+
+class RabbitMQ:
+    """RabbitMQ, by way of a proxy that breaks where the broker is not ours to break."""
+
+    def __init__(self, broker: Broker, proxy: Proxy, prefix: str) -> None:
+        self._broker = broker
+        self._proxy = proxy
+        self._url = broker.url if broker.container else proxy.through(broker.url)
+        self._prefix = prefix
+        self._names = Names(prefix)
+
+    async def declare(self, bindings: Mapping[str, Collection[str]]) -> None:
+        await declare(self._broker.url, bindings, prefix=self._prefix)
+
+    def bus(self) -> AbstractAsyncContextManager[Bus]:
+        return RabbitMQBus(self._url, prefix=self._prefix, check_seconds=CHECK_SECONDS)
+
+    def described(self) -> dict[str, Any]:
+        return {"url": self._url, "prefix": self._prefix, "check_seconds": CHECK_SECONDS}
+
+    async def drop_connections(self, system: System) -> None:
+        if self._broker.container:
+            await self._control("close_all_connections", "a test")
+        else:
+            self._proxy.cut()
+
+    async def restart(self, system: System) -> None:
+        if self._broker.container:
+            await asyncio.to_thread(self._broker.restart)
+            await eventually(self._answers, bool)
+        else:
+            await self._proxy.refuse()
+            await asyncio.sleep(0.3)  # an outage is a stretch of time
+            await self._proxy.accept()
+
+    async def end_consumer(self, system: System, service: str) -> None:
+        """The server cancels the consumers of a queue that is deleted."""
+        async with aiormq.connect(self._broker.url) as connection:
+            channel = await connection.channel()
+            await channel.queue_delete(self._names.queue(service))
+
+    async def dead(self, system: System, service: str) -> list[tuple[bytes, str]]:
+        found: list[tuple[bytes, str]] = []
+        async with aiormq.connect(self._broker.url) as connection:
+            channel = await connection.channel()
+            while True:
+                message = await channel.basic_get(self._names.dead(service))
+                if isinstance(message.delivery, spec.Basic.GetEmpty):
+                    return found
+                headers = message.header.properties.headers or {}
+                assert headers["type"], headers
+                assert headers["time"], headers
+                found.append((message.body, str(headers["reason"])))
+
+    async def _answers(self) -> bool:
+        try:
+            async with aiormq.connect(self._broker.url):
+                return True
+        except (aiormq.AMQPError, OSError):
+            return False
+
+    async def _control(self, *arguments: str) -> None:
+        await asyncio.to_thread(self._broker.control, *arguments)

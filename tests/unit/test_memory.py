@@ -1,0 +1,82 @@
+"""What the memory transport promises beyond the conformance suite."""
+
+import asyncio
+from uuid import UUID
+
+import pytest
+
+from events import envelope
+from events.bus import Message
+from events.errors import BrokerUnavailable
+from events.memory import MemoryBus
+from tests.factories import order_created
+
+BINDINGS = {"invoice": ["ORDER_CREATED"], "email": ["ORDER_CREATED"]}
+
+
+def a_message() -> Message:
+    [message] = envelope.messages([order_created()])
+    return message
+
+
+async def test_a_message_made_before_the_bus_is_redelivered_one_made_since_is_not() -> None:
+    old = a_message()
+    bus = MemoryBus({"invoice": ["ORDER_CREATED"]})
+    new = a_message()
+    publishing = asyncio.gather(bus.publish(old), bus.publish(new))
+    async with bus.subscribe("invoice", ["ORDER_CREATED"]) as subscription:
+        await asyncio.sleep(0)
+        taken = await subscription.take(10)
+        assert {delivery.body: delivery.redelivered for delivery in taken} == {
+            old.body: True,
+            new.body: False,
+        }
+        await subscription.acknowledge(taken)
+    await publishing
+
+
+async def test_the_confirm_comes_with_the_last_acknowledgement_also_of_one_published_twice() -> None:
+    bus = MemoryBus(BINDINGS)
+    message = a_message()
+    publishing = [asyncio.create_task(bus.publish(message)) for _ in range(2)]
+    for service, types in BINDINGS.items():
+        async with bus.subscribe(service, types) as subscription:
+            taken = await subscription.take(10)
+            assert len(taken) == 1
+            assert not any(task.done() for task in publishing)
+            await subscription.acknowledge(taken)
+    await asyncio.gather(*publishing)
+
+
+async def test_closing_ends_every_wait_and_what_was_taken_may_still_be_acknowledged() -> None:
+    bus = MemoryBus(BINDINGS)
+    publishing = asyncio.create_task(bus.publish(a_message()))
+    async with bus.subscribe("invoice", ["ORDER_CREATED"]) as subscription:
+        taken = await subscription.take(10)
+        bus.close()
+        with pytest.raises(BrokerUnavailable):
+            await publishing
+        await subscription.acknowledge(taken)
+    with pytest.raises(BrokerUnavailable):
+        await bus.publish(a_message())
+
+
+async def test_what_is_given_back_comes_again_in_its_order() -> None:
+    bus = MemoryBus({"invoice": ["ORDER_CREATED"]})
+    messages = [a_message() for _ in range(4)]
+    publishing = [asyncio.create_task(bus.publish(message)) for message in messages]
+    async with bus.subscribe("invoice", ["ORDER_CREATED"]) as subscription:
+        taken = await subscription.take(10)
+        await subscription.give_back(taken[:2])
+        await subscription.give_back(taken[2:])
+        again = await subscription.take(10)
+        assert {delivery.body for delivery in again} == {message.body for message in messages}
+        assert all(delivery.redelivered for delivery in again)
+        await subscription.acknowledge(again)
+    await asyncio.gather(*publishing)
+
+
+def test_ids_of_messages_are_ordered_in_time() -> None:
+    ids = [a_message().id for _ in range(1000)]
+    assert ids == sorted(ids)
+    assert all(isinstance(each, UUID) for each in ids)

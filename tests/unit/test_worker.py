@@ -1,0 +1,36 @@
+"""The worker's hold on what it takes."""
+
+import asyncio
+from collections.abc import Sequence
+from contextlib import suppress
+
+from sqlalchemy.ext.asyncio import create_async_engine
+
+from events import envelope
+from events.commit import Transactions
+from events.contracts import OrderCreated
+from events.memory import MemoryBus
+from events.transaction import Transaction
+from events.worker import Worker
+from tests.factories import order_created
+
+
+async def handle(events: Sequence[OrderCreated], tx: Transaction) -> None:
+    raise AssertionError("it is never given anything")
+
+
+async def test_a_worker_that_was_cancelled_takes_nothing_any_more() -> None:
+    bus = MemoryBus({"invoice": ["ORDER_CREATED"]})
+    transactions = Transactions(create_async_engine("postgresql+asyncpg://nobody@localhost/nothing"))
+    working = asyncio.create_task(Worker("invoice", {OrderCreated: handle}, transactions, bus).run())
+    for _ in range(5):
+        await asyncio.sleep(0)  # until it waits
+    working.cancel()
+    with suppress(asyncio.CancelledError):
+        await working
+    [message] = envelope.messages([order_created()])
+    publishing = asyncio.create_task(bus.publish(message))
+    async with bus.subscribe("invoice", ["ORDER_CREATED"]) as subscription, asyncio.timeout(5):
+        taken = await subscription.take(1)
+        await subscription.acknowledge(taken)
+        await publishing
