@@ -1,10 +1,12 @@
 """The servers that tests run on: in containers where Docker answers, else what this machine has."""
 
 import asyncio
+import gc
 import os
 import re
 import socket
 import threading
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -155,14 +157,26 @@ def _free_port() -> int:
 @contextmanager
 def _started(make: Callable[[], C]) -> Iterator[C]:
     container: C | None = None
+    failure = ""
     try:
         container = make()
         container.start()
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001  # whatever it was, there is no container
         if container is not None and container._container is not None:
             container.stop()
-        raise NoContainer(f"{NoContainer.__doc__} ({error})") from error
+        failure = str(error)
+    if failure or container is None:
+        container = None
+        _collect_docker_sockets()
+        raise NoContainer(f"{NoContainer.__doc__} ({failure})")
     try:
         yield container
     finally:
         container.stop()
+
+
+def _collect_docker_sockets() -> None:
+    """Docker's SDK leaves its socket open when it may not connect; collected later it would fail any test."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        gc.collect()
