@@ -8,9 +8,12 @@ T = TypeVar("T")
 
 
 async def eventually(
-    probe: Callable[[], Awaitable[T]], holds: Callable[[T], bool], seconds: float = 30.0
+    probe: Callable[[], Awaitable[T]], holds: Callable[[T], bool], seconds: float = 60.0
 ) -> T:
-    """Asks until the answer holds, and returns it; fails with the last answer when the time is over."""
+    """Asks until the answer holds, and returns it; fails with the last answer when the time is over.
+
+    The limit only ends what hangs: it says nothing of how long anything may take, and machines are shared.
+    """
     loop = asyncio.get_running_loop()
     deadline = loop.time() + seconds
     while not holds(answer := await probe()):
