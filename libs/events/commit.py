@@ -47,7 +47,7 @@ class Transactions:
             async with self._engine.connect() as connection:
                 driver = await _driver_of(connection)
                 try:
-                    tx = Transaction(connection, driver)
+                    tx = Transaction(driver)
                     await driver.execute("BEGIN")
                     yield tx
                     if tx.events:

@@ -51,11 +51,6 @@ class _Attributes(msgspec.Struct):
     type: str = "unknown"
 
 
-def encode(events: Sequence[AnyEvent]) -> bytes:
-    """The events as one CloudEvents JSON batch."""
-    return _encoder.encode(events)
-
-
 def encode_one(event: AnyEvent) -> bytes:
     """One event as a JSON object."""
     return _encoder.encode(event)

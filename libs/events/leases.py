@@ -57,9 +57,9 @@ def lease_index(table: str, state: str) -> Index:
     return Index(f"{table}_waiting", "claimed_until", postgresql_where=text(f"state = '{state}'"))
 
 
-def claimed(seconds: float = LEASE_SECONDS) -> str:
+def claimed() -> str:
     """SQL for `claimed_until` of a row that is born claimed."""
-    return f"now() + interval '{seconds} seconds'"
+    return f"now() + interval '{LEASE_SECONDS} seconds'"
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from sqlalchemy.dialects.postgresql import TIMESTAMP, UUID
 from events import envelope, statements
 from events.bus import Message
 from events.contracts import AnyEvent
-from events.leases import Leases, claimed, lease_columns, lease_index
+from events.leases import Leases, lease_columns, lease_index
 from events.tables import METADATA
 from events.transaction import Transaction
 
@@ -34,14 +34,17 @@ OUTBOX: Final = Table(
 )
 
 _COLUMNS: Final = ("id", "type", "body", "event_ids", "order_ids")
+_INSERT: Final = statements.insert(
+    OUTBOX,
+    _COLUMNS,
+    computed={
+        "state": "'pending'",
+        "claimed_until": f"now() + make_interval(secs => ${len(_COLUMNS) + 1}::float8)",
+    },
+)
 _MARK: Final = """
     UPDATE outbox SET state = 'published', published_at = now(), last_error = NULL
     WHERE id = ANY($1::uuid[]) AND state = 'pending'"""
-
-
-def _insert(lease: float) -> str:
-    computed = {"state": "'pending'", "claimed_until": claimed(lease)}
-    return statements.insert(OUTBOX, _COLUMNS, computed=computed)
 
 
 def _read(record: asyncpg.Record) -> Message:
@@ -62,7 +65,7 @@ async def write(tx: Transaction, events: Sequence[AnyEvent], *, lease: float) ->
     messages = envelope.messages(events)
     literal = statements.array_literal
     records = [(m.id, m.type, m.body, literal(m.event_ids), literal(m.order_ids)) for m in messages]
-    await tx.execute(_insert(lease), *statements.columns_of(records, len(_COLUMNS)))
+    await tx.execute(_INSERT, *statements.columns_of(records, len(_COLUMNS)), lease)
     return messages
 
 

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import asyncpg
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from events.bus import Message
 from events.contracts import AnyEvent
@@ -14,9 +13,7 @@ from events.contracts import AnyEvent
 class Transaction:
     """One open database transaction. Whoever is handed one neither commits it nor touches a broker."""
 
-    def __init__(self, connection: AsyncConnection, driver: "asyncpg.Connection[Any]") -> None:
-        self.sql = connection
-        """SQLAlchemy's view of the transaction, for reads."""
+    def __init__(self, driver: "asyncpg.Connection[Any]") -> None:
         self.started = time.monotonic()
         self.events: list[AnyEvent] = []
         self.intents: list[Any] = []
@@ -24,7 +21,7 @@ class Transaction:
         self._driver = driver
 
     async def fetch(self, statement: str, *arguments: object) -> "list[asyncpg.Record]":
-        """Rows of a statement, by asyncpg directly: for batch statements."""
+        """Rows of a statement, by asyncpg directly."""
         return await self._driver.fetch(statement, *arguments)
 
     async def execute(self, statement: str, *arguments: object) -> None:
