@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from events import outbox
 from events.errors import DatabaseUnavailable, Unavailable
+from events.killpoints import KillPoint, reach
 from events.transaction import Transaction
 
 # Connection loss, rollback by the server, resources, operator intervention; read-only; lock timeout.
@@ -52,6 +53,7 @@ class Transactions:
                     yield tx
                     if tx.events:
                         tx.messages = await outbox.write(tx, tx.events, lease=self.lease_of_messages())
+                    reach(KillPoint.COMMITTING)
                     await driver.execute("COMMIT")
                 except BaseException:
                     await _roll_back(connection, driver)
@@ -60,6 +62,7 @@ class Transactions:
             if _is_transient(error) or _broke(driver, error):
                 raise DatabaseUnavailable(f"{DatabaseUnavailable.__doc__} ({error})") from error
             raise
+        reach(KillPoint.COMMITTED)
         self.committed(tx)
 
 
@@ -150,7 +153,7 @@ class GroupCommit(Generic[T, R]):
         answer: asyncio.Future[R] = asyncio.get_running_loop().create_future()
         self._gathered.append((item, answer))
         if self._committing is None:
-            self._committing = asyncio.create_task(self._commit_gathered())
+            self._committing = asyncio.create_task(self._commit_gathered(), name="group commit")
         return await answer
 
     async def drain(self) -> None:

@@ -13,6 +13,7 @@ from uuid import UUID
 from events.backoff import backoff
 from events.commit import Transactions, commit_in_halves
 from events.errors import Unavailable, UnknownOutcome
+from events.killpoints import KillPoint, reach
 from events.leases import LEASE_SECONDS, Deferral, Leased, Leases
 from events.transaction import Transaction
 
@@ -178,7 +179,9 @@ class Runner(Generic[RowT, OutcomeT]):
     async def _perform_one(self, row: RowT) -> None:
         try:
             async with asyncio.timeout(self._perform_seconds):
+                reach(KillPoint.PERFORMING)
                 outcome = await self._perform(row)
+                reach(KillPoint.PERFORMED)
         except Unavailable as error:
             self._begin_pause(error)
             self._ended.append(Deferral(row.id, str(error), delay=self._paused_until - time.monotonic()))
@@ -263,6 +266,7 @@ class Runner(Generic[RowT, OutcomeT]):
             logger.warning("%s: can't look for waiting rows: %s", self.name, error)
             return
         if rows:
+            reach(KillPoint.CLAIMED)
             self.offer(rows, tx.started)
             if len(rows) == limit:
                 self._next_sweep = now

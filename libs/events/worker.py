@@ -14,6 +14,7 @@ from events.commit import Transactions, commit_in_halves
 from events.contracts import AnyEvent, type_of
 from events.envelope import Rejected
 from events.errors import Reject, Unavailable, Undecodable
+from events.killpoints import KillPoint, reach
 from events.parked import ParkedEvent
 from events.runner import Runner
 from events.transaction import Transaction
@@ -128,7 +129,9 @@ class Worker:
         except Unavailable:  # only when stopping: nobody waits for the database any more
             await subscription.give_back(readable)
         else:
+            reach(KillPoint.ACKNOWLEDGING)
             await subscription.acknowledge(readable)
+            reach(KillPoint.ACKNOWLEDGED)
 
     def _read(self, body: bytes) -> list[Item]:
         events, rejected = envelope.decode(body)
