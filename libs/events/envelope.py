@@ -163,7 +163,11 @@ def _text(foreign: str) -> str:
 def undecodable(body: bytes, event_type: str, message: str) -> Rejected:
     """A whole message that could not be decoded, to be kept as it is."""
     return Rejected(
-        id=_id_made_from(body), type=_text(event_type)[:64], body=body, code=UNDECODABLE, message=_text(message)[:1000]
+        id=_id_made_from(body),
+        type=_text(event_type)[:64],
+        body=body,
+        code=UNDECODABLE,
+        message=_text(message)[:1000],
     )
 
 

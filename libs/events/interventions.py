@@ -32,7 +32,7 @@ INTERVENTIONS: Final = Table(
 )
 
 Act = Literal["replay", "discard", "refill"]
-"""`replay`: dead work was put back. `discard`: it was given up. `refill`: events came from the outboxes again."""
+"""`replay`: dead work was put back. `discard`: it was given up. `refill`: events came from the outboxes."""
 
 
 @dataclass(frozen=True, slots=True)

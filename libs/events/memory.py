@@ -75,7 +75,7 @@ class MemoryBus:
         await asyncio.gather(*(self._put(queue, message) for queue in bound))
 
     async def send(self, service: str, message: Message) -> None:
-        """Returns when the service has committed the message; one that it has not finished yet is not doubled."""
+        """Returns when the service has committed the message; one that it has not finished is not doubled."""
         queue = self._queue(service)
         if self._closed:
             raise BrokerUnavailable

@@ -57,5 +57,5 @@ async def collect(
 
 def _read(message: IncomingMessage) -> DeadLetter:
     headers = message.headers
-    reason = headers.get("reason") or f"The broker gave it up: {headers.get('x-first-death-reason', 'unknown')}."
-    return DeadLetter(message.body, str(headers.get("type", "unknown")), str(reason))
+    given_up = f"The broker gave it up ({headers.get('x-first-death-reason')!s})."
+    return DeadLetter(message.body, str(headers.get("type", "unknown")), str(headers.get("reason", given_up)))
