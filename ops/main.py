@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from ops.carrying_out import carry_out
+from ops.dead.cli import app as dead
 from ops.reconcile.cli import reconcile
 
 DatabaseUrl = Annotated[
@@ -103,6 +104,7 @@ def migrate(
 
 
 app.command()(reconcile)
+app.add_typer(dead, name="dead")
 
 
 if __name__ == "__main__":
