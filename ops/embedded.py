@@ -72,7 +72,8 @@ async def embedded(state: State, database_url: str | None) -> AsyncIterator[Embe
             )
             for service in services
         ]
-        reading = database.connect(database_url, pool=2, application="reconcile")
+        auditor = migrate.url_for(database_url, migrate.AUDITOR, passwords[migrate.AUDITOR])
+        reading = database.connect(auditor, pool=2, application="reconcile")
         reconciler = Reconciler(Transactions(await stack.enter_async_context(reading)), bus)
         yield Embedded(running, bus, reconciler)
 

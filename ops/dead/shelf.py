@@ -57,13 +57,17 @@ _DEAD: Final = """
         coalesce(j->>'last_failed_at', j->>'claimed_until')::timestamptz AS last_at
     FROM (SELECT id, attempts, to_jsonb(t) AS j FROM {table} AS t WHERE state = 'dead') AS dead
     ORDER BY id"""
-_ROW: Final = "SELECT to_jsonb(t)::text AS row FROM {table} AS t WHERE id = $1 AND state IN ('dead', 'discarded')"
+_ROW: Final = (
+    "SELECT to_jsonb(t)::text AS row FROM {table} AS t WHERE id = $1 AND state IN ('dead', 'discarded')"
+)
 _REPLAY: Final = """
     UPDATE {table} SET state = '{waiting}', attempts = 0, claimed_until = now()
     WHERE id = ANY($1::uuid[]) AND state = 'dead' RETURNING id"""
 _DISCARD: Final = """
     UPDATE parked SET state = 'discarded' WHERE id = ANY($1::uuid[]) AND state = 'dead' RETURNING id"""
-_INTERVENTIONS: Final = "SELECT to_jsonb(i)::text AS row FROM interventions AS i WHERE event_id = $1 ORDER BY id"
+_INTERVENTIONS: Final = (
+    "SELECT to_jsonb(i)::text AS row FROM interventions AS i WHERE event_id = $1 ORDER BY id"
+)
 
 
 async def dead(schemas: Schemas, service: str) -> list[Dead]:

@@ -24,7 +24,7 @@ from events.participant import Participant
 from events.rabbitmq import DeadLetter, RabbitMQBus, collect, declare
 from ops.dead import letters
 from ops.main import app
-from ops.migrate import migrate, url_for
+from ops.migrate import ROLES, migrate, url_for
 from ops.schemas import schemas
 from services.invoice.handlers import HANDLERS
 from tests.conftest import rabbitmq_of
@@ -33,7 +33,6 @@ from tests.factories import an_item, an_order, one_of_each, order_created
 from tests.integration.test_ops_run import place
 from tests.waiting import eventually
 
-PASSWORDS = {name: name for name in ("order", "invoice", "billing", "shipment", "email", "provider")}
 BINDINGS = {"invoice": [type_of(event) for event in HANDLERS]}
 
 
@@ -88,7 +87,7 @@ class House:
 
 @pytest.fixture
 async def house(fresh_database: str) -> House:
-    await migrate(fresh_database, PASSWORDS)
+    await migrate(fresh_database, {role: role for role in ROLES})
     return House(fresh_database, MemoryBus(BINDINGS))
 
 
@@ -258,7 +257,7 @@ async def test_it_works_on_the_embedded_system_while_that_runs_and_when_it_does_
     state = tmp_path / "state"
     async with orderflow("dead", "list", folder=tmp_path, STATE="state") as process:
         assert await process.ended() == 1
-    assert "state holds no system" in process.said
+    assert "There is no system in state" in process.said
     event = uninvoiceable()
     async with running(state) as (_, api), database_of(state) as owner:
         await finished(api, (await place(api, "one"))["id"])

@@ -18,7 +18,7 @@ from events.contracts import type_of
 from events.memory import MemoryBus
 from events.participant import Participant
 from events.rabbitmq import Names, RabbitMQBus, declare
-from ops.migrate import HISTORIES, migrate, url_for
+from ops.migrate import AUDITOR, ROLES, migrate, url_for
 from ops.reconcile.reconciler import Healed, Reconciler
 from ops.services import SERVICES, load
 from tests.conftest import rabbitmq_of
@@ -45,12 +45,12 @@ class Schemas:
             await connection.close()
 
     async def transactions(self, service: str) -> Transactions:
-        url = url_for(self.owner_url, service, service) if service != "auditor" else self.owner_url
+        url = url_for(self.owner_url, service, service)
         connection = database.connect(url, pool=4, application=f"test {service}")
         return Transactions(await self.stack.enter_async_context(connection))
 
     async def reconciler_on(self, bus: Bus, **changes: Any) -> Reconciler:
-        return Reconciler(await self.transactions("auditor"), bus, **{"grace": 0} | changes)
+        return Reconciler(await self.transactions(AUDITOR), bus, **{"grace": 0} | changes)
 
 
 @dataclass
@@ -107,7 +107,7 @@ class House(Schemas):
 
 @pytest.fixture
 async def schemas(fresh_database: str) -> AsyncIterator[Schemas]:
-    await migrate(fresh_database, {schema: schema for schema in HISTORIES})
+    await migrate(fresh_database, {role: role for role in ROLES})
     async with AsyncExitStack() as stack:
         yield Schemas(fresh_database, stack)
 
