@@ -6,7 +6,7 @@ compose = sh deploy/compose.sh
 # Each process has servers of its own; most tests wait, so there may be more of them than processors.
 in_parallel = --numprocesses 4 --dist worksteal
 
-.PHONY: help demo run up down logs test test-integration check fmt lock migrate environment dev-environment
+.PHONY: help demo run up down logs test test-integration check fmt lock orderflow migrate environment dev-environment
 
 help: ## show this list
 	@echo 'Orderflow: accepted orders are never lost, nobody is charged twice.'
@@ -54,6 +54,9 @@ fmt: dev-environment ## format the code and mend what the linter can mend
 
 lock: dev-environment ## write the lock files from pyproject.toml (ARGS=--upgrade takes new releases)
 	@sh deploy/lock.sh $(ARGS)
+
+orderflow: environment ## any command of the system that `make run` keeps: make orderflow ARGS="dead list"
+	@$(python) -m ops.main $(ARGS)
 
 migrate: environment ## make roles, schemas, tables and the broker's topology at DATABASE_URL and BROKER_URL
 	@$(python) -m ops.main migrate $(ARGS)

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from typing import Final
 from uuid import UUID
 
+import asyncpg
+
 from events.bus import Message
 from events.contracts import type_of
 from events.transaction import Transaction
@@ -74,13 +76,11 @@ async def gaps(tx: Transaction, feed: Feed, after: UUID, limit: int, *, grace: f
 
 async def messages(tx: Transaction, publisher: str, ids: Sequence[UUID]) -> list[Message]:
     """These messages, whole, in the order of their ids."""
-    return [
-        Message(
-            record["id"],
-            record["type"],
-            record["body"],
-            tuple(record["event_ids"]),
-            tuple(record["order_ids"]),
-        )
-        for record in await tx.fetch(_MESSAGES.format(publisher=publisher), ids)
-    ]
+    return [message(record) for record in await tx.fetch(_MESSAGES.format(publisher=publisher), ids)]
+
+
+def message(record: asyncpg.Record) -> Message:
+    """An outbox row as the message that it is."""
+    return Message(
+        record["id"], record["type"], record["body"], tuple(record["event_ids"]), tuple(record["order_ids"])
+    )

@@ -11,6 +11,7 @@ import typer
 from ops.carrying_out import carry_out
 from ops.dead.cli import app as dead
 from ops.reconcile.cli import reconcile
+from ops.replay.cli import replay
 
 DatabaseUrl = Annotated[
     str,
@@ -105,6 +106,7 @@ def migrate(
 
 app.command()(reconcile)
 app.add_typer(dead, name="dead")
+app.command()(replay)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ from typing import Final
 
 import services
 from chassis.process import Service
+from ops.errors import CommandFailed
 
 SERVICES: Final = tuple(sorted(module.name for module in pkgutil.iter_modules(services.__path__)))
 """Their names, which are also those of their schemas."""
@@ -16,3 +17,17 @@ def load(name: str) -> Service:
     service = import_module(f"services.{name}.main").SERVICE
     assert isinstance(service, Service)
     return service
+
+
+class NoSuchService(CommandFailed):
+    """There is no service of that name."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"There is no service {name!r}; there are {', '.join(SERVICES)}.")
+
+
+def check_service(name: str) -> str:
+    """The name, if a service has it. Raises NoSuchService."""
+    if name not in SERVICES:
+        raise NoSuchService(name)
+    return name

@@ -105,14 +105,14 @@ async def park_again(tx: Transaction, parked: ParkedEvent, error: Exception) -> 
     await tx.execute(_AGAIN, parked.id, reason, _text(error), state, delay)
 
 
-async def put_in(tx: Transaction, events: Sequence[AnyEvent]) -> int:
-    """Puts events in to be handled at once, as if they had failed before, and returns how many.
+async def put_in(tx: Transaction, events: Sequence[AnyEvent]) -> set[UUID]:
+    """Puts events in to be handled at once, as if they had failed before, and returns the ids of these.
 
     Those that are parked already stay as they are.
     """
     ordered = sorted(events, key=lambda event: event.id)
     rows = [(e.id, type_of(type(e)), e.subject, envelope.encode_one(e)) for e in ordered]
-    return len(await tx.fetch(_PUT_IN, *statements.columns_of(rows, 4)))
+    return {record["id"] for record in await tx.fetch(_PUT_IN, *statements.columns_of(rows, 4))}
 
 
 async def _insert(tx: Transaction, rows: Sequence[tuple[object, ...]]) -> None:

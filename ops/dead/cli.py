@@ -8,6 +8,7 @@ from uuid import UUID
 import typer
 
 from ops.carrying_out import carry_out
+from ops.options import BrokerUrl, DatabaseUrl, State
 
 if TYPE_CHECKING:
     from ops.target import Target
@@ -16,21 +17,6 @@ app = typer.Typer(
     help="See what was set aside for a person, and try it again or give it up.", no_args_is_help=True
 )
 
-DatabaseUrl = Annotated[
-    str, typer.Option(envvar="DATABASE_URL", metavar="URL", show_default=False, help="As its owner.")
-]
-BrokerUrl = Annotated[
-    str,
-    typer.Option(
-        envvar="BROKER_URL", metavar="URL", show_default=False, help="RabbitMQ, if the system has one."
-    ),
-]
-State = Annotated[
-    Path,
-    typer.Option(
-        envvar="STATE", metavar="FOLDER", help="Without a URL: the system that keeps its state here."
-    ),
-]
 Service = Annotated[str | None, typer.Option(metavar="NAME", help="Only what this service has set aside.")]
 Reason = Annotated[
     str | None, typer.Option(metavar="WORD", help="Only with this reason, as `list` shows it.")

@@ -16,15 +16,8 @@ from ops.dead.masking import shown
 from ops.dead.shelf import PARKED, Dead
 from ops.errors import CommandFailed
 from ops.schemas import Schemas, actor, schemas
-from ops.services import SERVICES
+from ops.services import SERVICES, check_service
 from ops.target import Target
-
-
-class NoSuchService(CommandFailed):
-    """There is no service of that name."""
-
-    def __init__(self, service: str) -> None:
-        super().__init__(f"There is no service {service!r}; there are {', '.join(SERVICES)}.")
 
 
 class NotDead(CommandFailed):
@@ -123,9 +116,7 @@ async def discard(target: Target, choice: Choice, *, note: str, dry_run: bool) -
 @asynccontextmanager
 async def _found(target: Target, choice: Choice) -> AsyncIterator[tuple[Schemas, list[Dead]]]:
     """The schemas, and the dead that are meant, also those that the broker has kept. Raises CommandFailed."""
-    if choice.service not in {None, *SERVICES}:
-        raise NoSuchService(str(choice.service))
-    services = [choice.service] if choice.service else SERVICES
+    services = [check_service(choice.service)] if choice.service else SERVICES
     try:
         async with schemas(target.database_url, "dead") as owned:
             if target.broker_url:

@@ -9,6 +9,7 @@ from tests.e2e.shop import Json, Shop, an_order
 from tests.e2e.stack import SERVICES, Stack, eventually
 
 BATCH = 60
+OURS = (*SERVICES, "reconcile")
 
 
 def ship(shop: Shop, count: int) -> list[Json]:
@@ -38,10 +39,10 @@ def answering(stack: Stack) -> set[str]:
 
 
 def test_services_run_as_an_ordinary_user_and_cannot_write_to_their_image(stack: Stack) -> None:
-    for container in stack.containers(*SERVICES):
+    for container in stack.containers(*OURS):
         assert container["Config"]["User"] not in {"", "root", "0"}
         assert container["HostConfig"]["ReadonlyRootfs"]
-    for service in SERVICES:
+    for service in OURS:
         assert stack.compose("exec", "-T", service, "id", "-u").strip() != "0"
 
 
@@ -96,10 +97,22 @@ def test_restarting_services_under_load_loses_no_accepted_order(stack: Stack, sh
 
 
 def test_services_stop_in_order_when_asked(stack: Stack) -> None:
-    stack.compose("stop", *SERVICES)
-    codes = {container["Name"]: container["State"]["ExitCode"] for container in stack.containers(*SERVICES)}
+    stack.compose("stop", *OURS)
+    codes = {container["Name"]: container["State"]["ExitCode"] for container in stack.containers(*OURS)}
     stack.up("--no-recreate")
     assert set(codes.values()) == {0}, codes
+
+
+def test_a_queue_that_was_purged_heals_by_itself(stack: Stack, shop: Shop) -> None:
+    stack.compose("stop", "shipment")
+    placed = shop.reached(shop.place(an_order())["id"], "PAYMENT_CONFIRMED")
+    stack.compose("exec", "-T", "rabbitmq", "rabbitmqctl", "purge_queue", "orderflow.shipment")
+    stack.up("--no-recreate")
+    assert shop.finished(placed["id"])["status"] == "SHIPPED"
+
+
+def test_the_command_runs_in_a_container_of_its_own_and_nothing_is_dead(stack: Stack) -> None:
+    assert "Nothing is dead." in stack.compose("run", "--rm", "-T", "orderflow", "dead", "list")
 
 
 def test_what_was_accepted_survives_down_and_up(stack: Stack, shop: Shop) -> None:
@@ -129,7 +142,7 @@ def test_services_wait_for_what_they_need_in_whatever_order_it_comes(stack: Stac
     stack.compose("start", "rabbitmq")
 
     assert shop.finished(placed["id"])["status"] == "SHIPPED"
-    assert {container["RestartCount"] for container in stack.containers(*SERVICES)} == {0}
+    assert {container["RestartCount"] for container in stack.containers(*OURS)} == {0}
 
 
 def ready(shop: Shop) -> int:
