@@ -39,8 +39,12 @@ class Embedded:
         """Serves and works until `stop`; then what was begun is finished, the rest is in the outbox."""
         async with asyncio.TaskGroup() as parts:
             reconciling = parts.create_task(self.reconciler.run(), name="reconcile")
-            await process.run(self.running, listener, stop, answered=self.bus.close)
-            reconciling.cancel()
+
+            def answered() -> None:
+                reconciling.cancel()
+                self.bus.close()
+
+            await process.run(self.running, listener, stop, answered=answered)
 
 
 @asynccontextmanager

@@ -49,8 +49,9 @@ class Reconciler:
 
     A gap is an event of a message that was published at least `grace` seconds ago, that a service's handler
     table names and its inbox does not have. While messages wait in a service's queue it may be among them, so
-    nothing is sent to that service. Sending too much does no harm: the inbox knows what it has. A message
-    that does not arrive all the same is sent again after a growing pause.
+    nothing is sent to that service; what a consumer holds unfinished for longer than `grace` may be sent
+    twice. That does no harm: the inbox knows what it has. A message that does not arrive all the same is sent
+    again after a growing pause.
 
     A round costs the same for any size of the tables: it looks at one chunk of what is recent and at one of
     the whole, by primary keys, and reads the bodies of what is missing only.
@@ -170,7 +171,9 @@ class Reconciler:
                         raise error
         finally:
             for (service, event_type), count in healed.items():
-                logger.warning("%s never got %d %s events: they were sent again", service, count, event_type)
+                logger.warning(
+                    "%s has not got %d %s events: they were sent again", service, count, event_type
+                )
         return healed
 
     async def _send(self, service: str, message: Message) -> None:
