@@ -1,4 +1,4 @@
-"""The `orderflow` command: `run`, `demo`, `migrate`, `reconcile`, `dead`, `replay`.
+"""The `orderflow` command: `run`, `demo`, `migrate`, `audit`, `reconcile`, `dead`, `replay`.
 
 What a command needs is imported when it runs, so that `--help` answers at once.
 """
@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from ops.audit.cli import audit
 from ops.carrying_out import carry_out
 from ops.dead.cli import app as dead
 from ops.reconcile.cli import reconcile
@@ -104,6 +105,7 @@ def migrate(
     carry_out(lambda: command(database_url, broker_url or None))
 
 
+app.command()(audit)
 app.command()(reconcile)
 app.add_typer(dead, name="dead")
 app.command()(replay)

@@ -206,7 +206,7 @@ async def _migrate_auditor(owner_url: str, password: str) -> None:
         f'ALTER ROLE "{role}" SET default_transaction_read_only TO on',
         f"ALTER ROLE \"{role}\" SET lock_timeout TO '5s'",
         f"ALTER ROLE \"{role}\" SET idle_in_transaction_session_timeout TO '60s'",
-        f'GRANT CONNECT ON DATABASE "{url.database}" TO "{role}"',
+        f'GRANT CONNECT, TEMPORARY ON DATABASE "{url.database}" TO "{role}"',
     ]
     for schema in HISTORIES:
         maker = database.role_of(str(url.database), schema)

@@ -25,7 +25,6 @@ import msgspec
 import stripe
 from msgspec import Struct
 
-from events import money
 from events.errors import Unavailable, UnknownOutcome
 from services.billing.provider import (
     Captured,
@@ -37,16 +36,12 @@ from services.billing.provider import (
     Repayment,
     RepaymentAnswer,
 )
+from services.billing.stripe_amounts import stripe_amount
 
 ANSWER_SECONDS: Final = 8.0
 """How long Stripe may take to answer; its own deadline for a charge is longer, and then it is asked again."""
 MAX_SAVED_ERRORS: Final = 8
 """How many keys for one step of an intent may end in an error of Stripe's before a pause."""
-
-STRIPE_DECIMALS: Final = {"ISK": 2, "MGA": 0}
-"""Where Stripe's minor unit is not ISO 4217's: https://docs.stripe.com/currencies#special-cases"""
-CONTRADICTORY: Final = frozenset({"UGX"})
-"""Listed there as zero-decimal and, further down, as two-decimal: a guess could be wrong a hundredfold."""
 
 
 class RefusedByStripe(Exception):
@@ -291,23 +286,6 @@ class StripeProvider:
             raise UnknownOutcome(f"{intent.id} can't be cancelled: {refusal}") from refusal
         if cancelled.id != intent.id or cancelled.status != "canceled":
             raise UnknownOutcome(f"Stripe does not say that {intent.id} is cancelled.")
-
-
-def stripe_amount(amount: int, currency: str) -> int | None:
-    """The amount in Stripe's minor unit, or None where Stripe can't charge exactly that. Never rounded.
-
-    Three-decimal currencies are charged in steps of ten (`5.124 KWD` can't be), ISK as if it had two
-    decimals, MGA as if it had none: https://docs.stripe.com/currencies
-    """
-    if currency in CONTRADICTORY:
-        return None
-    decimals = money.exponent(currency)
-    shift = STRIPE_DECIMALS.get(currency, decimals) - decimals
-    if shift < 0 and amount % int(10**-shift):
-        return None
-    if decimals == 3 and amount % 10:
-        return None
-    return amount // int(10**-shift) if shift < 0 else amount * int(10**shift)
 
 
 @asynccontextmanager

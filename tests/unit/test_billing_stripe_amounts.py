@@ -1,7 +1,7 @@
 import pytest
 
 from events import money
-from services.billing.stripe_provider import CONTRADICTORY, stripe_amount
+from services.billing.stripe_amounts import CONTRADICTORY, iso_amount, stripe_amount
 
 
 @pytest.mark.parametrize(
@@ -16,6 +16,7 @@ from services.billing.stripe_provider import CONTRADICTORY, stripe_amount
 )
 def test_an_amount_is_sent_in_stripes_own_minor_unit(price: str, currency: str, asked: int) -> None:
     assert stripe_amount(money.parse_amount(price, currency), currency) == asked
+    assert iso_amount(asked, currency) == money.parse_amount(price, currency)
 
 
 @pytest.mark.parametrize(

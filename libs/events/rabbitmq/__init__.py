@@ -11,6 +11,16 @@ what is declared before what.
 
 from events.rabbitmq.bus import RabbitMQBus
 from events.rabbitmq.dead_letters import DeadLetter, collect
+from events.rabbitmq.inspection import QueueState, queues
 from events.rabbitmq.topology import Names, TopologyConflict, declare
 
-__all__ = ["DeadLetter", "Names", "RabbitMQBus", "TopologyConflict", "collect", "declare"]
+__all__ = [
+    "DeadLetter",
+    "Names",
+    "QueueState",
+    "RabbitMQBus",
+    "TopologyConflict",
+    "collect",
+    "declare",
+    "queues",
+]

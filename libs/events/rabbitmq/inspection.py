@@ -1,0 +1,49 @@
+"""Looking at the broker's queues, changing nothing."""
+
+import asyncio
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from aio_pika.abc import AbstractChannel as Channel
+from aio_pika.exceptions import ChannelNotFoundEntity
+
+from events.rabbitmq.link import OPERATION_SECONDS, opened
+from events.rabbitmq.topology import Names
+
+
+@dataclass(frozen=True, slots=True)
+class QueueState:
+    """How a service's queue stands."""
+
+    waiting: int
+    """Messages that no consumer has."""
+    consumers: int
+    dead: int
+    """Messages in the service's dead-letter queue."""
+
+
+async def queues(url: str, services: Collection[str], *, prefix: str = "") -> dict[str, QueueState | None]:
+    """The state of each service's queue, None for one that is missing. Raises BrokerUnavailable."""
+    names = Names(prefix)
+    found: dict[str, QueueState | None] = {}
+    for service in services:
+        queue = await _declared(url, names.queue(service))
+        dead = await _declared(url, names.dead(service))
+        found[service] = QueueState(*queue, dead=dead[0] if dead else 0) if queue else None
+    return found
+
+
+async def _declared(url: str, name: str) -> tuple[int, int] | None:
+    """Messages and consumers of a queue. A queue that is missing closes the channel, so each has its own."""
+    async with opened(url, "orderflow audit") as channel:
+        try:
+            return await _passively(channel, name)
+        except ChannelNotFoundEntity:
+            return None
+
+
+async def _passively(channel: Channel, name: str) -> tuple[int, int]:
+    async with asyncio.timeout(OPERATION_SECONDS):
+        queue = await channel.declare_queue(name, passive=True)
+    result = queue.declaration_result
+    return result.message_count or 0, result.consumer_count or 0

@@ -1,0 +1,13 @@
+"""The audit: do the services, the broker and the payment provider tell the same story?
+
+It reads everything and changes nothing, on a live system, at one moment of the database: what is on its way
+is given some seconds (`patience`) before it counts. The promises are in `orders`, `money`, `delivery`,
+`invoices` and `mails`, each with the query that finds who breaks it; docs/guarantees.md tells how they are
+kept.
+"""
+
+from ops.audit.audit import audit
+from ops.audit.ledger import Ledger, ledger_of
+from ops.audit.report import Breach, Report
+
+__all__ = ["Breach", "Ledger", "Report", "audit", "ledger_of"]

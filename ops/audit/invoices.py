@@ -1,0 +1,38 @@
+"""What must hold of the invoices: their numbers, and that none ever changes."""
+
+from typing import Final
+
+from ops.audit.check import Check
+
+GAPLESS: Final = Check(
+    "I18",
+    "Invoice numbers are unique and without gaps, from 1, in every year.",
+    "The invoice numbers of {count} years are not right: {detail}.",
+    """
+    SELECT NULL::uuid AS order_id, format('in %s %s invoices from %s to %s, the counter is at %s',
+        year, coalesce(i.count, 0), i.first, i.last, coalesce(c.last, 0)) AS detail
+    FROM (SELECT year, count(DISTINCT serial) AS count, min(serial) AS first, max(serial) AS last
+        FROM invoice.invoices GROUP BY year) i
+    FULL JOIN invoice.invoice_counters c USING (year)
+    WHERE (i.first, i.last, c.last) IS DISTINCT FROM (1::bigint, i.count, i.count)""",
+)
+
+ONE_EACH: Final = Check(
+    "I19",
+    "One invoice per order, over what was ordered, and never changed.",
+    "{count} invoices are not what was ordered, such as {detail}.",
+    """
+    SELECT i.order_id, i.year || '-' || lpad(i.serial::text, 6, '0') AS detail
+    FROM invoice.invoices i JOIN "order".orders o ON o.id = i.order_id
+    WHERE i.snapshot <> o.snapshot
+        AND convert_from(i.snapshot, 'UTF8')::jsonb <> convert_from(o.snapshot, 'UTF8')::jsonb
+    UNION ALL
+    SELECT order_id, count(*) || ' invoices for one order'
+    FROM invoice.invoices GROUP BY order_id HAVING count(*) > 1
+    UNION ALL
+    SELECT NULL, 'all, for the trigger that refuses changes is not there'
+    WHERE NOT EXISTS (SELECT FROM pg_trigger
+        WHERE tgrelid = 'invoice.invoices'::regclass AND NOT tgisinternal AND tgenabled <> 'D')""",
+)
+
+CHECKS: Final = (GAPLESS, ONE_EACH)

@@ -1,0 +1,120 @@
+"""What must hold of the money: the payment provider's own ledger against what billing believes."""
+
+from typing import Final
+
+from ops.audit.check import SETTLED, Check
+
+ONE_CHARGE: Final = Check(
+    "I6",
+    "At most one successful charge per order, says the provider's own ledger.",
+    "{count} orders were charged more than once, such as {detail}.",
+    """
+    SELECT order_id, count(*) || ' times, ' || string_agg(id, ' ' ORDER BY id) AS detail
+    FROM pg_temp.charges WHERE succeeded GROUP BY order_id HAVING count(*) > 1""",
+)
+
+BALANCE: Final = Check(
+    "I7",
+    "Captured less refunded is the total of the orders paid and not refunded, per currency.",
+    "The money does not balance in {count} currencies: {detail}.",
+    """
+    SELECT NULL::uuid AS order_id,
+        format('the provider holds %s %s, the orders are worth %s', held, currency, owed) AS detail
+    FROM (
+        SELECT p.currency,
+            coalesce(sum(o.total) FILTER (WHERE r.state IS DISTINCT FROM 'refunded'), 0) AS owed,
+            coalesce(sum(c.amount), 0)
+                - coalesce(sum(g.amount) FILTER (WHERE r.state = 'refunded'), 0) AS held
+        FROM billing.payments p
+        JOIN "order".orders o ON o.id = p.order_id
+        LEFT JOIN billing.refunds r ON r.order_id = p.order_id
+        LEFT JOIN (SELECT order_id, sum(amount) AS amount FROM pg_temp.charges WHERE succeeded
+            GROUP BY order_id) c ON c.order_id = p.order_id
+        LEFT JOIN (SELECT charge_id, sum(amount) AS amount FROM pg_temp.repayments
+            GROUP BY charge_id) g ON g.charge_id = p.provider_reference
+        WHERE p.state = 'captured' AND p.provider = current_setting('audit.provider')
+        GROUP BY p.currency) sums
+    WHERE held <> owed""",
+)
+
+NO_ORPHANS: Final = Check(
+    "I8",
+    "No charge that billing does not know of, and no payment that the provider does not know of.",
+    "{count} charges and payments are without each other, such as {detail}.",
+    f"""
+    SELECT c.order_id, 'the charge ' || c.id || CASE WHEN p.id IS NULL THEN ' without a payment'
+        ELSE ' of a payment that is ' || p.state END AS detail
+    FROM pg_temp.charges c LEFT JOIN billing.payments p ON p.order_id = c.order_id AND p.id = c.payment_id
+    WHERE c.succeeded AND c.created_at < {SETTLED}
+        AND (p.id IS NULL OR p.state = 'declined' OR p.state <> 'captured' AND p.created_at < {SETTLED}
+            OR p.state = 'captured' AND p.provider_reference <> c.id)
+    UNION ALL
+    SELECT p.order_id, 'a captured payment without its charge ' || p.provider_reference
+    FROM billing.payments p
+    LEFT JOIN pg_temp.charges c ON c.id = p.provider_reference AND c.payment_id = p.id AND c.succeeded
+    WHERE p.state = 'captured' AND p.provider = current_setting('audit.provider') AND c.id IS NULL""",
+)
+
+RIGHT_AMOUNT: Final = Check(
+    "I9",
+    "What is charged is the order's total, in its currency.",
+    "{count} charges and payments are over another amount, such as {detail}.",
+    """
+    SELECT o.id AS order_id,
+        format('%s %s for %s %s', said.amount, said.currency, o.total, o.currency) AS detail
+    FROM (SELECT order_id, amount, currency FROM pg_temp.charges WHERE succeeded
+        UNION ALL SELECT order_id, amount, currency FROM billing.payments
+        UNION ALL SELECT order_id, amount, currency FROM billing.refunds) said
+    JOIN "order".orders o ON o.id = said.order_id
+    WHERE (said.amount, said.currency) IS DISTINCT FROM (o.total, o.currency)""",
+)
+
+REFUNDED_ONCE: Final = Check(
+    "I10",
+    "Never more refunded than captured, once per cause, and only what billing asked for.",
+    "{count} refunds are wrong, such as {detail}.",
+    """
+    SELECT c.order_id,
+        format('%s given back in %s refunds of %s captured', g.amount, g.times, c.amount) AS detail
+    FROM (SELECT charge_id, sum(amount) AS amount, count(*) AS times FROM pg_temp.repayments
+        GROUP BY charge_id) g
+    LEFT JOIN pg_temp.charges c ON c.id = g.charge_id AND c.succeeded
+    WHERE c.id IS NULL OR g.amount > c.amount OR g.times > 1
+    UNION ALL
+    SELECT r.order_id, 'the refund ' || coalesce(g.id, r.provider_reference, '') || ' told by one side only'
+    FROM billing.refunds r JOIN billing.payments p ON p.id = r.payment_id
+    FULL JOIN pg_temp.repayments g ON g.refund_id = r.id
+    WHERE r.id IS NULL AND g.created_at < now()
+        OR g.id IS NULL AND r.state = 'refunded' AND p.provider = current_setting('audit.provider')""",
+)
+
+KNOWN_SOON: Final = Check(
+    "I11",
+    "No payment stays unknown for longer than two minutes while the provider answers.",
+    "{count} payments and refunds are not settled after two minutes; the first was last told: {detail}.",
+    f"""
+    SELECT order_id, coalesce(last_error, 'nothing') AS detail FROM (
+        SELECT order_id, last_error, created_at, state FROM billing.payments
+        UNION ALL SELECT order_id, last_error, created_at, state FROM billing.refunds) asked
+    WHERE state = 'pending' AND created_at < least({SETTLED}, now() - interval '2 minutes')""",
+)
+
+PAID_FIRST: Final = Check(
+    "I20",
+    "Shipped means paid.",
+    "{count} parcels were sent for orders that are not paid.",
+    """
+    SELECT s.order_id, NULL AS detail FROM shipment.shipments s
+    WHERE NOT EXISTS (
+        SELECT FROM billing.payments p WHERE p.order_id = s.order_id AND p.state = 'captured')""",
+)
+
+CHECKS: Final = (
+    ONE_CHARGE,
+    BALANCE,
+    NO_ORPHANS,
+    RIGHT_AMOUNT,
+    REFUNDED_ONCE,
+    KNOWN_SOON,
+    PAID_FIRST,
+)

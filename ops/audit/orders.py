@@ -1,0 +1,103 @@
+"""What must hold of every order: its one end, its legal way there, and that nothing exists without it."""
+
+from typing import Final
+
+from ops.audit.check import SETTLED, Check
+from ops.services import SERVICES
+
+_WAYS: Final = (
+    "INVOICE_CREATED ORDER_CREATED PAYMENT_FAILED",
+    "INVOICE_CREATED ORDER_CREATED PAYMENT_CONFIRMED SHIPPED",
+    "INVOICE_CREATED ORDER_CREATED PAYMENT_CONFIRMED PAYMENT_REFUNDED SHIPMENT_ERROR",
+)
+"""The three ways of an order, each as its event types in alphabetical order."""
+
+_SET_ASIDE: Final = " UNION ALL ".join(f'SELECT order_id FROM "{service}".parked' for service in SERVICES)
+
+STANDS_STILL: Final = Check(
+    "I3",
+    "Every order comes to one end, or waits in a place with a name and a reason.",
+    "{count} orders stand still: they have no end, and nothing is left that would carry them on.",
+    f"""
+    SELECT o.id AS order_id, NULL AS detail FROM "order".orders o
+    JOIN (SELECT order_id, max(time) AS latest,
+            bool_or(type IN ('PAYMENT_FAILED', 'SHIPPED', 'PAYMENT_REFUNDED')) AS final
+        FROM "order".timeline GROUP BY order_id) t ON t.order_id = o.id
+    WHERE NOT t.final AND t.latest < {SETTLED}
+        AND NOT EXISTS (SELECT FROM billing.payments p
+            WHERE p.order_id = o.id AND p.state NOT IN ('captured', 'declined'))
+        AND NOT EXISTS (SELECT FROM billing.refunds r WHERE r.order_id = o.id AND r.state <> 'refunded')
+        AND NOT EXISTS (SELECT FROM shipment.shipments s
+            WHERE s.order_id = o.id AND s.state NOT IN ('shipped', 'refused'))
+        AND o.id NOT IN (SELECT order_id FROM ({_SET_ASIDE}) a WHERE order_id IS NOT NULL)""",
+)
+
+LEGAL_WAY: Final = Check(
+    "I4",
+    "Every order goes one of its three ways, each step once.",
+    "{count} orders went an illegal way, such as {detail}.",
+    f"""
+    SELECT order_id, string_agg(type, ' ' ORDER BY type) AS detail FROM "order".timeline GROUP BY order_id
+    HAVING count(*) > count(DISTINCT type)
+        OR bool_or(type = 'PAYMENT_FAILED') AND bool_or(type = 'PAYMENT_CONFIRMED')
+        OR bool_or(type = 'SHIPPED') AND bool_or(type = 'SHIPMENT_ERROR')
+        OR bool_or(type IN ('PAYMENT_FAILED', 'SHIPPED', 'PAYMENT_REFUNDED')) AND max(time) < {SETTLED}
+            AND string_agg(type, ' ' ORDER BY type) NOT IN {_WAYS}""",
+)
+
+SAME_STORY: Final = Check(
+    "I4",
+    "What each service decided is what the order's timeline tells.",
+    "{count} decisions of services and lines of timelines do not match, such as {detail}.",
+    f"""
+    SELECT order_id, type || CASE WHEN told.way IS NULL THEN ', decided and not told'
+        ELSE ', told and not decided' END AS detail
+    FROM (
+        SELECT order_id, 'INVOICE_CREATED' AS type, issued_at AS at FROM invoice.invoices
+        UNION ALL
+        SELECT order_id, CASE state WHEN 'captured' THEN 'PAYMENT_CONFIRMED' ELSE 'PAYMENT_FAILED' END,
+            settled_at
+        FROM billing.payments WHERE state IN ('captured', 'declined')
+        UNION ALL
+        SELECT order_id, 'PAYMENT_REFUNDED', settled_at FROM billing.refunds WHERE state = 'refunded'
+        UNION ALL
+        SELECT order_id, CASE state WHEN 'shipped' THEN 'SHIPPED' ELSE 'SHIPMENT_ERROR' END, settled_at
+        FROM shipment.shipments WHERE state IN ('shipped', 'refused')
+    ) decided
+    FULL JOIN (SELECT order_id, type, 'told' AS way FROM "order".timeline WHERE type <> 'ORDER_CREATED') told
+        USING (order_id, type)
+    WHERE decided.at IS NULL OR told.way IS NULL AND decided.at < {SETTLED}""",
+)
+
+NO_GHOSTS: Final = Check(
+    "I5",
+    "Every invoice, payment, refund, shipment, mail and charge belongs to an accepted order.",
+    "{count} things belong to no order, such as {detail}.",
+    """
+    SELECT thing.order_id, thing.what AS detail FROM (
+        SELECT order_id, 'an invoice' AS what FROM invoice.invoices
+        UNION ALL SELECT order_id, 'a payment' FROM billing.payments
+        UNION ALL SELECT order_id, 'a refund' FROM billing.refunds
+        UNION ALL SELECT order_id, 'a shipment' FROM shipment.shipments
+        UNION ALL SELECT order_id, 'a mail' FROM email.mails
+        UNION ALL SELECT order_id, 'a charge' FROM pg_temp.charges WHERE created_at < now()
+    ) thing
+    WHERE NOT EXISTS (SELECT FROM "order".orders o WHERE o.id = thing.order_id)""",
+)
+
+ANNOUNCED: Final = Check(
+    "I12",
+    "An order is there if and only if its ORDER_CREATED is in the outbox.",
+    "{count} orders and announcements are without each other, such as {detail}.",
+    """
+    WITH announced AS MATERIALIZED (
+        SELECT DISTINCT unnest(order_ids) AS id FROM "order".outbox WHERE type = 'ORDER_CREATED')
+    SELECT id AS order_id, 'an order without its announcement' AS detail FROM "order".orders o
+    WHERE created_at > now() - interval '29 days' AND NOT EXISTS (SELECT FROM announced a WHERE a.id = o.id)
+    UNION ALL
+    SELECT id, 'an announcement without its order' FROM announced a
+    WHERE NOT EXISTS (SELECT FROM "order".orders o WHERE o.id = a.id)""",
+)
+"""The outbox keeps its rows for 30 days."""
+
+CHECKS: Final = (STANDS_STILL, LEGAL_WAY, SAME_STORY, NO_GHOSTS, ANNOUNCED)
