@@ -1,0 +1,169 @@
+"""The whole system as a run's own: containers, proxies before them, a mailbox, and supervised processes."""
+
+import asyncio
+import os
+import secrets
+import sys
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import asyncpg
+
+from tests.faults.containers import DATABASE, OWNER, Container, containers, free_port
+from tests.faults.mailbox import Mailbox, mailbox
+from tests.faults.replica import ROOT, Replica
+from tests.proxy import Proxy, proxy_to
+
+REPLICAS: Final[Mapping[str, int]] = {"order": 1, "invoice": 1, "billing": 2, "shipment": 1, "email": 2}
+"""How many processes of each service there are."""
+ROLES: Final = ("order", "invoice", "billing", "shipment", "email", "provider")
+
+
+class MigrationFailed(Exception):
+    """`orderflow migrate` did not make the system's tables."""
+
+
+@dataclass
+class Cluster:
+    """A running system and everything that faults and checks need to reach of it."""
+
+    folder: Path
+    """Logs, the history and the report of this run."""
+    postgres: Container
+    rabbitmq: Container
+    database: Proxy
+    """Between the services and PostgreSQL."""
+    ledger: Proxy
+    """Between the simulated payment provider and PostgreSQL, which keeps its ledger."""
+    broker: Proxy
+    mail: Proxy
+    mailbox: Mailbox
+    port: int
+    """Where the order service answers."""
+    password: str
+    replicas: dict[str, Replica] = field(default_factory=dict)
+    _connection: "asyncpg.Connection[Any] | None" = None
+    _asking: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    @property
+    def database_url(self) -> str:
+        """PostgreSQL as its owner, by no proxy."""
+        return f"postgresql+asyncpg://{OWNER}:{self.password}@127.0.0.1:{self.postgres.port}/{DATABASE}"
+
+    @property
+    def broker_url(self) -> str:
+        """RabbitMQ, by no proxy."""
+        return f"amqp://{OWNER}:{self.password}@127.0.0.1:{self.rabbitmq.port}/"
+
+    def of(self, service: str) -> list[Replica]:
+        """The replicas of a service."""
+        return [replica for replica in self.replicas.values() if replica.service == service]
+
+    async def fetch(self, query: str, *arguments: object, patience: float = 120.0) -> list[asyncpg.Record]:
+        """What the database says to its owner; waits for it while it is away."""
+        async with self._asking, asyncio.timeout(patience):
+            while True:
+                try:
+                    if self._connection is None or self._connection.is_closed():
+                        self._connection = await asyncpg.connect(
+                            self.database_url.replace("+asyncpg", ""), timeout=5
+                        )
+                    return await self._connection.fetch(query, *arguments, timeout=60)
+                except (
+                    OSError,
+                    TimeoutError,
+                    asyncpg.PostgresConnectionError,
+                    asyncpg.InterfaceError,
+                ) as lost:
+                    _ = lost
+                except asyncpg.PostgresError as error:
+                    if not (error.sqlstate or "").startswith(("57", "53")):
+                        raise
+                if self._connection:
+                    self._connection.terminate()
+                    self._connection = None
+                await asyncio.sleep(0.2)
+
+    def role_url(self, service: str, proxy: Proxy) -> str:
+        """PostgreSQL as a service's role, by way of a proxy."""
+        return proxy.through(
+            f"postgresql+asyncpg://{DATABASE}_{service}:{self.password}@127.0.0.1:{self.postgres.port}/{DATABASE}"
+        )
+
+    def environment(self, service: str, port: int) -> dict[str, str]:
+        """The environment of a process of this service, as compose would set it."""
+        inherited = {name: os.environ[name] for name in ("PATH", "LANG", "HOME") if name in os.environ}
+        return inherited | {
+            "DATABASE_URL": self.role_url(service, self.database),
+            "BROKER_URL": self.broker.through(self.broker_url),
+            "PORT": str(port),
+            "PAYMENT_PROVIDER": "simulated",
+            "PROVIDER_DATABASE_URL": self.role_url("provider", self.ledger),
+            "SMTP_URL": self.mail.through(f"smtp://127.0.0.1:{self.mailbox.port}"),
+        }
+
+
+@asynccontextmanager
+async def cluster(folder: Path, *, replicas: Mapping[str, int] = REPLICAS) -> AsyncIterator[Cluster]:
+    """A fresh system that takes orders and is removed at the end; its logs stay in `folder`.
+
+    Raises NoDocker or MigrationFailed.
+    """
+    logs = folder / "logs"
+    logs.mkdir(parents=True, exist_ok=True)
+    password = f"canary-{secrets.token_hex(8)}"
+    async with AsyncExitStack() as stack:
+        postgres, rabbitmq = await stack.enter_async_context(containers(password))
+        box = await stack.enter_async_context(mailbox())
+        system = Cluster(
+            folder,
+            postgres,
+            rabbitmq,
+            database=await stack.enter_async_context(proxy_to(f"tcp://127.0.0.1:{postgres.port}")),
+            ledger=await stack.enter_async_context(proxy_to(f"tcp://127.0.0.1:{postgres.port}")),
+            broker=await stack.enter_async_context(proxy_to(f"tcp://127.0.0.1:{rabbitmq.port}")),
+            mail=await stack.enter_async_context(proxy_to(f"tcp://127.0.0.1:{box.port}")),
+            mailbox=box,
+            port=free_port(),
+            password=password,
+        )
+        await _migrate(system, logs / "migrate.log")
+        for service, count in replicas.items():
+            for number in range(1, count + 1):
+                port = system.port if (service, number) == ("order", 1) else free_port()
+                name = f"{service}-{number}"
+                system.replicas[name] = Replica(
+                    name,
+                    ("tests.faults.armed", f"services.{service}.main"),
+                    system.environment(service, port),
+                    port,
+                    logs / f"{name}.log",
+                )
+        for replica in system.replicas.values():
+            replica.keep()
+        stack.push_async_callback(_closed, system)
+        yield system
+
+
+async def _closed(system: Cluster) -> None:
+    await asyncio.gather(*(replica.close() for replica in system.replicas.values()))
+    if system._connection:
+        system._connection.terminate()
+
+
+async def _migrate(system: Cluster, log: Path) -> None:
+    environment = {
+        "PATH": os.environ["PATH"],
+        "DATABASE_URL": system.database_url,
+        "BROKER_URL": system.broker_url,
+        **{f"{role.upper()}_DB_PASSWORD": system.password for role in ROLES},
+    }
+    with log.open("ab") as out:
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "ops.main", "migrate"), env=environment, cwd=ROOT, stdout=out, stderr=out
+        )
+    if await process.wait():
+        raise MigrationFailed(f"{MigrationFailed.__doc__} See {log}.")
