@@ -6,10 +6,13 @@ from random import Random
 from typing import Final
 
 from events.killpoints import KillPoint
+from tests.faults import postgres, rabbitmq
 from tests.faults.cluster import REPLICAS
-from tests.faults.cuts import LINES, Cut, Refused, Silenced
+from tests.faults.cuts import LINES, AnswerLost, Cut, Refused, Silenced
 from tests.faults.deaths import AskedToEnd, Killed, KilledAt, Paused
+from tests.faults.deliveries import SORTS, DeliveredAgain, Poison
 from tests.faults.fault import Fault
+from tests.faults.letterbox import Grumpy
 
 WORKER: Final = (
     KillPoint.COMMITTING,
@@ -56,6 +59,26 @@ PLACES: Final = tuple(
 )
 _REPLICAS: Final = tuple(f"{service}-{n}" for service, count in REPLICAS.items() for n in range(1, count + 1))
 
+SERVICES: Final = tuple(REPLICAS)
+TABLES: Final = (
+    '"order".timeline',
+    "invoice.invoices",
+    "billing.payments",
+    "provider.charges",
+    "shipment.shipments",
+    "email.mails",
+    "email.inbox",
+)
+MOODS: Final = (
+    ("RCPT", "451 4.7.1 Greylisted, try again later"),
+    ("MAIL", "421 4.3.2 Shutting down"),
+    ("DATA", "452 4.3.1 Out of space"),
+    ("CONTENT", "451 4.3.0 Not now"),
+    ("CONTENT", ""),
+    ("RCPT", ""),
+)
+"""Other answers of a mail server than usual, by command; an empty one is a reset."""
+
 
 @dataclass(frozen=True)
 class Kind:
@@ -101,7 +124,59 @@ def _refused(dice: Random) -> tuple[Fault, Sequence[str]]:
 
 def _silenced(dice: Random) -> tuple[Fault, Sequence[str]]:
     line = dice.choice(LINES)
-    return Silenced(line), [line]
+    return Silenced(line, dice.uniform(5, 40)), [line]
+
+
+def _answer_lost(dice: Random) -> tuple[Fault, Sequence[str]]:
+    line = dice.choice(LINES)
+    return AnswerLost(line), [line]
+
+
+def _terminated(dice: Random) -> tuple[Fault, Sequence[str]]:
+    return postgres.Terminated(dice.choice((0.1, 0.5, 1.0))), ["database"]
+
+
+def _postgres_away(dice: Random) -> tuple[Fault, Sequence[str]]:
+    return postgres.Restarted(by_kill=dice.random() < 0.5), ["database", "ledger"]
+
+
+def _postgres_setting(dice: Random) -> tuple[Fault, Sequence[str]]:
+    make = dice.choice((postgres.read_only, postgres.serializable))
+    return make(dice.uniform(1, 5)), ["database", "ledger"]
+
+
+def _too_many_connections(dice: Random) -> tuple[Fault, Sequence[str]]:
+    return postgres.TooManyConnections(dice.choice(SERVICES), dice.uniform(2, 6)), ["database"]
+
+
+def _locked(dice: Random) -> tuple[Fault, Sequence[str]]:
+    return postgres.Locked(dice.choice(TABLES), dice.uniform(2, 8)), ["database"]
+
+
+def _rabbitmq_away(dice: Random) -> tuple[Fault, Sequence[str]]:
+    return rabbitmq.Restarted(by_kill=dice.random() < 0.5), ["broker"]
+
+
+def _out_of_memory(dice: Random) -> tuple[Fault, Sequence[str]]:
+    return rabbitmq.OutOfMemory(dice.uniform(2, 12)), ["broker"]
+
+
+def _closed_by_broker(_: Random) -> tuple[Fault, Sequence[str]]:
+    return rabbitmq.ConnectionsClosed(), ["broker"]
+
+
+def _again(dice: Random) -> tuple[Fault, Sequence[str]]:
+    service = dice.choice(("order", "invoice", "billing", "shipment"))
+    return DeliveredAgain(service, dice.randint(1, 60), dice.randrange(1 << 30)), ["broker"]
+
+
+def _poison(dice: Random) -> tuple[Fault, Sequence[str]]:
+    return Poison(dice.choice(SERVICES), dice.choice(tuple(SORTS))), ["broker"]
+
+
+def _grumpy(dice: Random) -> tuple[Fault, Sequence[str]]:
+    command, answer = dice.choice(MOODS)
+    return Grumpy(command, answer, dice.uniform(1, 5)), ["mail"]
 
 
 KINDS: Final = (
@@ -111,7 +186,19 @@ KINDS: Final = (
     Kind("process paused", 15, _paused),
     Kind("connections cut", 150, _cut),
     Kind("connections refused for a while", 30, _refused),
+    Kind("answer lost", 200, _answer_lost),
     Kind("connections gone silent", 10, _silenced),
+    Kind("PostgreSQL terminates connections", 60, _terminated),
+    Kind("PostgreSQL restarted or killed", 6, _postgres_away),
+    Kind("PostgreSQL read-only or serializable", 8, _postgres_setting),
+    Kind("PostgreSQL has no connection left", 8, _too_many_connections),
+    Kind("PostgreSQL table locked", 10, _locked),
+    Kind("RabbitMQ restarted or killed", 5, _rabbitmq_away),
+    Kind("RabbitMQ out of memory", 6, _out_of_memory),
+    Kind("RabbitMQ closes connections", 10, _closed_by_broker),
+    Kind("messages delivered again", 60, _again),
+    Kind("poison delivered", 60, _poison),
+    Kind("mail server grumpy", 40, _grumpy),
 )
 
 

@@ -14,8 +14,8 @@ import asyncpg
 
 from tests.faults.containers import DATABASE, OWNER, Container, containers, free_port
 from tests.faults.mailbox import Mailbox, mailbox
+from tests.faults.proxy import Proxy, proxy_to
 from tests.faults.replica import ROOT, Replica
-from tests.proxy import Proxy, proxy_to
 
 REPLICAS: Final[Mapping[str, int]] = {"order": 1, "invoice": 1, "billing": 2, "shipment": 1, "email": 2}
 """How many processes of each service there are."""
@@ -44,6 +44,10 @@ class Cluster:
     port: int
     """Where the order service answers."""
     password: str
+    poison: set[str] = field(default_factory=set)
+    """What must end up dead: service and event id, or what tells an undecodable message."""
+    poison_perhaps: set[str] = field(default_factory=set)
+    """Poison of which nobody knows whether the broker took it."""
     replicas: dict[str, Replica] = field(default_factory=dict)
     _connection: "asyncpg.Connection[Any] | None" = None
     _asking: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -62,15 +66,26 @@ class Cluster:
         """The replicas of a service."""
         return [replica for replica in self.replicas.values() if replica.service == service]
 
+    def logs_from_now(self) -> "Tails":
+        """What all processes will have logged from now on."""
+        logs = [replica.log for replica in self.replicas.values() if replica.log.exists()]
+        return Tails({log: log.stat().st_size for log in logs})
+
+    def role(self, service: str) -> str:
+        """Name of a service's role."""
+        return f"{DATABASE}_{service}"
+
+    async def connect(self) -> "asyncpg.Connection[Any]":
+        """A connection of one's own to the database, as its owner, by no proxy."""
+        return await asyncpg.connect(self.database_url.replace("+asyncpg", ""), timeout=5)
+
     async def fetch(self, query: str, *arguments: object, patience: float = 120.0) -> list[asyncpg.Record]:
         """What the database says to its owner; waits for it while it is away."""
         async with self._asking, asyncio.timeout(patience):
             while True:
                 try:
                     if self._connection is None or self._connection.is_closed():
-                        self._connection = await asyncpg.connect(
-                            self.database_url.replace("+asyncpg", ""), timeout=5
-                        )
+                        self._connection = await self.connect()
                     return await self._connection.fetch(query, *arguments, timeout=60)
                 except (
                     OSError,
@@ -106,6 +121,22 @@ class Cluster:
         }
 
 
+@dataclass(frozen=True)
+class Tails:
+    """What is added to the logs of a system from a moment on."""
+
+    _from: Mapping[Path, int]
+
+    def lines_with(self, text: str) -> list[str]:
+        """The lines so far that have this text."""
+        lines = []
+        for log, begin in self._from.items():
+            with log.open("rb") as file:
+                file.seek(begin)
+                lines += [line for line in file.read().decode(errors="replace").splitlines() if text in line]
+        return lines
+
+
 @asynccontextmanager
 async def cluster(folder: Path, *, replicas: Mapping[str, int] = REPLICAS) -> AsyncIterator[Cluster]:
     """A fresh system that takes orders and is removed at the end; its logs stay in `folder`.
@@ -122,10 +153,10 @@ async def cluster(folder: Path, *, replicas: Mapping[str, int] = REPLICAS) -> As
             folder,
             postgres,
             rabbitmq,
-            database=await stack.enter_async_context(proxy_to(f"tcp://127.0.0.1:{postgres.port}")),
-            ledger=await stack.enter_async_context(proxy_to(f"tcp://127.0.0.1:{postgres.port}")),
-            broker=await stack.enter_async_context(proxy_to(f"tcp://127.0.0.1:{rabbitmq.port}")),
-            mail=await stack.enter_async_context(proxy_to(f"tcp://127.0.0.1:{box.port}")),
+            database=await stack.enter_async_context(proxy_to(postgres.port)),
+            ledger=await stack.enter_async_context(proxy_to(postgres.port)),
+            broker=await stack.enter_async_context(proxy_to(rabbitmq.port)),
+            mail=await stack.enter_async_context(proxy_to(box.port)),
             mailbox=box,
             port=free_port(),
             password=password,

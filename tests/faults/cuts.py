@@ -6,11 +6,19 @@ from typing import Final, Literal, TypeAlias
 
 from tests.faults.cluster import Cluster
 from tests.faults.fault import NoEffect
-from tests.proxy import Proxy
+from tests.faults.proxy import COMMIT, MAIL, PUBLISH, Moment, Proxy
 
 Line: TypeAlias = Literal["database", "ledger", "broker", "mail"]
 """A proxy of the cluster, by its name."""
 LINES: Final[tuple[Line, ...]] = ("database", "ledger", "broker", "mail")
+MOMENTS: Final[dict[Line, Moment]] = {
+    "database": COMMIT,
+    "ledger": COMMIT,
+    "broker": PUBLISH,
+    "mail": MAIL,
+}
+"""Whose answer gets lost on each line."""
+PATIENCE: Final = 20.0
 
 
 def _proxy(cluster: Cluster, line: Line) -> Proxy:
@@ -19,13 +27,16 @@ def _proxy(cluster: Cluster, line: Line) -> Proxy:
     return proxy
 
 
-async def _connections(proxy: Proxy) -> int:
-    """How many are open, once there are any. Raises NoEffect when nobody connects."""
-    for _ in range(100):
-        if proxy.connections:
-            return proxy.connections
-        await asyncio.sleep(0.1)
-    raise NoEffect("Nobody is connected.")
+async def _in_use(cluster: Cluster, line: Line) -> Proxy:
+    """The proxy, once there are connections. Raises NoEffect when nobody connects."""
+    proxy = _proxy(cluster, line)
+    try:
+        async with asyncio.timeout(PATIENCE):
+            while not proxy.connections:
+                await asyncio.sleep(0.05)
+    except TimeoutError:
+        raise NoEffect("Nobody is connected.") from None
+    return proxy
 
 
 @dataclass(frozen=True)
@@ -39,9 +50,7 @@ class Cut:
         return f"{self.line}: connections cut"
 
     async def strike(self, cluster: Cluster) -> str:
-        proxy = _proxy(cluster, self.line)
-        count = await _connections(proxy)
-        proxy.cut()
+        count = (await _in_use(cluster, self.line)).cut()
         return f"{count} connections were reset"
 
     async def heal(self, cluster: Cluster) -> None:
@@ -60,9 +69,8 @@ class Refused:
         return f"{self.line}: away for {self.seconds:.0f} s"
 
     async def strike(self, cluster: Cluster) -> str:
-        proxy = _proxy(cluster, self.line)
-        count = await _connections(proxy)
-        await proxy.refuse()
+        proxy = await _in_use(cluster, self.line)
+        count = await proxy.refuse()
         try:
             await asyncio.sleep(self.seconds)
         finally:
@@ -75,19 +83,43 @@ class Refused:
 
 @dataclass(frozen=True)
 class Silenced:
-    """Nothing goes through the connections there are, and nobody is told; new ones work."""
+    """A black hole: nothing goes through the connections there are, and nobody is told. New ones work."""
+
+    line: Line
+    seconds: float
+    """Until both sides are told at last."""
+
+    @property
+    def name(self) -> str:
+        return f"{self.line}: connections silent for {self.seconds:.0f} s"
+
+    async def strike(self, cluster: Cluster) -> str:
+        count = (await _in_use(cluster, self.line)).silence()
+        await asyncio.sleep(self.seconds)
+        return f"{count} connections went silent for {self.seconds:.0f} s"
+
+    async def heal(self, cluster: Cluster) -> None:
+        _proxy(cluster, self.line).forget_silent()
+
+
+@dataclass(frozen=True)
+class AnswerLost:
+    """The work is done, and whoever asked for it never gets to know."""
 
     line: Line
 
     @property
     def name(self) -> str:
-        return f"{self.line}: connections silenced"
+        return f"{self.line}: the answer to a {MOMENTS[self.line].name} lost"
 
     async def strike(self, cluster: Cluster) -> str:
         proxy = _proxy(cluster, self.line)
-        count = await _connections(proxy)
-        proxy.silence()
-        return f"{count} connections went silent"
+        try:
+            async with asyncio.timeout(PATIENCE):
+                await proxy.lose_answer(MOMENTS[self.line])
+        except TimeoutError:
+            raise NoEffect(f"There was no {MOMENTS[self.line].name}.") from None
+        return f"a {MOMENTS[self.line].name} was answered, and its connection was reset instead"
 
     async def heal(self, cluster: Cluster) -> None:
-        """Whoever waits on them has deadlines of their own."""
+        """Nothing is left broken."""

@@ -11,6 +11,7 @@ from typing import Any, Final
 from events import money
 from tests.faults.client import Client, NoAnswer
 from tests.faults.history import History
+from tests.faults.mailbox import NOBODY
 
 CURRENCIES: Final = ("BRL", "EUR", "USD", "JPY", "KWD", "GBP", "CLP", "SEK")
 DECLINED: Final = (
@@ -51,7 +52,8 @@ class Wishes:
         """The next order."""
         self.made += 1
         number, dice = self.made, self.dice
-        email = f"buyer-{number}@{self.run}.example"
+        buyer = NOBODY if dice.random() < 0.005 else "buyer-"
+        email = f"{buyer}{number}@{self.run}.example"
         country, method, expected = "BR", "pm_card_visa", "SHIPPED"
         fate = dice.random()
         if fate < 0.06:

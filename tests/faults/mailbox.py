@@ -10,6 +10,9 @@ from typing import Final, cast
 _HEADER: Final = re.compile(rb"^(To|Message-ID):[ \t]*(.*(?:\r\n[ \t].*)*)\r\n", re.IGNORECASE | re.MULTILINE)
 _ADDRESS: Final = re.compile(rb"<([^>]+)>\s*$")
 
+NOBODY: Final = "nobody-"
+"""How addresses begin that this server refuses for good (550)."""
+
 
 class Mailbox:
     """Takes every mail and remembers to whom each went and how often, not what was in it."""
@@ -19,6 +22,12 @@ class Mailbox:
         """How often a mail was taken: by Message-ID and the recipient on its envelope."""
         self.misdirected: list[tuple[str, str, str]] = []
         """Message-ID, recipient on the envelope, address in the mail: where the last two differ."""
+        self.moods: dict[str, str] = {}
+        """Other answers than usual, by command; CONTENT is the mail itself. An empty one is a reset."""
+        self.grumbled = 0
+        """How often it answered so."""
+        self.refused: Counter[str] = Counter()
+        """Recipients that do not exist here, and how often they were asked for."""
         self.port = 0
 
     def take(self, recipient: str, content: bytes) -> None:
@@ -56,18 +65,25 @@ class _Conversation(asyncio.Protocol):
             self._received = rest
             if self._content:
                 self._content = False
-                self._mailbox.take(self._recipient, piece)
-                self._say(b"250 2.0.0 Ok")
+                if not self._grumbles("CONTENT"):
+                    self._mailbox.take(self._recipient, piece)
+                    self._say(b"250 2.0.0 Ok")
             else:
                 self._obey(piece)
 
     def _obey(self, line: bytes) -> None:
         command = line[:4].upper()
+        if self._grumbles(command.decode(errors="replace")):
+            return
         if command == b"EHLO":
             self._say(b"250-mail.example\r\n250 SMTPUTF8")
         elif command == b"RCPT":
             self._recipient = line.partition(b"<")[2].partition(b">")[0].decode()
-            self._say(b"250 2.1.5 Ok")
+            if self._recipient.startswith(NOBODY):
+                self._mailbox.refused[self._recipient] += 1
+                self._say(b"550 5.1.1 No such mailbox")
+            else:
+                self._say(b"250 2.1.5 Ok")
         elif command == b"DATA":
             self._content = True
             self._say(b"354 Go on")
@@ -76,6 +92,18 @@ class _Conversation(asyncio.Protocol):
             self._transport.close()
         else:
             self._say(b"250 2.0.0 Ok")
+
+    def _grumbles(self, command: str) -> bool:
+        """Whether it has answered by its mood."""
+        answer = self._mailbox.moods.get(command)
+        if answer is None:
+            return False
+        self._mailbox.grumbled += 1
+        if answer:
+            self._say(answer.encode())
+        else:
+            self._transport.abort()
+        return True
 
     def _say(self, line: bytes) -> None:
         self._transport.write(line + b"\r\n")

@@ -4,10 +4,9 @@ import asyncio
 import time
 from typing import Final
 
-import aiormq
-
-from events.rabbitmq import Names
 from tests.faults.cluster import Cluster
+from tests.faults.fault import NoEffect
+from tests.faults.rabbitmq import NAMES, channel
 
 FINAL: Final = ("SHIPPED", "PAYMENT_FAILED", "PAYMENT_REFUNDED")
 
@@ -57,18 +56,15 @@ async def until_quiet(cluster: Cluster, seconds: float) -> float:
 
 
 async def _queued(cluster: Cluster) -> dict[str, int]:
-    names = Names()
     left = {}
     try:
-        async with asyncio.timeout(20), aiormq.connect(cluster.broker_url) as connection:
-            channel = await connection.channel()
+        async with channel(cluster) as own:
             for service in SERVICES:
-                declared = await channel.queue_declare(names.queue(service), passive=True)
-                if declared.message_count:
-                    left[f"messages for {service}"] = declared.message_count
-    except (OSError, TimeoutError, aiormq.exceptions.AMQPError) as error:
-        return {f"the broker does not answer ({type(error).__name__})": 1}
-    return left
+                queue = await own.declare_queue(NAMES.queue(service), passive=True)
+                left[f"messages for {service}"] = queue.declaration_result.message_count or 0
+    except NoEffect as error:
+        return {str(error): 1}
+    return {name: count for name, count in left.items() if count}
 
 
 async def reached_end(cluster: Cluster) -> int:

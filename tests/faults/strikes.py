@@ -34,8 +34,6 @@ class Strikes:
     cluster: Cluster
     began: float = field(default_factory=time.monotonic)
     all: list[Strike] = field(default_factory=list)
-    poison: list[str] = field(default_factory=list)
-    """Events that must end up dead: service and event id."""
     _locks: dict[str, asyncio.Lock] = field(default_factory=dict)
 
     @property

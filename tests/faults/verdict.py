@@ -46,7 +46,7 @@ async def judge(
     found += await checks.accepted_orders(system, history)
     mails, about_mails = await checks.mails(system, history)
     found += about_mails
-    dead, about_dead = await checks.dead(system, strikes.poison)
+    dead, about_dead = await checks.dead(system)
     found += about_dead
     found += checks.secrets(system)
     found += await checks.secrets_in_records(system)
@@ -65,7 +65,7 @@ async def judge(
         "gaps in invoice numbers": gaps,
         "orders that are stuck": sum((await quiet.backlog(system)).values()),
         "dead events": dead,
-        "poison put in": len(strikes.poison),
+        "poison put in": len(system.poison),
         "mails": mails.distinct,
         "second copies of mails": mails.copies,
     }
