@@ -1,6 +1,6 @@
 """The catalogue: which faults there are, how often a soak strikes each kind, and on what."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
 from typing import Final
@@ -8,7 +8,7 @@ from typing import Final
 from events.killpoints import KillPoint
 from tests.faults import postgres, rabbitmq
 from tests.faults.cluster import REPLICAS
-from tests.faults.cuts import LINES, AnswerLost, Cut, Refused, Silenced
+from tests.faults.cuts import LINES, AnswerLost, Cut, Line, Refused, Silenced
 from tests.faults.deaths import AskedToEnd, Killed, KilledAt, Paused
 from tests.faults.deliveries import SORTS, DeliveredAgain, Poison
 from tests.faults.fault import Fault
@@ -59,6 +59,14 @@ PLACES: Final = tuple(
 )
 _REPLICAS: Final = tuple(f"{service}-{n}" for service, count in REPLICAS.items() for n in range(1, count + 1))
 
+DISTURBANCE: Final[Mapping[str, Line]] = {
+    "relay": "broker",
+    "payments": "ledger",
+    "refunds": "ledger",
+    "bookings": "database",
+    "delivery": "mail",
+}
+"""What has to be away for a moment before a runner claims anything: else its work is done from memory."""
 SERVICES: Final = tuple(REPLICAS)
 TABLES: Final = (
     '"order".timeline',
@@ -96,10 +104,15 @@ def _killed(dice: Random) -> tuple[Fault, Sequence[str]]:
     return Killed(replica), [replica]
 
 
+def killed_at(replica: str, task: str, point: KillPoint) -> tuple[Fault, Sequence[str]]:
+    """The death of a replica at one of PLACES, and its targets."""
+    line = DISTURBANCE.get(task.rpartition(" ")[2]) if point is KillPoint.CLAIMED else None
+    return KilledAt(replica, task, point, line), [replica, *([line] if line else [])]
+
+
 def _killed_at(dice: Random) -> tuple[Fault, Sequence[str]]:
     service, task, point = dice.choice(PLACES)
-    replica = f"{service}-{dice.randint(1, REPLICAS[service])}"
-    return KilledAt(replica, task, point), [replica]
+    return killed_at(f"{service}-{dice.randint(1, REPLICAS[service])}", task, point)
 
 
 def _asked_to_end(dice: Random) -> tuple[Fault, Sequence[str]]:
@@ -124,7 +137,7 @@ def _refused(dice: Random) -> tuple[Fault, Sequence[str]]:
 
 def _silenced(dice: Random) -> tuple[Fault, Sequence[str]]:
     line = dice.choice(LINES)
-    return Silenced(line, dice.uniform(5, 40)), [line]
+    return Silenced(line, dice.uniform(5, 20)), [line]
 
 
 def _answer_lost(dice: Random) -> tuple[Fault, Sequence[str]]:
@@ -187,7 +200,7 @@ KINDS: Final = (
     Kind("connections cut", 150, _cut),
     Kind("connections refused for a while", 30, _refused),
     Kind("answer lost", 200, _answer_lost),
-    Kind("connections gone silent", 10, _silenced),
+    Kind("connections gone silent", 6, _silenced),
     Kind("PostgreSQL terminates connections", 60, _terminated),
     Kind("PostgreSQL restarted or killed", 6, _postgres_away),
     Kind("PostgreSQL read-only or serializable", 8, _postgres_setting),

@@ -75,6 +75,20 @@ class Cluster:
         """Name of a service's role."""
         return f"{DATABASE}_{service}"
 
+    def add(self, service: str) -> Replica:
+        """One more replica of a service, not started yet. The order service's first has the known port."""
+        number = len(self.of(service)) + 1
+        port = self.port if (service, number) == ("order", 1) else free_port()
+        name = f"{service}-{number}"
+        self.replicas[name] = Replica(
+            name,
+            ("tests.faults.armed", f"services.{service}.main"),
+            self.environment(service, port),
+            port,
+            self.folder / "logs" / f"{name}.log",
+        )
+        return self.replicas[name]
+
     async def connect(self) -> "asyncpg.Connection[Any]":
         """A connection of one's own to the database, as its owner, by no proxy."""
         return await asyncpg.connect(self.database_url.replace("+asyncpg", ""), timeout=5)
@@ -163,16 +177,8 @@ async def cluster(folder: Path, *, replicas: Mapping[str, int] = REPLICAS) -> As
         )
         await _migrate(system, logs / "migrate.log")
         for service, count in replicas.items():
-            for number in range(1, count + 1):
-                port = system.port if (service, number) == ("order", 1) else free_port()
-                name = f"{service}-{number}"
-                system.replicas[name] = Replica(
-                    name,
-                    ("tests.faults.armed", f"services.{service}.main"),
-                    system.environment(service, port),
-                    port,
-                    logs / f"{name}.log",
-                )
+            for _ in range(count):
+                system.add(service)
         for replica in system.replicas.values():
             replica.keep()
         stack.push_async_callback(_closed, system)

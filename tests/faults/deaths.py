@@ -3,12 +3,13 @@
 import asyncio
 import signal
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Literal
 
 from events.killpoints import KillPoint
 from tests.faults.armed import LAST_WORDS
-from tests.faults.cluster import Cluster
-from tests.faults.fault import NoEffect
+from tests.faults.cluster import REPLICAS, Cluster
+from tests.faults.fault import Misbehaved, NoEffect
+from tests.faults.proxy import Proxy
 from tests.faults.replica import Ended, NotServing, Replica
 
 PATIENCE: Final = 30.0
@@ -61,6 +62,8 @@ class KilledAt:
     replica: str
     task: str
     point: KillPoint
+    disturbs: Literal["database", "ledger", "broker", "mail"] | None = None
+    """The proxy that is away for a moment, so that work is put off and claimed anew."""
 
     @property
     def name(self) -> str:
@@ -71,6 +74,8 @@ class KilledAt:
         said = replica.log.stat().st_size
         replica.arm_file.write_text(f"{self.point} {self.task}\n", encoding="utf-8")
         replica.signal(signal.SIGUSR1)
+        if self.disturbs:
+            await self._disturb(getattr(cluster, self.disturbs))
         end = await _ended(replica, pid)
         with replica.log.open("rb") as log:
             log.seek(said)
@@ -78,6 +83,13 @@ class KilledAt:
         if end.status != -signal.SIGKILL or not words:
             raise NoEffect(f"{self.replica} ended with {end.status}, and not where it should.")
         return f"process {pid} {words[-1]}"
+
+    async def _disturb(self, proxy: Proxy) -> None:
+        await proxy.refuse()
+        try:
+            await asyncio.sleep(1.5)
+        finally:
+            await proxy.accept()
 
     async def heal(self, cluster: Cluster) -> None:
         replica = cluster.replicas[self.replica]
@@ -100,9 +112,8 @@ class AskedToEnd:
         replica, pid = await _running(cluster, self.replica)
         replica.signal(signal.SIGTERM)
         end = await _ended(replica, pid)
-        if end.status == -signal.SIGKILL:
-            raise NoEffect(f"{self.replica} was killed while it ended.")
-        assert end.status == 0, f"{self.replica} ended with {end.status} after SIGTERM"
+        if end.status:
+            raise Misbehaved(f"{self.replica} ended with {end.status} after SIGTERM.")
         return f"process {pid} ended with 0 after SIGTERM"
 
     async def heal(self, cluster: Cluster) -> None:
@@ -135,3 +146,30 @@ class Paused:
 
     async def heal(self, cluster: Cluster) -> None:
         """It goes on since the end of `strike`."""
+
+
+@dataclass(frozen=True)
+class Crowded:
+    """Several more processes of a service at once; at the end they are asked to end."""
+
+    service: str
+    count: int
+
+    @property
+    def name(self) -> str:
+        return f"{self.count} processes of {self.service} at once"
+
+    async def strike(self, cluster: Cluster) -> str:
+        while len(cluster.of(self.service)) < self.count:
+            cluster.add(self.service).keep()
+        pids = await asyncio.gather(*(replica.answering() for replica in cluster.of(self.service)))
+        await asyncio.sleep(3)
+        return f"processes {', '.join(map(str, pids))} worked side by side"
+
+    async def heal(self, cluster: Cluster) -> None:
+        extra = cluster.of(self.service)[REPLICAS[self.service] :]
+        statuses = await asyncio.gather(*(replica.close() for replica in extra))
+        for replica, status in zip(extra, statuses, strict=True):
+            del cluster.replicas[replica.name]
+            if status:
+                raise Misbehaved(f"{replica.name} ended with {status} after SIGTERM.")

@@ -9,6 +9,10 @@ class NoEffect(Exception):
     """The fault was not seen to have had its effect, so it does not count."""
 
 
+class Misbehaved(Exception):
+    """The fault had its effect, and the system did then what it must never do."""
+
+
 class Fault(Protocol):
     """One way of breaking one thing."""
 

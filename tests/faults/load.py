@@ -46,6 +46,8 @@ class Wishes:
 
     dice: random.Random
     run: str
+    undeliverable: float = 0.03
+    """Share of orders that can't be shipped, and are refunded."""
     made: int = 0
 
     def next(self) -> Wish:
@@ -58,10 +60,10 @@ class Wishes:
         fate = dice.random()
         if fate < 0.06:
             method, expected = dice.choice(DECLINED), "PAYMENT_FAILED"
-        elif fate < 0.09:
-            country, expected = "AQ", "PAYMENT_REFUNDED"
-        elif fate < 0.10:
+        elif fate < 0.07:
             method, expected = f"pm_{CANARY}_{number}", "PAYMENT_FAILED"
+        elif fate < 0.07 + self.undeliverable:
+            country, expected = "AQ", "PAYMENT_REFUNDED"
         currency = dice.choice(CURRENCIES)
         order = {
             "reference": f"{self.run}-{number}",

@@ -48,7 +48,9 @@ class Proxy:
         return urlunsplit(parts._replace(netloc=f"{credentials}{at}127.0.0.1:{self.port}"))
 
     async def accept(self) -> None:
-        """Listens, from the second time on at the same port."""
+        """Listens, from the second time on at the same port; nothing changes while it does."""
+        if self._listener:
+            return
         loop = asyncio.get_running_loop()
         self._listener = await loop.create_server(lambda: _Near(self), "127.0.0.1", self.port)
         self.port = self._listener.sockets[0].getsockname()[1]

@@ -6,11 +6,16 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Final
 
+import asyncpg
+
 from tests.faults.cluster import Cluster
-from tests.faults.fault import Fault, NoEffect
+from tests.faults.containers import DockerFailed
+from tests.faults.fault import Fault, Misbehaved, NoEffect
+from tests.faults.replica import NotServing
 
 LONGEST: Final = 90.0
 """Seconds that a fault may take to have its effect, and to be healed."""
+_NOT_SEEN: Final = (NoEffect, TimeoutError, DockerFailed, OSError, asyncpg.PostgresError)
 
 
 @dataclass(frozen=True)
@@ -34,6 +39,8 @@ class Strikes:
     cluster: Cluster
     began: float = field(default_factory=time.monotonic)
     all: list[Strike] = field(default_factory=list)
+    wrongs: list[str] = field(default_factory=list)
+    """What the system did under a fault that it must never do, and what could not be healed."""
     _locks: dict[str, asyncio.Lock] = field(default_factory=dict)
 
     @property
@@ -59,14 +66,20 @@ class Strikes:
             async with asyncio.timeout(LONGEST):
                 evidence = await fault.strike(self.cluster)
             effective = True
-        except NoEffect as none:
-            evidence = str(none)
-        except TimeoutError:
-            evidence = f"It had no effect within {LONGEST:.0f} s."
-        finally:
-            async with asyncio.timeout(LONGEST):
-                await fault.heal(self.cluster)
+        except Misbehaved as wrong:
+            evidence, effective = str(wrong), True
+            self.wrongs.append(f"{fault.name}: {wrong}")
+        except _NOT_SEEN as none:
+            evidence = str(none) or f"It had no effect within {LONGEST:.0f} s."
+        await self._heal(fault)
         now = time.monotonic()
         strike = Strike(fault.name, kind, effective, evidence, began - self.began, now - began)
         self.all.append(strike)
         return strike
+
+    async def _heal(self, fault: Fault) -> None:
+        try:
+            async with asyncio.timeout(LONGEST):
+                await fault.heal(self.cluster)
+        except (Misbehaved, NotServing, *_NOT_SEEN) as error:
+            self.wrongs.append(f"{fault.name}: could not be healed: {error!r}")

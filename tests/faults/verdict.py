@@ -38,6 +38,7 @@ async def judge(
     for replica in system.replicas.values():
         if replica.pid is None:
             found.append(Finding("I22", f"{replica.name} does not run", 1))
+    found += [Finding("I22", wrong, 1) for wrong in strikes.wrongs]
     try:
         await quiet.until_quiet(system, drain_seconds)
     except quiet.NotQuiet as restless:
