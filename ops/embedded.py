@@ -10,13 +10,15 @@ from typing import Any, Final
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from chassis import process
+from chassis import database, process
 from chassis.process import Running, Service
 from chassis.settings import ServiceSettings
+from events.commit import Transactions
 from events.contracts import type_of
 from events.memory import MemoryBus
 from ops import migrate, settings
 from ops.postgres import embedded_postgres
+from ops.reconcile.reconciler import Reconciler
 from ops.services import SERVICES, load
 from ops.state import State
 
@@ -31,10 +33,14 @@ class Embedded:
 
     running: Sequence[Running]
     bus: MemoryBus
+    reconciler: Reconciler
 
     async def serve(self, listener: socket.socket, stop: asyncio.Event) -> None:
         """Serves and works until `stop`; then what was begun is finished, the rest is in the outbox."""
-        await process.run(self.running, listener, stop, answered=self.bus.close)
+        async with asyncio.TaskGroup() as parts:
+            reconciling = parts.create_task(self.reconciler.run(), name="reconcile")
+            await process.run(self.running, listener, stop, answered=self.bus.close)
+            reconciling.cancel()
 
 
 @asynccontextmanager
@@ -66,7 +72,10 @@ async def embedded(state: State, database_url: str | None) -> AsyncIterator[Embe
             )
             for service in services
         ]
-        yield Embedded(running, bus)
+        auditor = migrate.url_for(database_url, migrate.AUDITOR, passwords[migrate.AUDITOR])
+        reading = database.connect(auditor, pool=2, application="reconcile")
+        reconciler = Reconciler(Transactions(await stack.enter_async_context(reading)), bus)
+        yield Embedded(running, bus, reconciler)
 
 
 async def _void_claims(url: str) -> None:

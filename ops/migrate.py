@@ -38,12 +38,16 @@ HISTORIES: Final = {
     PROVIDER: "services.billing:ledger",
 }
 """The migrations of every schema."""
+AUDITOR: Final = "auditor"
+"""Reads every schema and writes none: the role of those who compare the services' records."""
+ROLES: Final = (*HISTORIES, AUDITOR)
+"""Every role, by the name of its schema, and the auditor."""
 LOCK: Final = 0x6F7264657266  # "orderf": one migration at a time
 WAIT_SECONDS: Final = 120.0
 """How long database and broker may take to come up."""
 
 Passwords: TypeAlias = Mapping[str, str]
-"""The password of each schema's role, by the schema's name."""
+"""The password of each of ROLES."""
 
 _ANY_POSTGRES_URL: Final = TypeAdapter(DatabaseUrl)
 
@@ -78,7 +82,7 @@ async def command(database_url: str, broker_url: str | None) -> int:
 
 def passwords_from_environment() -> Passwords:
     """`<SERVICE>_DB_PASSWORD` for every role; by default the service's name."""
-    return {schema: os.environ.get(f"{schema.upper()}_DB_PASSWORD", schema) for schema in HISTORIES}
+    return {name: os.environ.get(f"{name.upper()}_DB_PASSWORD", name) for name in ROLES}
 
 
 def owner_url(text: str) -> str:
@@ -111,6 +115,7 @@ async def migrate(url: str, passwords: Passwords, *, wait: float = WAIT_SECONDS)
     try:
         for service in HISTORIES:
             await migrate_service(url, service, passwords[service])
+        await _migrate_auditor(url, passwords[AUDITOR])
     except DBAPIError as refusal:
         raise MigrationRefused(f"The database refuses a step of the migration: {refusal.orig}") from refusal
 
@@ -179,14 +184,8 @@ async def migrate_service(owner_url: str, service: str, password: str) -> None:
 async def _create_role_and_schema(
     connection: AsyncConnection, url: URL, service: str, role: str, password: str
 ) -> None:
-    if not re.fullmatch(r"[\x21-\x7e]+", password):
-        raise UnusablePassword(
-            f"{service.upper()}_DB_PASSWORD is empty or has characters outside of printable ASCII."
-        )
-    secret = password.replace("'", "''")
-    exists = await connection.scalar(text("SELECT 1 FROM pg_roles WHERE rolname = :role"), {"role": role})
+    await _create_role(connection, service, role, password)
     statements = [
-        f"{'ALTER' if exists else 'CREATE'} ROLE \"{role}\" LOGIN PASSWORD '{secret}'",
         f'GRANT "{role}" TO CURRENT_USER',
         f'ALTER ROLE "{role}" SET search_path TO "{service}"',
         f"ALTER ROLE \"{role}\" SET lock_timeout TO '5s'",
@@ -197,6 +196,48 @@ async def _create_role_and_schema(
     ]
     for statement in statements:
         await connection.exec_driver_sql(statement)
+
+
+async def _migrate_auditor(owner_url: str, password: str) -> None:
+    """Makes the auditor's role, and lets it read what there is and what the services will make."""
+    url = make_url(owner_url)
+    role = database.role_of(str(url.database), AUDITOR)
+    statements = [
+        f'ALTER ROLE "{role}" SET default_transaction_read_only TO on',
+        f"ALTER ROLE \"{role}\" SET lock_timeout TO '5s'",
+        f"ALTER ROLE \"{role}\" SET idle_in_transaction_session_timeout TO '60s'",
+        f'GRANT CONNECT ON DATABASE "{url.database}" TO "{role}"',
+    ]
+    for schema in HISTORIES:
+        maker = database.role_of(str(url.database), schema)
+        statements += [
+            f'GRANT USAGE ON SCHEMA "{schema}" TO "{role}"',
+            f'GRANT SELECT ON ALL TABLES IN SCHEMA "{schema}" TO "{role}"',
+            f'ALTER DEFAULT PRIVILEGES FOR ROLE "{maker}" IN SCHEMA "{schema}" '
+            f'GRANT SELECT ON TABLES TO "{role}"',
+        ]
+    engine = create_async_engine(url, isolation_level="AUTOCOMMIT")
+    try:
+        async with engine.connect() as connection:
+            await connection.execute(text(f"SELECT pg_advisory_lock({LOCK})"))
+            await _create_role(connection, AUDITOR, role, password)
+            for statement in statements:
+                await connection.exec_driver_sql(statement)
+    finally:
+        await engine.dispose()
+
+
+async def _create_role(connection: AsyncConnection, name: str, role: str, password: str) -> None:
+    """Makes the role, or gives it this password. Raises UnusablePassword."""
+    if not re.fullmatch(r"[\x21-\x7e]+", password):
+        raise UnusablePassword(
+            f"{name.upper()}_DB_PASSWORD is empty or has characters outside of printable ASCII."
+        )
+    secret = password.replace("'", "''")
+    exists = await connection.scalar(text("SELECT 1 FROM pg_roles WHERE rolname = :role"), {"role": role})
+    await connection.exec_driver_sql(
+        f"{'ALTER' if exists else 'CREATE'} ROLE \"{role}\" LOGIN PASSWORD '{secret}'"
+    )
 
 
 async def _renew_partitions(url: str, service: str) -> None:

@@ -148,7 +148,9 @@ async def create_tables(url: str) -> None:
     """The tables of `events`."""
 
     def create(connection: Connection) -> None:
-        migrations.create_tables_1(Operations(MigrationContext.configure(connection)).execute)
+        execute = Operations(MigrationContext.configure(connection)).execute
+        migrations.create_tables_1(execute)
+        migrations.create_tables_2(execute)
 
     async with database.connect(url, pool=1, application="test") as engine:
         async with engine.connect() as connection:

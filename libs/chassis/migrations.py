@@ -8,9 +8,18 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, MetaData, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from events import inbox, outbox, parked
+from events import inbox, interventions, outbox, parked
 
-_EVENTS: Final = {table.metadata for table in (outbox.OUTBOX, inbox.INBOX, inbox.ATTEMPTS, parked.PARKED)}
+_EVENTS: Final = {
+    table.metadata
+    for table in (
+        outbox.OUTBOX,
+        inbox.INBOX,
+        inbox.ATTEMPTS,
+        parked.PARKED,
+        interventions.INTERVENTIONS,
+    )
+}
 """The tables of `events`: named one by one, because a table is known only once its module is imported."""
 
 

@@ -69,6 +69,21 @@ class Bus(Protocol):
         """
         ...
 
+    async def send(self, service: str, message: Message) -> None:
+        """As `publish`, to one service alone, whatever it is bound to.
+
+        Raises as `publish` does; Unroutable when the service has no queue.
+        """
+        ...
+
+    async def backlog(self, service: str) -> int:
+        """How many messages wait for the service and were not handed to a consumer yet.
+
+        Raises Unavailable when the transport does not answer, Unroutable when the service has no queue: then
+        nothing can wait there, and nothing can be sent either.
+        """
+        ...
+
     def subscribe(self, service: str, types: Collection[str]) -> AbstractAsyncContextManager[Subscription]:
         """A subscription that is open until the context ends; what is unacknowledged then is given back."""
         ...

@@ -23,6 +23,9 @@ MAX_BYTES: Final = 192 * 1024
 MAX_READ_BYTES: Final = 1024 * 1024
 """A body larger than this is not read."""
 
+UNDECODABLE: Final = "undecodable"
+"""The code of a whole message that is no CloudEvents batch."""
+
 _encoder = msgspec.json.Encoder()
 _batch = msgspec.json.Decoder(list[AnyEvent])
 _one = msgspec.json.Decoder(AnyEvent)
@@ -139,15 +142,33 @@ def _rejected(raw: bytes, code: str, message: str) -> Rejected:
         attributes = msgspec.json.decode(raw, type=_Attributes)
     except _UNREADABLE:
         attributes = _Attributes()
-    event_id = attributes.id or uuid5(NAMESPACE_URL, raw.decode("utf-8", "backslashreplace"))
     return Rejected(
-        id=event_id, type=_text(attributes.type)[:64], body=raw, code=code, message=_text(message)[:1000]
+        id=attributes.id or _id_made_from(raw),
+        type=_text(attributes.type)[:64],
+        body=raw,
+        code=code,
+        message=_text(message)[:1000],
     )
+
+
+def _id_made_from(body: bytes) -> UUID:
+    return uuid5(NAMESPACE_URL, body.decode("utf-8", "backslashreplace"))
 
 
 def _text(foreign: str) -> str:
     """PostgreSQL stores every character but NUL."""
     return foreign.replace("\0", "\N{REPLACEMENT CHARACTER}")
+
+
+def undecodable(body: bytes, event_type: str, message: str) -> Rejected:
+    """A whole message that could not be decoded, to be kept as it is."""
+    return Rejected(
+        id=_id_made_from(body),
+        type=_text(event_type)[:64],
+        body=body,
+        code=UNDECODABLE,
+        message=_text(message)[:1000],
+    )
 
 
 def rejected_for_lack_of_handler(event: AnyEvent, service: str) -> Rejected:

@@ -74,6 +74,17 @@ class MemoryBus:
             raise BrokerUnavailable
         await asyncio.gather(*(self._put(queue, message) for queue in bound))
 
+    async def send(self, service: str, message: Message) -> None:
+        """Returns when the service has committed the message; one that it has not finished is not doubled."""
+        queue = self._queue(service)
+        if self._closed:
+            raise BrokerUnavailable
+        await self._put(queue, message)
+
+    async def backlog(self, service: str) -> int:
+        """How many messages nobody has taken yet."""
+        return len(self._queue(service).letters)
+
     @asynccontextmanager
     async def subscribe(self, service: str, types: Collection[str]) -> AsyncIterator["_Subscription"]:
         """The service's share of its messages; several subscriptions of one service share them."""
@@ -84,6 +95,11 @@ class MemoryBus:
             yield subscription
         finally:
             await subscription.give_back(subscription.taken)
+
+    def _queue(self, service: str) -> _Queue:
+        if service not in self._queues:
+            raise Unroutable
+        return self._queues[service]
 
     async def _put(self, queue: _Queue, message: Message) -> None:
         letter = queue.pending.get(message.id)

@@ -31,8 +31,25 @@ _CREATE_1 = (
     "COMMENT ON COLUMN parked.body IS 'the event as JSON'",
 )
 
+_CREATE_2 = (
+    """
+    CREATE TABLE interventions (
+        id bigint NOT NULL GENERATED ALWAYS AS IDENTITY PRIMARY KEY, at timestamptz NOT NULL DEFAULT now(),
+        actor text NOT NULL, act text NOT NULL, event_id uuid, type text, order_id uuid, reason text,
+        error text, note text)""",
+    "COMMENT ON COLUMN interventions.actor IS 'who did it: the account on the operating system'",
+    "COMMENT ON COLUMN interventions.event_id IS 'of the event, or of the row of work'",
+    "COMMENT ON COLUMN interventions.reason IS 'why it was dead'",
+)
+
 
 def create_tables_1(execute: Callable[[str], object]) -> None:
     """Outbox, inbox, attempts and parked events, as of the first release; `execute` is Alembic's."""
     for statement in _CREATE_1:
+        execute(statement)
+
+
+def create_tables_2(execute: Callable[[str], object]) -> None:
+    """The record of what people did by hand; `execute` is Alembic's."""
+    for statement in _CREATE_2:
         execute(statement)

@@ -1,6 +1,7 @@
 """Parked events: what could not be handled waits here with its reason, and holds up nobody.
 
 `retry`: due later, with exponential backoff, MAX_ATTEMPTS times in all. `dead`: never again by itself.
+`discarded`: given up by a person; the row is kept, and nothing brings it back.
 A parked event has its inbox row like any other that was taken over, so a duplicate changes nothing here.
 """
 
@@ -70,6 +71,12 @@ _AGAIN: Final = """
     UPDATE parked SET attempts = attempts + 1, last_failed_at = now(), reason = $2, last_error = $3,
         state = $4, claimed_until = now() + make_interval(secs => $5::float8)
     WHERE id = $1 AND state = 'retry'"""
+_PUT_IN: Final = statements.insert(
+    PARKED,
+    ("id", "type", "order_id", "body"),
+    computed={"reason": "'replay'", "state": "'retry'", "claimed_until": "now()"},
+    then="ON CONFLICT DO NOTHING RETURNING id",
+)
 _TAKE: Final = "DELETE FROM parked WHERE id = $1 AND state = 'retry' RETURNING id"
 
 
@@ -96,6 +103,16 @@ async def park_again(tx: Transaction, parked: ParkedEvent, error: Exception) -> 
     state, reason = _verdict(error, attempts=parked.attempts + 1)
     delay = backoff(parked.attempts)
     await tx.execute(_AGAIN, parked.id, reason, _text(error), state, delay)
+
+
+async def put_in(tx: Transaction, events: Sequence[AnyEvent]) -> int:
+    """Puts events in to be handled at once, as if they had failed before, and returns how many.
+
+    Those that are parked already stay as they are.
+    """
+    ordered = sorted(events, key=lambda event: event.id)
+    rows = [(e.id, type_of(type(e)), e.subject, envelope.encode_one(e)) for e in ordered]
+    return len(await tx.fetch(_PUT_IN, *statements.columns_of(rows, 4)))
 
 
 async def _insert(tx: Transaction, rows: Sequence[tuple[object, ...]]) -> None:

@@ -50,7 +50,7 @@ async def renew(tx: Transaction, now: datetime) -> None:
         week = _start_of_week(now)
         while week <= now + AHEAD:
             if (name := _name(table, week)) not in existing:
-                await _create(tx, table, name, _first_id(week), _first_id(week + WEEK))
+                await _create(tx, table, name, first_id(week), first_id(week + WEEK))
             week += WEEK
         oldest_kept = _name(table, _start_of_week(now - retention))
         for name in sorted(existing):
@@ -77,5 +77,6 @@ def _name(table: str, week: datetime) -> str:
     return f"{table}_{week:%Y%m%d}"
 
 
-def _first_id(moment: datetime) -> UUID:
+def first_id(moment: datetime) -> UUID:
+    """The least UUIDv7 of that moment: what is announced from then on has a greater one."""
     return UUID(int=int(moment.timestamp() * 1000) << 80)

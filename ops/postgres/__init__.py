@@ -13,7 +13,7 @@ from ops.postgres.errors import (
     ServerFailed,
     ServerNotStopped,
 )
-from ops.postgres.server import embedded_postgres
+from ops.postgres.server import embedded_postgres, running_postgres
 from ops.postgres.survivors import stop_survivor
 
 __all__ = [
@@ -26,5 +26,6 @@ __all__ = [
     "ServerFailed",
     "ServerNotStopped",
     "embedded_postgres",
+    "running_postgres",
     "stop_survivor",
 ]

@@ -15,7 +15,7 @@ from ops.postgres.data import prepare
 from ops.postgres.errors import FolderNotOurs, ServerDied, ServerFailed
 from ops.postgres.privileges import Launcher, launchers
 from ops.postgres.programs import Programs, find_programs
-from ops.postgres.survivors import Claim, claimed, stop
+from ops.postgres.survivors import Claim, claimed, sockets_of, stop
 
 _DATABASE = "orderflow"
 _OWNER = "postgres"
@@ -62,12 +62,25 @@ async def embedded_postgres(folder: Path, ways: Sequence[Launcher] | None = None
     try:
         await server.make_ready()
         async with abandoned_when(server.process.wait):
-            yield f"postgresql+asyncpg://{_OWNER}@/{_DATABASE}?host={server.sockets}&port={_PORT}"
+            yield _url(server.sockets)
     except Stopped as ended:
         raise ServerDied(server.log) from ended
     finally:
         await stop(server.process.send_signal, server.process.wait, folder)
         await asyncio.to_thread(shutil.rmtree, server.sockets)
+
+
+def running_postgres(folder: Path) -> str | None:
+    """URL of the server that another process runs on `folder`, as `embedded_postgres` gave it there.
+
+    None while there is none that answers: it is starting, or stopping.
+    """
+    sockets = sockets_of(folder)
+    return _url(sockets) if sockets and (sockets / f".s.PGSQL.{_PORT}").exists() else None
+
+
+def _url(sockets: Path) -> str:
+    return f"postgresql+asyncpg://{_OWNER}@/{_DATABASE}?host={sockets}&port={_PORT}"
 
 
 @dataclass(frozen=True)

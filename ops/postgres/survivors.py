@@ -67,6 +67,15 @@ async def claimed(folder: Path, data: Path) -> AsyncIterator[Claim]:
         yield Claim(lock, data)
 
 
+def sockets_of(folder: Path) -> Path | None:
+    """Where the server on `folder` listens, as it was noted; None when no server was begun there."""
+    try:
+        noted = (folder / "server.lock").read_text().splitlines()
+    except FileNotFoundError:
+        return None
+    return Path(noted[1]) if len(noted) == 2 else None
+
+
 async def stop_survivor(folder: Path) -> None:
     """Stops what a killed process left running on `folder`, if anything. Nobody else uses it meanwhile.
 

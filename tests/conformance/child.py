@@ -48,6 +48,12 @@ class DiesAfterPublishing:
         await self._bus.publish(message)
         die()
 
+    async def send(self, service: str, message: Message) -> None:
+        await self._bus.send(service, message)
+
+    async def backlog(self, service: str) -> int:
+        return await self._bus.backlog(service)
+
     def subscribe(self, service: str, types: Collection[str]) -> AbstractAsyncContextManager[Subscription]:
         return self._bus.subscribe(service, types)
 

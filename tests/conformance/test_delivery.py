@@ -101,6 +101,69 @@ async def test_what_was_taken_and_never_acknowledged_comes_again_as_redelivered(
     await drained(system, publishing)
 
 
+async def test_what_is_sent_to_one_service_reaches_it_alone_also_what_it_is_not_bound_to(
+    system: System,
+) -> None:
+    every = one_of_each()
+    bound, not_bound = (envelope.messages([every[name]])[0] for name in ("ORDER_CREATED", "SHIPPED"))
+    await system.start("order", "invoice", "email")
+    async with asyncio.timeout(30):
+        await system.bus.send("invoice", bound)
+        await system.bus.send("invoice", bound)
+        await system.bus.send("invoice", not_bound)
+    await system.until_handled("invoice", Counter([every["ORDER_CREATED"].id]))
+    [dead] = await eventually(lambda: system.parked("invoice", "dead"), bool)
+    assert (dead["id"], dead["reason"]) == (every["SHIPPED"].id, "no_handler")
+    assert await system.handled("invoice") == Counter([every["ORDER_CREATED"].id])
+    for other in ("order", "email"):
+        assert not await system.handled(other)
+
+
+async def test_what_is_sent_to_one_service_is_for_good_once_confirmed(system: System) -> None:
+    event = order_created()
+    [message] = envelope.messages([event])
+    if isinstance(system.bus, MemoryBus):  # where only a commit is for good
+        await system.start("invoice")
+        await system.bus.send("invoice", message)
+        await system.crash()
+    else:
+        await system.bus.send("invoice", message)
+        await system.transport.restart(system)
+        await system.start("invoice")
+    await system.until_handled("invoice", Counter([event.id]))
+
+
+async def test_the_backlog_is_what_waits_and_nobody_has_taken(system: System) -> None:
+    messages = [message for _ in range(3) for message in envelope.messages([order_created()])]
+
+    async def backlog() -> int:
+        return await system.bus.backlog("invoice")
+
+    assert await backlog() == 0
+    sending = asyncio.gather(*(system.bus.send("invoice", message) for message in messages))
+    await eventually(backlog, lambda count: count == 3)
+    async with system.bus.subscribe("invoice", BINDINGS["invoice"]) as subscription:
+        taken: list[Delivery] = []
+        while len(taken) < 3:
+            taken += await subscription.take(3)
+        await eventually(backlog, lambda count: count == 0)
+        await subscription.acknowledge(taken[:1])
+    await eventually(backlog, lambda count: count == 2)
+    await drained(system, sending)
+
+
+async def test_a_service_without_a_queue_is_told_and_nobody_else_is_troubled(system: System) -> None:
+    event = order_created()
+    [message] = envelope.messages([event])
+    with pytest.raises(Unroutable):
+        await system.bus.send("nobody", message)
+    with pytest.raises(Unroutable):
+        await system.bus.backlog("nobody")
+    await system.start("order", "invoice", "email")
+    await system.emit(event)
+    await system.handle_all([event], "invoice", "email")
+
+
 async def test_take_gives_what_is_waiting_up_to_its_limit_and_loses_nothing_when_cancelled(
     system: System,
 ) -> None:

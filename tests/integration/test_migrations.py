@@ -18,9 +18,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 from chassis import database
 from chassis.migrations import head
 from events.commit import Transactions
-from ops.migrate import HISTORIES, migrate, migrate_service, url_for
+from ops.migrate import AUDITOR, HISTORIES, ROLES, migrate, migrate_service, url_for
 
-PASSWORDS = {schema: schema for schema in HISTORIES}
+PASSWORDS = {role: role for role in ROLES}
 
 
 @asynccontextmanager
@@ -97,6 +97,22 @@ async def test_a_service_reaches_its_own_schema_and_nothing_else(fresh_database:
             assert reachable == {service}
             assert await is_denied(connection, "CREATE TABLE public.mine (id int)")
             assert await is_denied(connection, "CREATE SCHEMA mine")
+
+
+async def test_the_auditor_reads_every_schema_and_writes_none(fresh_database: str) -> None:
+    await migrate(fresh_database, PASSWORDS)
+    async with connected(url_for(fresh_database, "shipment", PASSWORDS["shipment"])) as service:
+        await service.execute(text("CREATE TABLE made_later (id int)"))
+    async with connected(fresh_database) as owner:
+        tables = "SELECT schemaname, tablename FROM pg_tables WHERE schemaname = ANY(:schemas)"
+        found = (await owner.execute(text(tables), {"schemas": list(HISTORIES)})).all()
+    async with connected(url_for(fresh_database, AUDITOR, PASSWORDS[AUDITOR])) as auditor:
+        for schema, table in found:
+            assert await can_read(auditor, schema, table)
+        await auditor.execute(text("SET default_transaction_read_only TO off"))
+        for schema, table in found:
+            assert await is_denied(auditor, f'DELETE FROM "{schema}"."{table}"')
+        assert await is_denied(auditor, "CREATE TABLE public.mine (id int)")
 
 
 async def can_read(connection: AsyncConnection, schema: str, table: str) -> bool:

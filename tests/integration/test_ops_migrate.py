@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy.engine import make_url
 
 from ops.migrate import (
-    HISTORIES,
+    ROLES,
     MigrationRefused,
     NotReached,
     UnusablePassword,
@@ -21,7 +21,7 @@ from tests.embedded import orderflow
 from tests.servers import Broker
 from tests.waiting import eventually
 
-PASSWORDS = {schema: schema for schema in HISTORIES}
+PASSWORDS = {role: role for role in ROLES}
 
 
 async def test_it_can_be_repeated_and_brings_the_brokers_topology(

@@ -11,6 +11,7 @@ from typing import Any
 import httpx
 
 from tests.embedded import EXAMPLES, database_of, finished, orderflow, postmaster_of, running
+from tests.waiting import eventually
 
 ORDER = json.loads((EXAMPLES / "order.json").read_text("utf-8"))
 
@@ -89,6 +90,26 @@ async def test_killed_in_the_middle_of_a_hundred_orders_it_goes_on_and_does_noth
     assert sorted(charge["count"] for charge in charges) == [1] * 100
     assert numbers is not None
     assert tuple(numbers) == (1, 100, 100, 100)
+
+
+async def test_an_event_that_a_service_has_lost_reaches_it_again_by_itself(tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    async with running(state) as (_, api), database_of(state) as database:
+        order = await finished(api, (await place(api, "one"))["id"])
+        [shipped] = [line for line in order["timeline"] if line["type"] == "SHIPPED"]
+        await database.execute("""
+            UPDATE shipment.outbox SET published_at = published_at - interval '1 minute'""")
+        for lost in (
+            'DELETE FROM "order".inbox WHERE event_id = $1',
+            'DELETE FROM "order".timeline WHERE event_id = $1',
+        ):
+            await database.execute(lost, shipped["event_id"])
+
+        async def status() -> str:
+            answer: dict[str, Any] = (await api.get(f"/orders/{order['id']}")).json()
+            return str(answer["status"])
+
+        await eventually(status, lambda found: found == "SHIPPED")
 
 
 async def test_stopped_while_orders_are_on_their_way_it_leaves_them_to_the_next_run(tmp_path: Path) -> None:

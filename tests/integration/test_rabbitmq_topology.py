@@ -149,7 +149,8 @@ async def delete_queue(channel: aiormq.abc.AbstractChannel, names: Names) -> Non
 
 
 async def delete_binding(channel: aiormq.abc.AbstractChannel, names: Names) -> None:
-    await channel.queue_unbind(names.queue("invoice"), names.exchange("ORDER_CREATED"))
+    queue = names.queue("invoice")
+    await channel.queue_unbind(queue, names.exchange("ORDER_CREATED"), routing_key=queue)  # as it was bound
 
 
 async def delete_exchange(channel: aiormq.abc.AbstractChannel, names: Names) -> None:

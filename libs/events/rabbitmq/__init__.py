@@ -10,6 +10,7 @@ what is declared before what.
 """
 
 from events.rabbitmq.bus import RabbitMQBus
+from events.rabbitmq.dead_letters import DeadLetter, collect
 from events.rabbitmq.topology import Names, TopologyConflict, declare
 
-__all__ = ["Names", "RabbitMQBus", "TopologyConflict", "declare"]
+__all__ = ["DeadLetter", "Names", "RabbitMQBus", "TopologyConflict", "collect", "declare"]

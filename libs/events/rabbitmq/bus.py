@@ -38,13 +38,15 @@ class RabbitMQBus:
 
     async def publish(self, message: Message) -> None:
         """Returns when every queue that is bound to the type has the message on disk."""
-        await self._publisher.publish(
-            message.body,
-            exchange=self._names.exchange(message.type),
-            message_id=str(message.id),
-            content_type=CONTENT_TYPE,
-            headers={"type": message.type, "count": len(message.event_ids)},
-        )
+        await self._put(message, exchange=self._names.exchange(message.type))
+
+    async def send(self, service: str, message: Message) -> None:
+        """Returns when the service's queue has the message on disk."""
+        await self._put(message, routing_key=self._names.queue(service))
+
+    async def backlog(self, service: str) -> int:
+        """The queue's ready messages: without those that a consumer has and did not acknowledge."""
+        return await self._publisher.ready_in(self._names.queue(service))
 
     @asynccontextmanager
     async def subscribe(self, service: str, types: Collection[str]) -> AsyncIterator[QueueSubscription]:
@@ -54,3 +56,14 @@ class RabbitMQBus:
         )
         async with subscription.running():
             yield subscription
+
+    async def _put(self, message: Message, *, exchange: str = "", routing_key: str = "") -> None:
+        """Without an exchange it goes by the default one, whose routing key is a queue's name."""
+        await self._publisher.publish(
+            message.body,
+            exchange=exchange,
+            routing_key=routing_key,
+            message_id=str(message.id),
+            content_type=CONTENT_TYPE,
+            headers={"type": message.type, "count": len(message.event_ids)},
+        )

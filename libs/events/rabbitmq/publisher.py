@@ -6,7 +6,7 @@ from typing import Final
 
 from aio_pika import DeliveryMode, Message
 from aio_pika.abc import AbstractChannel as Channel
-from aio_pika.exceptions import DeliveryError, PublishError
+from aio_pika.exceptions import ChannelNotFoundEntity, DeliveryError, PublishError
 
 from events.errors import BrokerUnavailable, UnknownOutcome, Unroutable
 from events.rabbitmq.link import Link, lost_is
@@ -62,6 +62,23 @@ class Publisher:
                 raise Unroutable from returned
             except DeliveryError as refused:
                 raise BrokerUnavailable from refused
+
+    async def ready_in(self, queue: str) -> int:
+        """How many messages wait in a queue. Raises BrokerUnavailable, or Unroutable when it is not there.
+
+        Asked on a channel of its own, because the server closes the one on which a missing queue is named.
+        """
+        with lost_is(BrokerUnavailable):
+            async with asyncio.timeout(PUBLISH_SECONDS):
+                underlay = await (await self._unblocked_channel()).get_underlay_channel()
+                channel = await underlay.connection.channel()
+                try:
+                    declared = await channel.queue_declare(queue, passive=True)
+                except ChannelNotFoundEntity as missing:
+                    raise Unroutable(f"There is no queue {queue}.") from missing
+                finally:
+                    await channel.close()
+                return declared.message_count or 0
 
     async def _unblocked_channel(self) -> Channel:
         with lost_is(BrokerUnavailable):

@@ -1,0 +1,61 @@
+"""Dead letters: what a service could not decode, taken out of the broker by whoever keeps it from then on."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from aio_pika.abc import AbstractIncomingMessage as IncomingMessage
+from aio_pika.exceptions import ChannelNotFoundEntity
+
+from events.errors import BrokerUnavailable
+from events.rabbitmq.link import OPERATION_SECONDS, lost_is, opened
+from events.rabbitmq.topology import Names
+
+BATCH: Final = 50
+"""Most messages that are handed over together."""
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """A message of a dead-letter queue."""
+
+    body: bytes
+    type: str
+    """What its sender said that it is; "unknown" when it did not say."""
+    reason: str
+    """Why it was buried, in words."""
+
+
+async def collect(
+    url: str, service: str, keep: Callable[[Sequence[DeadLetter]], Awaitable[None]], *, prefix: str = ""
+) -> int:
+    """Empties a service's dead-letter queue into `keep`, and returns how many messages it held.
+
+    A message is forgotten by the broker when `keep` has returned: whatever ends this in between, it comes
+    again. A queue that is not there holds nothing. Raises BrokerUnavailable, and what `keep` raises.
+    """
+    collected = 0
+    async with opened(url, f"orderflow dead {service}") as channel:
+        queue = await channel.get_queue(Names(prefix).dead(service), ensure=False)
+        while True:
+            messages: list[IncomingMessage] = []
+            with lost_is(BrokerUnavailable):
+                async with asyncio.timeout(OPERATION_SECONDS):
+                    try:
+                        while len(messages) < BATCH and (message := await queue.get(fail=False)):
+                            messages.append(message)
+                    except ChannelNotFoundEntity:
+                        return collected
+            if not messages:
+                return collected
+            await keep([_read(message) for message in messages])
+            with lost_is(BrokerUnavailable):
+                await messages[-1].ack(multiple=True)
+            collected += len(messages)
+
+
+def _read(message: IncomingMessage) -> DeadLetter:
+    headers = message.headers
+    given_up = f"The broker gave it up ({headers.get('x-first-death-reason')!s})."
+    return DeadLetter(message.body, str(headers.get("type", "unknown")), str(headers.get("reason", given_up)))

@@ -1,0 +1,141 @@
+"""The shelf of dead work: every table of a service that has claims may hold some, as its `state` says."""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+from uuid import UUID
+
+import msgspec
+
+from events import interventions
+from events.envelope import UNDECODABLE
+from events.interventions import Subject
+from events.transaction import Transaction
+from ops.schemas import BATCH, Schemas
+
+PARKED: Final = "parked"
+
+
+@dataclass(frozen=True, slots=True)
+class Dead:
+    """An event (of the table `parked`), or other work, that will not be tried again by itself."""
+
+    service: str
+    table: str
+    id: UUID
+    """The event's id; of other work its row's."""
+    type: str
+    """The event's type; of other work its table."""
+    order_id: UUID | None
+    reason: str
+    """A word: the class of the error, or the code of a rejection; `failed` for other work."""
+    error: str | None
+    attempts: int
+    first_at: datetime
+    last_at: datetime
+    """When it was tried last; of other work when it would have been tried next."""
+
+    @property
+    def replayable(self) -> bool:
+        """Whether trying again could end otherwise."""
+        return self.reason != UNDECODABLE
+
+
+_TABLES: Final = """
+    SELECT relname FROM pg_class JOIN pg_attribute ON attrelid = pg_class.oid
+    WHERE attname = 'claimed_until' AND NOT attisdropped AND relkind IN ('r', 'p') AND NOT relispartition
+        AND relnamespace = current_schema()::regnamespace
+    ORDER BY relname <> 'parked', relname"""
+
+# What the tables call it differs; as JSON a column that is not there is just null.
+_DEAD: Final = """
+    SELECT id, coalesce(j->>'type', '{table}') AS type,
+        coalesce(j->>'order_id', j->'order_ids'->>0)::uuid AS order_id,
+        coalesce(j->>'reason', 'failed') AS reason, j->>'last_error' AS error, attempts,
+        coalesce(j->>'first_failed_at', j->>'created_at', j->>'written_at')::timestamptz AS first_at,
+        coalesce(j->>'last_failed_at', j->>'claimed_until')::timestamptz AS last_at
+    FROM (SELECT id, attempts, to_jsonb(t) AS j FROM {table} AS t WHERE state = 'dead') AS dead
+    ORDER BY id"""
+_ROW: Final = (
+    "SELECT to_jsonb(t)::text AS row FROM {table} AS t WHERE id = $1 AND state IN ('dead', 'discarded')"
+)
+_REPLAY: Final = """
+    UPDATE {table} SET state = '{waiting}', attempts = 0, claimed_until = now()
+    WHERE id = ANY($1::uuid[]) AND state = 'dead' RETURNING id"""
+_DISCARD: Final = """
+    UPDATE parked SET state = 'discarded' WHERE id = ANY($1::uuid[]) AND state = 'dead' RETURNING id"""
+_INTERVENTIONS: Final = (
+    "SELECT to_jsonb(i)::text AS row FROM interventions AS i WHERE event_id = $1 ORDER BY id"
+)
+
+
+async def dead(schemas: Schemas, service: str) -> list[Dead]:
+    """All that is dead at the service: events first, by id."""
+    found: list[Dead] = []
+    async with schemas.of(service) as tx:
+        for table in await _tables(tx):
+            records = await tx.fetch(_DEAD.format(table=table))
+            found.extend(Dead(service, table, **record) for record in records)
+    return found
+
+
+async def rows(schemas: Schemas, service: str, row_id: UUID) -> list[tuple[str, dict[str, Any], list[Any]]]:
+    """Whole rows of this id that are dead or discarded: table, columns, and what was done to it by hand."""
+    async with schemas.of(service) as tx:
+        found = [
+            (table, msgspec.json.decode(record["row"]))
+            for table in await _tables(tx)
+            for record in await tx.fetch(_ROW.format(table=table), row_id)
+        ]
+        acts = [msgspec.json.decode(record["row"]) for record in await tx.fetch(_INTERVENTIONS, row_id)]
+    return [(table, columns, acts) for table, columns in found]
+
+
+async def replay(schemas: Schemas, chosen: Sequence[Dead], *, actor: str) -> list[Dead]:
+    """Puts dead work back to be done at once, its attempts counted anew; returns what it was done to.
+
+    The service's own runners do the rest. What is no longer dead stays as it is.
+    """
+
+    async def put_back(tx: Transaction, table: str, ids: Sequence[UUID]) -> set[UUID]:
+        waiting = "retry" if table == PARKED else "pending"
+        changed = await tx.fetch(_REPLAY.format(table=table, waiting=waiting), ids)
+        return {record["id"] for record in changed}
+
+    done: list[Dead] = []
+    for batch in _batches(chosen):
+        async with schemas.of(batch[0].service) as tx:
+            changed = await put_back(tx, batch[0].table, [each.id for each in batch])
+            acted = [each for each in batch if each.id in changed]
+            await interventions.record(tx, "replay", _subjects(acted), actor=actor)
+        done.extend(acted)
+    return done
+
+
+async def discard(schemas: Schemas, chosen: Sequence[Dead], *, actor: str, note: str) -> list[Dead]:
+    """Gives dead events up: the rows are kept, and nothing brings them back. Returns what it was done to."""
+    done: list[Dead] = []
+    for batch in _batches([each for each in chosen if each.table == PARKED]):
+        async with schemas.of(batch[0].service) as tx:
+            changed = {record["id"] for record in await tx.fetch(_DISCARD, [each.id for each in batch])}
+            acted = [each for each in batch if each.id in changed]
+            await interventions.record(tx, "discard", _subjects(acted), actor=actor, note=note)
+        done.extend(acted)
+    return done
+
+
+async def _tables(tx: Transaction) -> list[str]:
+    return [record["relname"] for record in await tx.fetch(_TABLES)]
+
+
+def _batches(chosen: Collection[Dead]) -> list[list[Dead]]:
+    """What can be done in one transaction each: of one table of one service, in the order of the ids."""
+    by_table: dict[tuple[str, str], list[Dead]] = {}
+    for each in sorted(chosen, key=lambda each: each.id):
+        by_table.setdefault((each.service, each.table), []).append(each)
+    return [each[start : start + BATCH] for each in by_table.values() for start in range(0, len(each), BATCH)]
+
+
+def _subjects(acted: Sequence[Dead]) -> list[Subject]:
+    return [Subject(each.id, each.type, each.order_id, each.reason, each.error) for each in acted]

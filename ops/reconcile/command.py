@@ -1,0 +1,60 @@
+"""`orderflow reconcile`: as a process beside the services, or once."""
+
+import asyncio
+import sys
+
+import typer
+
+from chassis import database
+from chassis.settings import LogSettings
+from chassis.stopping import stop_on_signals
+from chassis.telemetry import configure_logging
+from events import rabbitmq
+from events.commit import Transactions
+from events.errors import Unavailable, UnknownOutcome
+from ops import settings
+from ops.errors import CommandFailed
+from ops.migrate import owner_url
+from ops.reconcile.reconciler import Reconciler
+
+
+class NotReconciled(CommandFailed):
+    """Database or broker do not answer."""
+
+
+async def command(database_url: str, broker_url: str, *, once: bool) -> int:
+    """Reconciles until SIGTERM, or once from the oldest to the newest; returns the exit status.
+
+    Raises:
+        CommandFailed: the URL can't be used; with `once` also when something does not answer.
+    """
+    for_people = {"log_format": "text"} if sys.stderr.isatty() else {}
+    configure_logging("reconcile", settings.read(LogSettings, **for_people))
+    stop = stop_on_signals()
+    connection = database.connect(owner_url(database_url), pool=2, application="reconcile")
+    async with connection as engine, rabbitmq.RabbitMQBus(broker_url) as bus:
+        reconciler = Reconciler(Transactions(engine), bus)
+        if once:
+            return await _once(reconciler)
+        reconciling = asyncio.create_task(reconciler.run(), name="reconcile")
+        await stop.wait()
+        reconciling.cancel()
+        await asyncio.wait([reconciling])
+    return 0
+
+
+async def _once(reconciler: Reconciler) -> int:
+    try:
+        healed, passed_over = await reconciler.pass_once()
+    except (Unavailable, UnknownOutcome) as error:
+        raise NotReconciled(str(error)) from error
+    for heal in healed:
+        typer.echo(f"{heal.service}: {heal.count} {heal.type} events that it never got were sent to it.")
+    for service, backlog in passed_over.items():
+        why = (
+            f"{backlog} messages wait in its queue" if backlog else "it has no queue: run 'orderflow migrate'"
+        )
+        typer.echo(f"{service} was passed over: {why}.")
+    if not healed:
+        typer.echo("Nothing is missing." if not passed_over else "Nothing is missing elsewhere.")
+    return 0

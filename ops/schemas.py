@@ -1,0 +1,48 @@
+"""Schemas: the owner's transactions in one service's schema, with that service's role and nothing more."""
+
+import getpass
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Final
+
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from chassis.database import connect, role_of
+from events.commit import Transactions
+from events.transaction import Transaction
+
+BATCH: Final = 500
+"""Most rows that one transaction of a command changes."""
+
+
+class Schemas:
+    """Every service's schema, by the owner's connection."""
+
+    def __init__(self, engine: AsyncEngine) -> None:
+        self._database = str(engine.url.database)
+        self.transactions = Transactions(engine)
+        """The owner's own."""
+
+    @asynccontextmanager
+    async def of(self, service: str) -> AsyncIterator[Transaction]:
+        """One transaction as the service would have it."""
+        async with self.transactions() as tx:
+            await tx.execute(f'SET LOCAL ROLE "{role_of(self._database, service)}"')
+            await tx.execute(f'SET LOCAL search_path TO "{service}"')
+            yield tx
+
+
+@asynccontextmanager
+async def schemas(owner_url: str, command: str) -> AsyncIterator[Schemas]:
+    """The schemas of the database at `owner_url`, for one command."""
+    async with connect(owner_url, pool=2, application=command) as engine:
+        yield Schemas(engine)
+
+
+def actor() -> str:
+    """Who gives the command: the account on the operating system."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # an account without a name
+        return f"uid {os.getuid()}"
