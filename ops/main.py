@@ -1,19 +1,15 @@
-"""The `orderflow` command: `run`, `demo`, `migrate`.
+"""The `orderflow` command: `run`, `demo`, `migrate`, `stripe`.
 
 What a command needs is imported when it runs, so that `--help` answers at once.
 """
 
-import logging
-import sys
-from collections.abc import Callable, Coroutine
-from io import TextIOWrapper
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated
 
 import typer
-import uvloop
 
-from ops.errors import INTERRUPTED, CommandFailed
+from ops.carrying_out import carry_out
+from ops.stripe.cli import stripe
 
 DatabaseUrl = Annotated[
     str,
@@ -57,7 +53,7 @@ def run(
     """
     from ops.run import run as command  # noqa: PLC0415
 
-    _carry_out(lambda: command(port, state, database_url or None))
+    carry_out(lambda: command(port, state, database_url or None))
 
 
 @app.command()
@@ -78,7 +74,7 @@ def demo(
     """
     from ops.demo.command import demo as command  # noqa: PLC0415
 
-    _carry_out(lambda: command(orders))
+    carry_out(lambda: command(orders))
 
 
 @app.command()
@@ -103,25 +99,10 @@ def migrate(
     """
     from ops.migrate import command  # noqa: PLC0415
 
-    _carry_out(lambda: command(database_url, broker_url or None))
+    carry_out(lambda: command(database_url, broker_url or None))
 
 
-def _carry_out(command: Callable[[], Coroutine[Any, Any, int]]) -> NoReturn:
-    """Runs a command to its end and exits with its status; what goes wrong becomes a sentence."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, TextIOWrapper):
-            stream.reconfigure(errors="replace")  # where the locale knows few characters
-    try:
-        status = uvloop.run(command())
-    except CommandFailed as failure:
-        typer.echo(failure, err=True)
-        status = 1
-    except KeyboardInterrupt:
-        status = INTERRUPTED
-    except Exception as defect:
-        logging.getLogger(__name__).error("this should not have happened: %r", defect, exc_info=True)
-        status = 1
-    raise typer.Exit(status)
+app.command()(stripe)
 
 
 if __name__ == "__main__":
