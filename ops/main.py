@@ -1,4 +1,4 @@
-"""The `orderflow` command: `run`, `demo`, `migrate`, `reconcile`, `dead`, `replay`.
+"""The `orderflow` command: `run`, `demo`, `migrate`, `reconcile`, `dead`, `replay`, `stripe`.
 
 What a command needs is imported when it runs, so that `--help` answers at once.
 """
@@ -11,6 +11,7 @@ import typer
 from ops.carrying_out import carry_out
 from ops.dead.cli import app as dead
 from ops.reconcile.cli import reconcile
+from ops.stripe.cli import stripe
 
 DatabaseUrl = Annotated[
     str,
@@ -105,6 +106,7 @@ def migrate(
 
 app.command()(reconcile)
 app.add_typer(dead, name="dead")
+app.command()(stripe)
 
 
 if __name__ == "__main__":
