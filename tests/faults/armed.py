@@ -5,15 +5,14 @@ next time that such a task reaches that point, the process says so in its log an
 """
 
 import asyncio
-import importlib
 import os
+import runpy
 import signal
 import sys
 from pathlib import Path
 from types import FrameType
 from typing import Final
 
-from chassis.process import Service, serve
 from events.killpoints import KillPoint, arm
 
 LAST_WORDS: Final = "dies at the kill point"
@@ -36,13 +35,12 @@ def _on_signal(_: int, __: FrameType | None) -> None:
     arm(reached)
 
 
-def main(module: str) -> None:
-    """Runs the service of this module as its own entry would."""
+def main() -> None:
+    """Runs the module that the arguments name, with the rest of them, as it would run by itself."""
     signal.signal(signal.SIGUSR1, _on_signal)
-    service = importlib.import_module(module).SERVICE
-    assert isinstance(service, Service)
-    serve(service)
+    del sys.argv[0]
+    runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main()

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal, TypeAlias
 
 import asyncpg
 
@@ -19,7 +19,8 @@ from tests.faults.replica import ROOT, Replica
 
 REPLICAS: Final[Mapping[str, int]] = {"order": 1, "invoice": 1, "billing": 2, "shipment": 1, "email": 2}
 """How many processes of each service there are."""
-ROLES: Final = ("order", "invoice", "billing", "shipment", "email", "provider")
+ROLES: Final = ("order", "invoice", "billing", "shipment", "email", "provider", "auditor")
+Provider: TypeAlias = Literal["simulated", "stripe"]
 
 
 class MigrationFailed(Exception):
@@ -38,6 +39,11 @@ class Cluster:
     """Between the services and PostgreSQL."""
     ledger: Proxy
     """Between the simulated payment provider and PostgreSQL, which keeps its ledger."""
+    provider: Proxy
+    """Between billing and the Stripe-compatible server, where there is one."""
+    payment_provider: Provider
+    provider_port: int
+    """Where the Stripe-compatible server answers."""
     broker: Proxy
     mail: Proxy
     mailbox: Mailbox
@@ -129,7 +135,9 @@ class Cluster:
             "DATABASE_URL": self.role_url(service, self.database),
             "BROKER_URL": self.broker.through(self.broker_url),
             "PORT": str(port),
-            "PAYMENT_PROVIDER": "simulated",
+            "PAYMENT_PROVIDER": self.payment_provider,
+            "STRIPE_API_KEY": f"sk_test_{self.password}",
+            "STRIPE_BASE_URL": f"http://127.0.0.1:{self.provider.port}",
             "PROVIDER_DATABASE_URL": self.role_url("provider", self.ledger),
             "SMTP_URL": self.mail.through(f"smtp://127.0.0.1:{self.mailbox.port}"),
         }
@@ -152,7 +160,9 @@ class Tails:
 
 
 @asynccontextmanager
-async def cluster(folder: Path, *, replicas: Mapping[str, int] = REPLICAS) -> AsyncIterator[Cluster]:
+async def cluster(
+    folder: Path, *, provider: Provider = "simulated", replicas: Mapping[str, int] = REPLICAS
+) -> AsyncIterator[Cluster]:
     """A fresh system that takes orders and is removed at the end; its logs stay in `folder`.
 
     Raises NoDocker or MigrationFailed.
@@ -162,6 +172,7 @@ async def cluster(folder: Path, *, replicas: Mapping[str, int] = REPLICAS) -> As
     password = f"canary-{secrets.token_hex(8)}"
     async with AsyncExitStack() as stack:
         postgres, rabbitmq = await stack.enter_async_context(containers(password))
+        provider_port = free_port()
         box = await stack.enter_async_context(mailbox())
         system = Cluster(
             folder,
@@ -172,6 +183,9 @@ async def cluster(folder: Path, *, replicas: Mapping[str, int] = REPLICAS) -> As
             broker=await stack.enter_async_context(proxy_to(rabbitmq.port)),
             mail=await stack.enter_async_context(proxy_to(box.port)),
             mailbox=box,
+            provider=await stack.enter_async_context(proxy_to(provider_port)),
+            payment_provider=provider,
+            provider_port=provider_port,
             port=free_port(),
             password=password,
         )
@@ -179,10 +193,31 @@ async def cluster(folder: Path, *, replicas: Mapping[str, int] = REPLICAS) -> As
         for service, count in replicas.items():
             for _ in range(count):
                 system.add(service)
+        system.replicas["reconcile-1"] = Replica(
+            "reconcile-1",
+            ("tests.faults.armed", "ops.main", "reconcile"),
+            system.environment("auditor", 0),
+            None,
+            logs / "reconcile-1.log",
+        )
+        if provider == "stripe":
+            system.replicas["stripe-1"] = _stripe(system)
         for replica in system.replicas.values():
             replica.keep()
         stack.push_async_callback(_closed, system)
         yield system
+
+
+def _stripe(system: Cluster) -> Replica:
+    """The Stripe-compatible server, to be told how to misbehave."""
+    environment = system.environment("stripe", system.provider_port)
+    return Replica(
+        "stripe-1",
+        ("tests.faults.armed", "ops.main", "stripe", "--scripted", "--search-seconds", "2"),
+        {**environment, "LEDGER": str(system.folder / "ledger.sqlite")},
+        None,
+        system.folder / "logs" / "stripe-1.log",
+    )
 
 
 async def _closed(system: Cluster) -> None:

@@ -4,18 +4,23 @@ import asyncio
 from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias
 
-from tests.faults.cluster import Cluster
+from tests.faults.cluster import Cluster, Provider
 from tests.faults.fault import NoEffect
-from tests.faults.proxy import COMMIT, MAIL, PUBLISH, Moment, Proxy
+from tests.faults.proxy import COMMIT, MAIL, PAYMENT, PUBLISH, Moment, Proxy
 
-Line: TypeAlias = Literal["database", "ledger", "broker", "mail"]
+Line: TypeAlias = Literal["database", "ledger", "broker", "mail", "provider"]
 """A proxy of the cluster, by its name."""
-LINES: Final[tuple[Line, ...]] = ("database", "ledger", "broker", "mail")
+LINES: Final[dict[Provider, tuple[Line, ...]]] = {
+    "simulated": ("database", "ledger", "broker", "mail"),
+    "stripe": ("database", "provider", "broker", "mail"),
+}
+"""Those that are in use, by payment provider."""
 MOMENTS: Final[dict[Line, Moment]] = {
     "database": COMMIT,
     "ledger": COMMIT,
     "broker": PUBLISH,
     "mail": MAIL,
+    "provider": PAYMENT,
 }
 """Whose answer gets lost on each line."""
 PATIENCE: Final = 20.0

@@ -62,7 +62,7 @@ class KilledAt:
     replica: str
     task: str
     point: KillPoint
-    disturbs: Literal["database", "ledger", "broker", "mail"] | None = None
+    disturbs: Literal["database", "ledger", "broker", "mail", "provider"] | None = None
     """The proxy that is away for a moment, so that work is put off and claimed anew."""
 
     @property
@@ -79,7 +79,9 @@ class KilledAt:
         end = await _ended(replica, pid)
         with replica.log.open("rb") as log:
             log.seek(said)
-            words = [line for line in log.read().decode(errors="replace").splitlines() if LAST_WORDS in line]
+            lines = log.read().decode(errors="replace").splitlines()
+        wanted = f'{LAST_WORDS} {self.point} in "'
+        words = [line for line in lines if line.startswith(wanted) and self.task in line]
         if end.status != -signal.SIGKILL or not words:
             raise NoEffect(f"{self.replica} ended with {end.status}, and not where it should.")
         return f"process {pid} {words[-1]}"

@@ -23,6 +23,8 @@ PUBLISH: Final = Moment("publish", b"\x00\x3c\x00\x28", b"\x00\x3c\x00\x50")
 """AMQP 0-9-1's Basic.Publish, and Basic.Ack, which is the broker's confirm."""
 MAIL: Final = Moment("mail", b"\r\n.\r\n", b"250 ")
 """SMTP's final dot, and that the mail was taken."""
+PAYMENT: Final = Moment("payment", b"POST /v1/", b"HTTP/1.1 200")
+"""A request that changes something at Stripe, and its answer."""
 
 
 class Proxy:

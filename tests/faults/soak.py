@@ -18,7 +18,7 @@ import uvloop
 from rich.console import Console
 
 from tests.faults import catalogue, quiet
-from tests.faults.cluster import Cluster, MigrationFailed, cluster
+from tests.faults.cluster import Cluster, MigrationFailed, Provider, cluster
 from tests.faults.containers import NoDocker
 from tests.faults.history import History
 from tests.faults.load import Load, wishes
@@ -76,12 +76,12 @@ class Pace:
         return self.history.accepted / self.orders > struck + AHEAD
 
 
-async def soak(orders: int, faults: int, seed: int, provider: str, folder: Path) -> Report:
+async def soak(orders: int, faults: int, seed: int, provider: Provider, folder: Path) -> Report:
     """Runs it and returns the report."""
     began = time.monotonic()
     report = Report(seed=seed, provider=provider)
     async with AsyncExitStack() as stack:
-        system = await stack.enter_async_context(cluster(folder))
+        system = await stack.enter_async_context(cluster(folder, provider=provider))
         history = History(folder / "history.jsonl")
         stack.callback(history.close)
         strikes = Strikes(system)
@@ -97,7 +97,7 @@ async def soak(orders: int, faults: int, seed: int, provider: str, folder: Path)
         ]
         try:
             placing = asyncio.create_task(load.run(CLIENTS))
-            await _strike_all(pace, seed)
+            await _strike_all(pace, seed, provider)
             while not pace.is_over():
                 await asyncio.sleep(0.2)
             load.target = 0
@@ -114,10 +114,10 @@ async def soak(orders: int, faults: int, seed: int, provider: str, folder: Path)
     return report
 
 
-async def _strike_all(pace: Pace, seed: int) -> None:
+async def _strike_all(pace: Pace, seed: int, provider: Provider) -> None:
     """Strikes as many as are due, several at a time, until enough have had their effect."""
     under_way: set[asyncio.Task[object]] = set()
-    for kind, fault, targets in catalogue.schedule(seed):
+    for kind, fault, targets in catalogue.schedule(seed, provider):
         while len(under_way) >= AT_ONCE or pace.strikes.effective + len(under_way) >= pace.faults_due():
             if pace.strikes.effective >= pace.faults:
                 await asyncio.gather(*under_way)
@@ -140,7 +140,7 @@ def main() -> int:
     orders = int(os.environ.get("ORDERS") or 2000)
     faults = int(os.environ.get("FAULTS") or 20)
     seed = int(os.environ.get("SEED") or random.SystemRandom().randrange(1_000_000))
-    provider = os.environ.get("PROVIDER") or "simulated"
+    provider: Provider = "stripe" if os.environ.get("PROVIDER") == "stripe" else "simulated"
     folder = ROOT / "var" / "faults" / f"{datetime.now(UTC):%Y%m%d-%H%M%S}-seed-{seed}"
     folder.mkdir(parents=True)
     say = Console().print

@@ -38,10 +38,10 @@ FAULTS: Sequence[Fault] = (
     *(AskedToEnd(f"{service}-1") for service in SERVICES),
     Paused("billing-1", 20),
     Crowded("invoice", 5),
-    *(Cut(line) for line in LINES),
-    *(Refused(line, 2) for line in LINES),
-    *(Silenced(line, 5) for line in LINES),
-    *(AnswerLost(line) for line in LINES),
+    *(Cut(line) for line in LINES["simulated"]),
+    *(Refused(line, 2) for line in LINES["simulated"]),
+    *(Silenced(line, 5) for line in LINES["simulated"]),
+    *(AnswerLost(line) for line in LINES["simulated"]),
     postgres.Terminated(1.0),
     postgres.Restarted(by_kill=False),
     postgres.Restarted(by_kill=True),
@@ -56,6 +56,9 @@ FAULTS: Sequence[Fault] = (
     *(Grumpy(command, answer, 2) for command, answer in MOODS),
     DeliveredAgain("order", 50, seed=1),
     DeliveredAgain("billing", 50, seed=2),
+    *(rabbitmq.QueueDeleted(service) for service in ("invoice", "email")),
+    rabbitmq.QueuePurged("billing"),
+    rabbitmq.BindingGone("shipment", "PAYMENT_CONFIRMED"),
     *(Poison(service, sort) for service, sort in zip(SERVICES, SORTS, strict=True)),
 )
 
@@ -74,12 +77,12 @@ async def _strike(run: Run, *faults: tuple[Fault, Sequence[str]]) -> None:
 @pytest.mark.parametrize(("kind", "point"), [(kind, point) for kind in POINTS for point in POINTS[kind]])
 async def test_processes_killed_at_a_kill_point_lose_nothing(run: Run, kind: str, point: KillPoint) -> None:
     deaths = [
-        killed_at(f"{service}-1", task, point)
+        killed_at("simulated", f"{service}-1", task, point)[0]
         for service, tasks in TASKS.items()
         for task in tasks
         if task.rpartition(" ")[2] in KINDS_OF_TASK[kind]
     ]
-    await _strike(run, *((death, ()) for death, _ in deaths))
+    await _strike(run, *((death, [death.replica]) for death in deaths))
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=[fault.name for fault in FAULTS])
