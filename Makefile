@@ -6,7 +6,8 @@ compose = sh deploy/compose.sh
 # Each process has servers of its own; most tests wait, so there may be more of them than processors.
 in_parallel = --numprocesses 4 --dist worksteal
 
-.PHONY: help demo run up down logs test test-integration check fmt lock orderflow migrate environment dev-environment
+.PHONY: help demo run up down logs test test-integration faults soak check fmt lock orderflow migrate \
+	environment dev-environment
 
 help: ## show this list
 	@echo 'Orderflow: accepted orders are never lost, nobody is charged twice.'
@@ -34,11 +35,17 @@ down: ## stop the containers (the data stays in its volumes)
 logs: ## follow what the containers log
 	@$(compose) logs --follow --tail 100 $(ARGS)
 
-test: dev-environment ## every test but the end-to-end ones; says what it left out where Docker does not answer
-	@$(python) -m pytest --ignore tests/e2e $(in_parallel) $(ARGS)
+test: dev-environment ## every test but the end-to-end and fault runs; says what it left out where Docker does not answer
+	@$(python) -m pytest --ignore tests/e2e --ignore tests/faults $(in_parallel) $(ARGS)
 
 test-integration: dev-environment ## the tests on PostgreSQL and RabbitMQ in containers; fails without Docker
 	@REQUIRE_DOCKER=1 $(python) -m pytest tests/integration tests/conformance $(in_parallel) $(ARGS)
+
+faults: dev-environment ## every fault once, under load, each seen to strike; then everything is checked (Docker, 10 minutes)
+	@$(python) -m pytest tests/faults $(ARGS)
+
+soak: dev-environment ## random faults under load: ORDERS=100000 FAULTS=1000 SEED=7 PROVIDER=simulated; ends in a report
+	@ORDERS='$(ORDERS)' FAULTS='$(FAULTS)' SEED='$(SEED)' PROVIDER='$(PROVIDER)' $(python) -m tests.faults.soak
 
 check: dev-environment ## lint, formatting, types, import rules, lock files
 	@$(python) -m ruff check .

@@ -1,4 +1,4 @@
-"""The `orderflow` command: `run`, `demo`, `migrate`, `audit`, `reconcile`, `dead`, `replay`.
+"""The `orderflow` command: `run`, `demo`, `migrate`, `audit`, `reconcile`, `dead`, `replay`, `stripe`.
 
 What a command needs is imported when it runs, so that `--help` answers at once.
 """
@@ -13,6 +13,7 @@ from ops.carrying_out import carry_out
 from ops.dead.cli import app as dead
 from ops.reconcile.cli import reconcile
 from ops.replay.cli import replay
+from ops.stripe.cli import stripe
 
 DatabaseUrl = Annotated[
     str,
@@ -109,6 +110,7 @@ app.command()(audit)
 app.command()(reconcile)
 app.add_typer(dead, name="dead")
 app.command()(replay)
+app.command()(stripe)
 
 
 if __name__ == "__main__":

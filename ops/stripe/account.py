@@ -1,0 +1,301 @@
+"""What the server does for a request: Stripe's endpoints on the ledger, each in one transaction.
+
+Idempotency as https://docs.stripe.com/api/idempotent_requests and
+https://docs.stripe.com/error-low-level#idempotency describe it: the status and body of the first answer are
+saved with the key once the endpoint has begun its work, errors too, and told again for 24 hours; parameters
+that fail validation and conflicts with a concurrent request are not saved.
+"""
+
+import re
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import Any, Final, NamedTuple, TypeVar
+
+import msgspec
+from msgspec import Struct
+
+from ops.stripe import intents, refunds
+from ops.stripe.errors import StripeRefusal, invalid, key_reused, missing, own_error
+from ops.stripe.forms import Form
+from ops.stripe.ledger import Ledger, SavedAnswer
+from ops.stripe.objects import Intent, Refund
+from ops.stripe.personality import Behaviour, Pace, Step
+
+T = TypeVar("T")
+
+_encode: Final = msgspec.json.Encoder().encode
+_CLAUSE: Final = re.compile(r"""metadata\[['"]([^'"]+)['"]\]\s*:\s*['"]([^'"]*)['"]""")
+_CREATED: Final = {"gt": ">", "gte": ">=", "lt": "<", "lte": "<="}
+
+
+class Answer(NamedTuple):
+    """Status and body of an answer."""
+
+    status: int
+    body: bytes
+    replayed: bool = False
+    """Whether it was saved by an earlier request with the same key."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One request: what is to be done, with which object and parameters, under which key."""
+
+    step: Step
+    target: str
+    """Id of the object in the path, or empty."""
+    path: str
+    form: Form
+    key: str | None
+    """Idempotency key; only a POST has one."""
+
+    @property
+    def fingerprint(self) -> bytes:
+        """What has to be the same for the same key: path and parameters, in whatever order."""
+        return blake2b(repr((self.path, sorted(self.form.pairs))).encode(), digest_size=16).digest()
+
+
+class Account:
+    """One merchant's account."""
+
+    def __init__(
+        self, ledger: Ledger, pace: Pace | None = None, *, clock: Callable[[], float] = time.time
+    ) -> None:
+        self.ledger = ledger
+        self.pace = pace or Pace()
+        self._clock = clock
+        self._endpoints: Final[dict[Step, Callable[[Request], bytes]]] = {
+            Step.CREATE: self._create,
+            Step.CONFIRM: self._confirm,
+            Step.RETRIEVE: self._retrieve,
+            Step.CANCEL: self._cancel,
+            Step.SEARCH: self._search,
+            Step.LIST: self._list,
+            Step.REFUND: self._refund,
+            Step.RETRIEVE_REFUND: self._retrieve_refund,
+            Step.LIST_REFUNDS: self._list_refunds,
+        }
+
+    def replay(self, request: Request) -> Answer | None:
+        """The answer saved with the request's key, if there is one.
+
+        Raises StripeRefusal (idempotency_error) if that was a request with other parameters.
+        """
+        if request.key is None:
+            return None
+        saved = self.ledger.saved(request.key, self._clock() - self.pace.key_seconds)
+        if saved is None:
+            return None
+        if saved.fingerprint != request.fingerprint:
+            raise key_reused(request.key)
+        return Answer(saved.status, saved.body, replayed=True)
+
+    def perform(self, request: Request, behaviour: Behaviour | None = None) -> tuple[Answer, bool]:
+        """Does the work and commits it together with the answer; tells whether the behaviour had its effect.
+
+        Of the behaviours only those count here that change what is done or what is saved.
+        """
+        now = self._clock()
+        with self.ledger.transaction():
+            self._settle(now)
+            answer, executed = self._tried(request, behaviour)
+            saved_error = behaviour is Behaviour.SAVED_ERROR_AFTER and executed
+            if saved_error:
+                answer = _refusal(own_error())
+            if request.key is not None and executed:
+                saved = SavedAnswer(request.fingerprint, answer.status, answer.body)
+                self.ledger.save(request.key, saved, now)
+        processing = behaviour is Behaviour.PROCESSING and executed and answer.status == 200
+        return answer, saved_error or processing or behaviour is Behaviour.SAVED_ERROR_BEFORE
+
+    def order_of(self, request: Request) -> str | None:
+        """The order that a request is about, by the `order_id` in its object's metadata."""
+        if request.step in (Step.CREATE, Step.REFUND):
+            return request.form.nested("metadata").get("order_id")
+        if request.step is Step.SEARCH:
+            found = self.ledger.labelled(_CLAUSE.findall(request.form.get("query") or "") or [("", "")])
+            return found[0][0].metadata.get("order_id") if found else None
+        name = request.target or request.form.get("payment_intent") or ""
+        stored = (
+            self.ledger.refund(name) if request.step is Step.RETRIEVE_REFUND else self.ledger.intent(name)
+        )
+        return stored.metadata.get("order_id") if stored else None
+
+    def forget_keys(self) -> int:
+        """A day has passed: no key is known any more. Tells how many were."""
+        with self.ledger.transaction():
+            return self.ledger.forget_keys(self._clock())
+
+    def settle(self) -> None:
+        """Brings to their end what has been processing long enough."""
+        with self.ledger.transaction():
+            self._settle(self._clock())
+
+    def _settle(self, now: float) -> None:
+        for intent in self.ledger.settling(now):
+            self._keep(intents.processed(intent, int(now)), now)
+
+    def _tried(self, request: Request, behaviour: Behaviour | None) -> tuple[Answer, bool]:
+        """The endpoint's answer, and whether it had begun its work."""
+        try:
+            if behaviour is Behaviour.SAVED_ERROR_BEFORE:
+                raise own_error()
+            if behaviour is Behaviour.PROCESSING and request.step is Step.CONFIRM:
+                return Answer(200, self._confirm(request, at_once=False)), True
+            return Answer(200, self._endpoints[request.step](request)), True
+        except StripeRefusal as refusal:
+            return _refusal(refusal), refusal.executed
+
+    # PaymentIntents
+
+    def _create(self, request: Request) -> bytes:
+        now = self._clock()
+        intent = intents.created(request.form, int(now))
+        self.ledger.add_intent(intent, now)
+        if request.form.is_true("confirm"):
+            return self._paid(intent, request.form)
+        return self._shown(intent, request.form)
+
+    def _confirm(self, request: Request, *, at_once: bool = True) -> bytes:
+        intent = self._found_intent(request.target)
+        request.form.check(intents.CONFIRM)
+        return self._paid(intent, request.form, at_once=at_once)
+
+    def _paid(self, intent: Intent, form: Form, *, at_once: bool = True) -> bytes:
+        now = self._clock()
+        attempt = intents.confirmed(intent, form, int(now), at_once=at_once)
+        self._keep(attempt, now)
+        if attempt.refusal:
+            raise attempt.refusal
+        return self._shown(attempt.intent, form)
+
+    def _keep(self, attempt: intents.Attempt, now: float) -> None:
+        if attempt.charge:
+            self.ledger.add_charge(attempt.charge)
+        processing = attempt.intent.status == "processing"
+        settles_at = now + self.pace.processing_seconds if processing else None
+        self.ledger.change_intent(attempt.intent, now, settles_at=settles_at)
+
+    def _retrieve(self, request: Request) -> bytes:
+        return self._shown(self._found_intent(request.target), request.form)
+
+    def _cancel(self, request: Request) -> bytes:
+        intent = self._found_intent(request.target)
+        request.form.check(intents.CANCEL)
+        now = self._clock()
+        intent = intents.canceled(intent, request.form, int(now))
+        self.ledger.change_intent(intent, now)
+        return self._shown(intent, request.form)
+
+    def _search(self, request: Request) -> bytes:
+        """By metadata, as of a while ago: what is younger is not found, what changed since is as it was.
+
+        https://docs.stripe.com/search#data-freshness, https://docs.stripe.com/api/payment_intents/search
+        """
+        query = request.form.required("query")
+        labels = _CLAUSE.findall(query)
+        if not labels or _CLAUSE.sub("", query).upper().split() != ["AND"] * (len(labels) - 1):
+            raise invalid(f"We were unable to parse your search query: {query}", param="query")
+        fresh = self._clock() - self.pace.search_seconds
+        data = [
+            intent if changed_at <= fresh else intents.as_created(intent)
+            for intent, created_at, changed_at in self.ledger.labelled(labels)
+            if created_at <= fresh
+        ]
+        limit = _limit(request.form)
+        return _page(request, [_encode(intent) for intent in data], limit, kind="search_result")
+
+    def _list(self, request: Request) -> bytes:
+        limit = _limit(request.form)
+        return _page(request, self._bodies(request, "intents", "payment_intent", limit), limit)
+
+    def _found_intent(self, intent_id: str) -> Intent:
+        intent = self.ledger.intent(intent_id)
+        if intent is None:
+            raise missing("payment_intent", intent_id, "intent")
+        return intent
+
+    def _shown(self, intent: Intent, form: Form) -> bytes:
+        """The intent, with what is to be expanded."""
+        if intent.latest_charge and form.expands("latest_charge"):
+            shown: dict[str, Any] = msgspec.to_builtins(intent)
+            return _encode(shown | {"latest_charge": self.ledger.charge(intent.latest_charge)})
+        return _encode(intent)
+
+    # Refunds
+
+    def _refund(self, request: Request) -> bytes:
+        form = request.form
+        form.check(refunds.CREATE)
+        intent_id = form.required("payment_intent")
+        intent = self.ledger.intent(intent_id)
+        if intent is None:
+            raise missing("payment_intent", intent_id, "payment_intent")
+        refund = refunds.created(form, intent, self.ledger.given_back(intent_id), int(self._clock()))
+        self.ledger.add_refund(refund)
+        return _encode(refund)
+
+    def _retrieve_refund(self, request: Request) -> bytes:
+        refund: Refund | None = self.ledger.refund(request.target)
+        if refund is None:
+            raise missing("refund", request.target, "refund")
+        return _encode(refund)
+
+    def _list_refunds(self, request: Request) -> bytes:
+        limit = _limit(request.form)
+        intent_id = request.form.get("payment_intent")
+        where = [("intent =", intent_id)] if intent_id else []
+        return _page(request, self._bodies(request, "refunds", "refund", limit, where), limit)
+
+    def _bodies(
+        self,
+        request: Request,
+        table: str,
+        kind: str,
+        limit: int,
+        where: Sequence[tuple[str, str | int]] = (),
+    ) -> list[bytes]:
+        form = request.form
+        after, before = form.get("starting_after"), form.get("ending_before")
+        if after and before:
+            raise invalid("You may only specify one of these parameters: ending_before, starting_after.")
+        times = [
+            (f"created {_CREATED[name]}", int(value))
+            for name, value in form.nested("created").items()
+            if name in _CREATED and value.isdecimal()
+        ]
+        found = self.ledger.page(table, limit, after=after, before=before, where=[*where, *times])
+        if found is None:
+            raise missing(
+                kind, after or before or "", "starting_after" if after else "ending_before", status=400
+            )
+        return found
+
+
+def _refusal(refusal: StripeRefusal) -> Answer:
+    return Answer(refusal.status, _encode({"error": refusal.error}))
+
+
+def _limit(form: Form) -> int:
+    """1 to 100, 10 by default: https://docs.stripe.com/api/pagination."""
+    limit = form.integer("limit")
+    if limit is None:
+        return 10
+    if not 1 <= limit <= 100:
+        raise invalid("This value must be between 1 and 100.", param="limit")
+    return limit
+
+
+class _Page(Struct):
+    object: str
+    data: list[msgspec.Raw]
+    has_more: bool
+    url: str
+
+
+def _page(request: Request, bodies: Sequence[bytes], limit: int, *, kind: str = "list") -> bytes:
+    """The first `limit` of the bodies, as Stripe lists them."""
+    page = _Page(kind, [msgspec.Raw(body) for body in bodies[:limit]], len(bodies) > limit, request.path)
+    return _encode(page)

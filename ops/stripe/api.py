@@ -1,0 +1,136 @@
+"""Stripe's paths, and what happens to a request on its way: key, work, answer, and what goes wrong there."""
+
+from dataclasses import dataclass, field
+from typing import Final
+
+import msgspec
+from starlette.routing import BaseRoute, Route
+from starlette.types import Receive, Scope, Send
+
+from ops.stripe import answers
+from ops.stripe.account import Account, Answer, Request
+from ops.stripe.connection import Connection
+from ops.stripe.errors import StripeRefusal, key_in_use, unauthorized
+from ops.stripe.forms import Form
+from ops.stripe.objects import new_id
+from ops.stripe.personality import BEFORE, Behaviour, Personality, Step
+
+PATHS: Final = (
+    ("POST", "/v1/payment_intents", Step.CREATE),
+    ("POST", "/v1/payment_intents/{target}/confirm", Step.CONFIRM),
+    ("GET", "/v1/payment_intents", Step.LIST),
+    ("GET", "/v1/payment_intents/search", Step.SEARCH),
+    ("GET", "/v1/payment_intents/{target}", Step.RETRIEVE),
+    ("POST", "/v1/payment_intents/{target}/cancel", Step.CANCEL),
+    ("POST", "/v1/refunds", Step.REFUND),
+    ("GET", "/v1/refunds", Step.LIST_REFUNDS),
+    ("GET", "/v1/refunds/{target}", Step.RETRIEVE_REFUND),
+)
+"""The first that fits counts; those that are asked for most come first."""
+
+
+@dataclass
+class Desk:
+    """Where requests come in."""
+
+    account: Account
+    personality: Personality = field(default_factory=Personality)
+    api_key: str | None = None
+    """The only one that is let in; without it any is."""
+    in_use: set[str] = field(default_factory=set)
+    """Keys of requests that are being worked on."""
+
+    def routes(self) -> list[BaseRoute]:
+        """Stripe's part of the paths."""
+        return [Route(path, Endpoint(self, step), methods=[method]) for method, path, step in PATHS]
+
+
+class Endpoint:
+    """One path, as an ASGI application."""
+
+    def __init__(self, desk: Desk, step: Step) -> None:
+        self._desk = desk
+        self._step = step
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answers one request."""
+        connection = Connection(scope, receive, send)
+        try:
+            if not self._authorized(connection):
+                raise unauthorized()
+            request = await self._read(scope, connection)
+            await self._serve(connection, request)
+        except StripeRefusal as refusal:
+            await refuse(connection, refusal)
+
+    async def _read(self, scope: Scope, connection: Connection) -> Request:
+        body = await connection.body()
+        if scope["method"] == "GET":
+            encoded, key = scope["query_string"], None
+        else:
+            encoded, key = body, connection.headers.get(b"idempotency-key")
+        return Request(
+            step=self._step,
+            target=scope["path_params"].get("target", ""),
+            path=scope["path"],
+            form=Form(encoded.decode(errors="replace")),
+            key=key.decode("latin-1") if key else None,
+        )
+
+    async def _serve(self, connection: Connection, request: Request) -> None:
+        """As Stripe does: limits come before keys, keys before validation, validation before work."""
+        account, personality, in_use = self._desk.account, self._desk.personality, self._desk.in_use
+        refusal: StripeRefusal | None = None
+        answer: Answer | None = None
+        try:
+            answer = account.replay(request)
+        except StripeRefusal as reused:
+            refusal = reused
+        if request.key in in_use:
+            refusal = key_in_use(str(request.key))
+
+        order_id, behaviour = None, None
+        if personality.misbehaves:
+            order_id = account.order_of(request)
+            works = answer is None and refusal is None
+            behaviour = personality.choose(request.step, order_id, works=works, keyed=request.key is not None)
+        if behaviour in BEFORE:
+            await answers.denied(connection, request, behaviour, account.pace)
+            personality.happened(behaviour, request.step, order_id)
+            return
+        if refusal:
+            raise refusal
+        if answer is None:
+            if request.key:
+                in_use.add(request.key)
+            try:
+                if behaviour is Behaviour.SLOW:
+                    await answers.pause(account.pace)
+                answer, had_effect = account.perform(request, behaviour)
+            finally:
+                in_use.discard(request.key or "")
+            if behaviour is not None and (had_effect or behaviour is Behaviour.SLOW):
+                personality.happened(behaviour, request.step, order_id)
+                behaviour = None
+        if behaviour is None:
+            await connection.answer(answer.status, answer.body, answers.headers(answer))
+        elif await answers.spoilt(connection, answer, behaviour, account.pace):
+            personality.happened(behaviour, request.step, order_id)
+
+    def _authorized(self, connection: Connection) -> bool:
+        """Whether the right API key came as a bearer token: https://docs.stripe.com/api/authentication."""
+        if self._desk.api_key is None:
+            return True
+        return connection.headers.get(b"authorization") == f"Bearer {self._desk.api_key}".encode()
+
+
+async def refuse(connection: Connection, refusal: StripeRefusal) -> None:
+    """Answers with an error."""
+    body = msgspec.json.encode({"error": refusal.error})
+    await connection.answer(refusal.status, body, {b"request-id": new_id("req").encode()})
+
+
+async def unrecognized(scope: Scope, receive: Receive, send: Send) -> None:
+    """Answers a path that Stripe (or this part of it) does not have."""
+    message = f"Unrecognized request URL ({scope['method']}: {scope['path']})."
+    await refuse(Connection(scope, receive, send), StripeRefusal(404, "invalid_request_error", message))

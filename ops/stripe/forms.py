@@ -1,0 +1,55 @@
+"""Parameters of a request, as Stripe's clients send them: `amount=5&metadata[a]=1&expand[]=latest_charge`."""
+
+from collections.abc import Collection
+from urllib.parse import parse_qsl
+
+from ops.stripe.errors import StripeRefusal, invalid
+
+
+class Form:
+    """The parameters of one request."""
+
+    def __init__(self, encoded: str) -> None:
+        self.pairs = parse_qsl(encoded, keep_blank_values=True)
+        self._values = dict(self.pairs)
+
+    def get(self, name: str) -> str | None:
+        """The parameter's value, if it was given one."""
+        return self._values.get(name) or None
+
+    def required(self, name: str) -> str:
+        """The parameter's value. Raises StripeRefusal (parameter_missing)."""
+        value = self.get(name)
+        if value is None:
+            raise invalid(f"Missing required param: {name}.", param=name, code="parameter_missing")
+        return value
+
+    def is_true(self, name: str) -> bool:
+        """Whether a flag is set."""
+        return (self.get(name) or "").lower() == "true"
+
+    def nested(self, name: str) -> dict[str, str]:
+        """`metadata[a]=1` as a dictionary."""
+        return {key[len(name) + 1 : -1]: value for key, value in self.pairs if key.startswith(f"{name}[")}
+
+    def integer(self, name: str) -> int | None:
+        """The parameter's value as a number. Raises StripeRefusal (parameter_invalid_integer)."""
+        value = self.get(name)
+        if value is None:
+            return None
+        if not value.removeprefix("-").isdecimal() or len(value) > 18:
+            raise invalid(f"Invalid integer: {value}", param=name, code="parameter_invalid_integer")
+        return int(value)
+
+    def expands(self, field: str) -> bool:
+        """Whether a field is to be the object itself, not its id: https://docs.stripe.com/expand."""
+        return any(key.startswith("expand[") and value == field for key, value in self.pairs)
+
+    def check(self, known: Collection[str]) -> None:
+        """Raises StripeRefusal (parameter_unknown) for a parameter that the endpoint does not have."""
+        for key, _ in self.pairs:
+            if key.partition("[")[0] not in known and not key.startswith("expand["):
+                raise self._unknown(key)
+
+    def _unknown(self, key: str) -> StripeRefusal:
+        return invalid(f"Received unknown parameter: {key}", param=key, code="parameter_unknown")

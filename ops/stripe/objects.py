@@ -1,0 +1,84 @@
+"""Stripe's objects, as far as card payments need them.
+
+https://docs.stripe.com/api/payment_intents/object, https://docs.stripe.com/api/charges/object and
+https://docs.stripe.com/api/refunds/object. Amounts are in Stripe's minor unit, times in seconds since 1970.
+"""
+
+import secrets
+from typing import Literal, TypeAlias
+
+from msgspec import Struct
+
+IntentStatus: TypeAlias = Literal[
+    "requires_payment_method",
+    "requires_confirmation",
+    "requires_action",
+    "processing",
+    "succeeded",
+    "canceled",
+]
+
+
+class CardError(Struct, frozen=True):
+    """Why the last attempt to pay an intent failed."""
+
+    code: str
+    decline_code: str
+    message: str
+    charge: str | None
+    type: Literal["card_error"] = "card_error"
+
+
+class Intent(Struct, frozen=True):
+    """A PaymentIntent: one payment on its way."""
+
+    id: str
+    amount: int
+    currency: str
+    payment_method: str | None
+    metadata: dict[str, str]
+    created: int
+    status: IntentStatus
+    amount_received: int = 0
+    last_payment_error: CardError | None = None
+    latest_charge: str | None = None
+    canceled_at: int | None = None
+    cancellation_reason: str | None = None
+    livemode: bool = False
+    object: Literal["payment_intent"] = "payment_intent"
+
+
+class Charge(Struct, frozen=True):
+    """One attempt to take the money; `succeeded` is money taken."""
+
+    id: str
+    amount: int
+    currency: str
+    created: int
+    payment_intent: str
+    status: Literal["succeeded", "failed"]
+    payment_method: str
+    paid: bool
+    failure_code: str | None = None
+    livemode: bool = False
+    object: Literal["charge"] = "charge"
+
+
+class Refund(Struct, frozen=True):
+    """Money given back."""
+
+    id: str
+    amount: int
+    currency: str
+    created: int
+    payment_intent: str
+    charge: str
+    metadata: dict[str, str]
+    reason: str | None = None
+    status: Literal["succeeded"] = "succeeded"
+    object: Literal["refund"] = "refund"
+
+
+def new_id(prefix: str) -> str:
+    """`pi_…`, `ch_…`, `re_…`, `req_…`."""
+    return f"{prefix}_{secrets.token_hex(12)}"

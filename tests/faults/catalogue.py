@@ -1,0 +1,292 @@
+"""The catalogue: which faults there are, how often a soak strikes each kind, and on what."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from random import Random
+from typing import Final
+
+from events.contracts import (
+    InvoiceCreated,
+    OrderCreated,
+    PaymentConfirmed,
+    PaymentFailed,
+    ShipmentError,
+    Shipped,
+    type_of,
+)
+from events.killpoints import KillPoint
+from ops.stripe.personality import Behaviour
+from tests.faults import postgres, rabbitmq
+from tests.faults.cluster import REPLICAS, Provider
+from tests.faults.cuts import LINES, AnswerLost, Cut, Line, Refused, Silenced
+from tests.faults.deaths import AskedToEnd, Killed, KilledAt, Paused
+from tests.faults.deliveries import SORTS, DeliveredAgain, Poison
+from tests.faults.fault import Fault
+from tests.faults.letterbox import Grumpy
+from tests.faults.provider import AWAY, STEPS, Away, Misbehaves
+
+WORKER: Final = (
+    KillPoint.COMMITTING,
+    KillPoint.COMMITTED,
+    KillPoint.ACKNOWLEDGING,
+    KillPoint.ACKNOWLEDGED,
+)
+RUNNER: Final = (
+    KillPoint.PERFORMING,
+    KillPoint.PERFORMED,
+    KillPoint.COMMITTING,
+    KillPoint.COMMITTED,
+    KillPoint.CLAIMED,
+)
+GROUP: Final = (KillPoint.COMMITTING, KillPoint.COMMITTED)
+
+TASKS: Final[dict[str, dict[str, Sequence[KillPoint]]]] = {
+    "order": {"order worker": WORKER, "order relay": RUNNER, "group commit": GROUP},
+    "invoice": {"invoice worker": WORKER, "invoice relay": RUNNER},
+    "billing": {
+        "billing worker": WORKER,
+        "billing relay": RUNNER,
+        "billing payments": RUNNER,
+        "billing refunds": RUNNER,
+        "group commit": GROUP,
+    },
+    "shipment": {
+        "shipment worker": WORKER,
+        "shipment relay": RUNNER,
+        "shipment bookings": RUNNER,
+        "group commit": GROUP,
+    },
+    "email": {"email worker": WORKER, "email delivery": RUNNER},
+}
+"""Where each service can be killed: its tasks by their names, and the kill points that they reach.
+
+`group commit` is the order's intake, and the books of the simulated provider and carrier.
+"""
+_OF_SERVICES: Final = tuple(
+    f"{service}-{number}" for service, count in REPLICAS.items() for number in range(1, count + 1)
+)
+_REPLICAS: Final[dict[Provider, Sequence[str]]] = {
+    "simulated": (*_OF_SERVICES, "reconcile-1"),
+    "stripe": (*_OF_SERVICES, "reconcile-1", "stripe-1"),
+}
+
+DISTURBANCE: Final[Mapping[str, Line]] = {
+    "relay": "broker",
+    "payments": "ledger",
+    "refunds": "ledger",
+    "bookings": "database",
+    "delivery": "mail",
+}
+"""What has to be away for a moment before a runner claims anything: else its work is done from memory."""
+SERVICES: Final = tuple(REPLICAS)
+LISTENS: Final = {
+    "order": (InvoiceCreated, PaymentConfirmed, Shipped),
+    "invoice": (OrderCreated,),
+    "billing": (InvoiceCreated, ShipmentError),
+    "shipment": (PaymentConfirmed,),
+    "email": (OrderCreated, InvoiceCreated, PaymentFailed, PaymentConfirmed, Shipped),
+}
+"""Some of what each service listens to, whose binding may get lost."""
+TABLES: Final = (
+    '"order".timeline',
+    "invoice.invoices",
+    "billing.payments",
+    "provider.charges",
+    "shipment.shipments",
+    "email.mails",
+    "email.inbox",
+)
+MOODS: Final = (
+    ("RCPT", "451 4.7.1 Greylisted, try again later"),
+    ("MAIL", "421 4.3.2 Shutting down"),
+    ("DATA", "452 4.3.1 Out of space"),
+    ("CONTENT", "451 4.3.0 Not now"),
+    ("CONTENT", ""),
+    ("RCPT", ""),
+)
+"""Other answers of a mail server than usual, by command; an empty one is a reset."""
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of fault."""
+
+    name: str
+    weight: int
+    """How often a soak strikes it, against the others."""
+    make: Callable[[Random], tuple[Fault, Sequence[str]]]
+    """One of them, and its targets: no two faults strike one target at a time."""
+
+
+def _killed(provider: Provider, dice: Random) -> tuple[Fault, Sequence[str]]:
+    replica = dice.choice(_REPLICAS[provider])
+    return Killed(replica), [replica]
+
+
+def places(provider: Provider) -> list[tuple[str, str, KillPoint]]:
+    """Where processes can be killed: service, task and point. Stripe's books are not billing's."""
+    return [
+        (service, task, point)
+        for service, tasks in TASKS.items()
+        for task, points in tasks.items()
+        for point in points
+        if (provider, service, task) != ("stripe", "billing", "group commit")
+    ]
+
+
+def killed_at(
+    provider: Provider, replica: str, task: str, point: KillPoint
+) -> tuple[KilledAt, Sequence[str]]:
+    """The death of a replica at one of these places, and its targets."""
+    line = DISTURBANCE.get(task.rpartition(" ")[2]) if point is KillPoint.CLAIMED else None
+    if line == "ledger" and provider == "stripe":
+        line = "provider"
+    return KilledAt(replica, task, point, line), [replica, *([line] if line else [])]
+
+
+def _killed_at(provider: Provider, dice: Random) -> tuple[Fault, Sequence[str]]:
+    service, task, point = dice.choice(places(provider))
+    return killed_at(provider, f"{service}-{dice.randint(1, REPLICAS[service])}", task, point)
+
+
+def _asked_to_end(provider: Provider, dice: Random) -> tuple[Fault, Sequence[str]]:
+    replica = dice.choice(_REPLICAS[provider])
+    return AskedToEnd(replica), [replica]
+
+
+def _paused(provider: Provider, dice: Random) -> tuple[Fault, Sequence[str]]:
+    replica = dice.choice(_REPLICAS[provider])
+    return Paused(replica, dice.uniform(2, 25)), [replica]
+
+
+def _cut(provider: Provider, dice: Random) -> tuple[Fault, Sequence[str]]:
+    line = dice.choice(LINES[provider])
+    return Cut(line), [line]
+
+
+def _refused(provider: Provider, dice: Random) -> tuple[Fault, Sequence[str]]:
+    line = dice.choice(LINES[provider])
+    return Refused(line, dice.uniform(1, 8)), [line]
+
+
+def _silenced(provider: Provider, dice: Random) -> tuple[Fault, Sequence[str]]:
+    line = dice.choice(LINES[provider])
+    return Silenced(line, dice.uniform(5, 20)), [line]
+
+
+def _answer_lost(provider: Provider, dice: Random) -> tuple[Fault, Sequence[str]]:
+    line = dice.choice(LINES[provider])
+    return AnswerLost(line), [line]
+
+
+def _terminated(dice: Random) -> tuple[Fault, Sequence[str]]:
+    return postgres.Terminated(dice.choice((0.1, 0.5, 1.0))), ["database"]
+
+
+def _postgres_away(dice: Random) -> tuple[Fault, Sequence[str]]:
+    return postgres.Restarted(by_kill=dice.random() < 0.5), ["database", "ledger"]
+
+
+def _postgres_setting(dice: Random) -> tuple[Fault, Sequence[str]]:
+    make = dice.choice((postgres.read_only, postgres.serializable))
+    return make(dice.uniform(1, 5)), ["database", "ledger"]
+
+
+def _too_many_connections(dice: Random) -> tuple[Fault, Sequence[str]]:
+    return postgres.TooManyConnections(dice.choice(SERVICES), dice.uniform(2, 6)), ["database"]
+
+
+def _locked(dice: Random) -> tuple[Fault, Sequence[str]]:
+    return postgres.Locked(dice.choice(TABLES), dice.uniform(2, 8)), ["database"]
+
+
+def _rabbitmq_away(dice: Random) -> tuple[Fault, Sequence[str]]:
+    return rabbitmq.Restarted(by_kill=dice.random() < 0.5), ["broker"]
+
+
+def _out_of_memory(dice: Random) -> tuple[Fault, Sequence[str]]:
+    return rabbitmq.OutOfMemory(dice.uniform(2, 12)), ["broker"]
+
+
+def _closed_by_broker(_: Random) -> tuple[Fault, Sequence[str]]:
+    return rabbitmq.ConnectionsClosed(), ["broker"]
+
+
+def _lost_in_broker(dice: Random) -> tuple[Fault, Sequence[str]]:
+    service = dice.choice(SERVICES)
+    event_type = type_of(dice.choice(LISTENS[service]))
+    faults: tuple[Fault, ...] = (
+        rabbitmq.QueueDeleted(service),
+        rabbitmq.QueuePurged(service),
+        rabbitmq.BindingGone(service, event_type),
+    )
+    return dice.choice(faults), ["broker"]
+
+
+def _again(dice: Random) -> tuple[Fault, Sequence[str]]:
+    service = dice.choice(("order", "invoice", "billing", "shipment"))
+    return DeliveredAgain(service, dice.randint(1, 60), dice.randrange(1 << 30)), ["broker"]
+
+
+def _poison(dice: Random) -> tuple[Fault, Sequence[str]]:
+    return Poison(dice.choice(SERVICES), dice.choice(tuple(SORTS))), ["broker"]
+
+
+def _grumpy(dice: Random) -> tuple[Fault, Sequence[str]]:
+    command, answer = dice.choice(MOODS)
+    return Grumpy(command, answer, dice.uniform(1, 5)), ["mail"]
+
+
+def _misbehaves(dice: Random) -> tuple[Fault, Sequence[str]]:
+    behaviour = dice.choice(tuple(Behaviour))
+    [step] = dice.choices(STEPS, (4, 8, 1, 1))
+    return Misbehaves(behaviour, step, dice.randint(1, 20)), ["provider"]
+
+
+def _provider_away(dice: Random) -> tuple[Fault, Sequence[str]]:
+    return Away(dice.choice(AWAY), dice.uniform(1, 6)), ["provider"]
+
+
+def kinds(provider: Provider) -> tuple[Kind, ...]:
+    """Every kind that a soak with this payment provider strikes."""
+    every = (
+        Kind("process killed", 200, partial(_killed, provider)),
+        Kind("process killed at a kill point", 300, partial(_killed_at, provider)),
+        Kind("process asked to end", 40, partial(_asked_to_end, provider)),
+        Kind("process paused", 15, partial(_paused, provider)),
+        Kind("connections cut", 150, partial(_cut, provider)),
+        Kind("connections refused for a while", 30, partial(_refused, provider)),
+        Kind("connections gone silent", 6, partial(_silenced, provider)),
+        Kind("answer lost", 200, partial(_answer_lost, provider)),
+        Kind("PostgreSQL terminates connections", 60, _terminated),
+        Kind("PostgreSQL restarted or killed", 6, _postgres_away),
+        Kind("PostgreSQL read-only or serializable", 8, _postgres_setting),
+        Kind("PostgreSQL has no connection left", 8, _too_many_connections),
+        Kind("PostgreSQL table locked", 10, _locked),
+        Kind("RabbitMQ restarted or killed", 5, _rabbitmq_away),
+        Kind("RabbitMQ out of memory", 6, _out_of_memory),
+        Kind("RabbitMQ closes connections", 10, _closed_by_broker),
+        Kind("queue or binding lost", 8, _lost_in_broker),
+        Kind("messages delivered again", 60, _again),
+        Kind("poison delivered", 60, _poison),
+        Kind("mail server grumpy", 40, _grumpy),
+    )
+    if provider == "stripe":
+        return (
+            *every,
+            Kind("provider misbehaves", 250, _misbehaves),
+            Kind("provider out of order", 20, _provider_away),
+        )
+    return every
+
+
+def schedule(seed: int, provider: Provider) -> Iterator[tuple[Kind, Fault, Sequence[str]]]:
+    """Faults without end: the same ones in the same order for the same seed and provider."""
+    dice = Random(seed)
+    every = kinds(provider)
+    weights = [kind.weight for kind in every]
+    while True:
+        [kind] = dice.choices(every, weights)
+        fault, targets = kind.make(dice)
+        yield kind, fault, targets

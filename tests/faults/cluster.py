@@ -1,0 +1,241 @@
+"""The whole system as a run's own: containers, proxies before them, a mailbox, and supervised processes."""
+
+import asyncio
+import os
+import secrets
+import sys
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final, Literal, TypeAlias
+
+import asyncpg
+
+from tests.faults.containers import DATABASE, OWNER, Container, containers, free_port
+from tests.faults.mailbox import Mailbox, mailbox
+from tests.faults.proxy import Proxy, proxy_to
+from tests.faults.replica import ROOT, Replica
+
+REPLICAS: Final[Mapping[str, int]] = {"order": 1, "invoice": 1, "billing": 2, "shipment": 1, "email": 2}
+"""How many processes of each service there are."""
+ROLES: Final = ("order", "invoice", "billing", "shipment", "email", "provider", "auditor")
+Provider: TypeAlias = Literal["simulated", "stripe"]
+
+
+class MigrationFailed(Exception):
+    """`orderflow migrate` did not make the system's tables."""
+
+
+@dataclass
+class Cluster:
+    """A running system and everything that faults and checks need to reach of it."""
+
+    folder: Path
+    """Logs, the history and the report of this run."""
+    postgres: Container
+    rabbitmq: Container
+    database: Proxy
+    """Between the services and PostgreSQL."""
+    ledger: Proxy
+    """Between the simulated payment provider and PostgreSQL, which keeps its ledger."""
+    provider: Proxy
+    """Between billing and the Stripe-compatible server, where there is one."""
+    payment_provider: Provider
+    provider_port: int
+    """Where the Stripe-compatible server answers."""
+    broker: Proxy
+    mail: Proxy
+    mailbox: Mailbox
+    port: int
+    """Where the order service answers."""
+    password: str
+    poison: set[str] = field(default_factory=set)
+    """What must end up dead: service and event id, or what tells an undecodable message."""
+    poison_perhaps: set[str] = field(default_factory=set)
+    """Poison of which nobody knows whether the broker took it."""
+    replicas: dict[str, Replica] = field(default_factory=dict)
+    _connection: "asyncpg.Connection[Any] | None" = None
+    _asking: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    @property
+    def database_url(self) -> str:
+        """PostgreSQL as its owner, by no proxy."""
+        return f"postgresql+asyncpg://{OWNER}:{self.password}@127.0.0.1:{self.postgres.port}/{DATABASE}"
+
+    @property
+    def broker_url(self) -> str:
+        """RabbitMQ, by no proxy."""
+        return f"amqp://{OWNER}:{self.password}@127.0.0.1:{self.rabbitmq.port}/"
+
+    def of(self, service: str) -> list[Replica]:
+        """The replicas of a service."""
+        return [replica for replica in self.replicas.values() if replica.service == service]
+
+    def logs_from_now(self) -> "Tails":
+        """What all processes will have logged from now on."""
+        logs = [replica.log for replica in self.replicas.values() if replica.log.exists()]
+        return Tails({log: log.stat().st_size for log in logs})
+
+    def role(self, service: str) -> str:
+        """Name of a service's role."""
+        return f"{DATABASE}_{service}"
+
+    def add(self, service: str) -> Replica:
+        """One more replica of a service, not started yet. The order service's first has the known port."""
+        number = len(self.of(service)) + 1
+        port = self.port if (service, number) == ("order", 1) else free_port()
+        name = f"{service}-{number}"
+        self.replicas[name] = Replica(
+            name,
+            ("tests.faults.armed", f"services.{service}.main"),
+            self.environment(service, port),
+            port,
+            self.folder / "logs" / f"{name}.log",
+        )
+        return self.replicas[name]
+
+    async def connect(self) -> "asyncpg.Connection[Any]":
+        """A connection of one's own to the database, as its owner, by no proxy."""
+        return await asyncpg.connect(self.database_url.replace("+asyncpg", ""), timeout=5)
+
+    async def fetch(self, query: str, *arguments: object, patience: float = 120.0) -> list[asyncpg.Record]:
+        """What the database says to its owner; waits for it while it is away."""
+        async with self._asking, asyncio.timeout(patience):
+            while True:
+                try:
+                    if self._connection is None or self._connection.is_closed():
+                        self._connection = await self.connect()
+                    return await self._connection.fetch(query, *arguments, timeout=60)
+                except (
+                    OSError,
+                    TimeoutError,
+                    asyncpg.PostgresConnectionError,
+                    asyncpg.InterfaceError,
+                ) as lost:
+                    _ = lost
+                except asyncpg.PostgresError as error:
+                    if not (error.sqlstate or "").startswith(("57", "53")):
+                        raise
+                if self._connection:
+                    self._connection.terminate()
+                    self._connection = None
+                await asyncio.sleep(0.2)
+
+    def role_url(self, service: str, proxy: Proxy) -> str:
+        """PostgreSQL as a service's role, by way of a proxy."""
+        return proxy.through(
+            f"postgresql+asyncpg://{DATABASE}_{service}:{self.password}@127.0.0.1:{self.postgres.port}/{DATABASE}"
+        )
+
+    def environment(self, service: str, port: int) -> dict[str, str]:
+        """The environment of a process of this service, as compose would set it."""
+        inherited = {name: os.environ[name] for name in ("PATH", "LANG", "HOME") if name in os.environ}
+        return inherited | {
+            "DATABASE_URL": self.role_url(service, self.database),
+            "BROKER_URL": self.broker.through(self.broker_url),
+            "PORT": str(port),
+            "PAYMENT_PROVIDER": self.payment_provider,
+            "STRIPE_API_KEY": f"sk_test_{self.password}",
+            "STRIPE_BASE_URL": f"http://127.0.0.1:{self.provider.port}",
+            "PROVIDER_DATABASE_URL": self.role_url("provider", self.ledger),
+            "SMTP_URL": self.mail.through(f"smtp://127.0.0.1:{self.mailbox.port}"),
+        }
+
+
+@dataclass(frozen=True)
+class Tails:
+    """What is added to the logs of a system from a moment on."""
+
+    _from: Mapping[Path, int]
+
+    def lines_with(self, text: str) -> list[str]:
+        """The lines so far that have this text."""
+        lines = []
+        for log, begin in self._from.items():
+            with log.open("rb") as file:
+                file.seek(begin)
+                lines += [line for line in file.read().decode(errors="replace").splitlines() if text in line]
+        return lines
+
+
+@asynccontextmanager
+async def cluster(
+    folder: Path, *, provider: Provider = "simulated", replicas: Mapping[str, int] = REPLICAS
+) -> AsyncIterator[Cluster]:
+    """A fresh system that takes orders and is removed at the end; its logs stay in `folder`.
+
+    Raises NoDocker or MigrationFailed.
+    """
+    logs = folder / "logs"
+    logs.mkdir(parents=True, exist_ok=True)
+    password = f"canary-{secrets.token_hex(8)}"
+    async with AsyncExitStack() as stack:
+        postgres, rabbitmq = await stack.enter_async_context(containers(password))
+        provider_port = free_port()
+        box = await stack.enter_async_context(mailbox())
+        system = Cluster(
+            folder,
+            postgres,
+            rabbitmq,
+            database=await stack.enter_async_context(proxy_to(postgres.port)),
+            ledger=await stack.enter_async_context(proxy_to(postgres.port)),
+            broker=await stack.enter_async_context(proxy_to(rabbitmq.port)),
+            mail=await stack.enter_async_context(proxy_to(box.port)),
+            mailbox=box,
+            provider=await stack.enter_async_context(proxy_to(provider_port)),
+            payment_provider=provider,
+            provider_port=provider_port,
+            port=free_port(),
+            password=password,
+        )
+        await _migrate(system, logs / "migrate.log")
+        for service, count in replicas.items():
+            for _ in range(count):
+                system.add(service)
+        system.replicas["reconcile-1"] = Replica(
+            "reconcile-1",
+            ("tests.faults.armed", "ops.main", "reconcile"),
+            system.environment("auditor", 0),
+            None,
+            logs / "reconcile-1.log",
+        )
+        if provider == "stripe":
+            system.replicas["stripe-1"] = _stripe(system)
+        for replica in system.replicas.values():
+            replica.keep()
+        stack.push_async_callback(_closed, system)
+        yield system
+
+
+def _stripe(system: Cluster) -> Replica:
+    """The Stripe-compatible server, to be told how to misbehave."""
+    environment = system.environment("stripe", system.provider_port)
+    return Replica(
+        "stripe-1",
+        ("tests.faults.armed", "ops.main", "stripe", "--scripted", "--search-seconds", "2"),
+        {**environment, "LEDGER": str(system.folder / "ledger.sqlite")},
+        None,
+        system.folder / "logs" / "stripe-1.log",
+    )
+
+
+async def _closed(system: Cluster) -> None:
+    await asyncio.gather(*(replica.close() for replica in system.replicas.values()))
+    if system._connection:
+        system._connection.terminate()
+
+
+async def _migrate(system: Cluster, log: Path) -> None:
+    environment = {
+        "PATH": os.environ["PATH"],
+        "DATABASE_URL": system.database_url,
+        "BROKER_URL": system.broker_url,
+        **{f"{role.upper()}_DB_PASSWORD": system.password for role in ROLES},
+    }
+    with log.open("ab") as out:
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "ops.main", "migrate"), env=environment, cwd=ROOT, stdout=out, stderr=out
+        )
+    if await process.wait():
+        raise MigrationFailed(f"{MigrationFailed.__doc__} See {log}.")

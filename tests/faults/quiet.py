@@ -1,0 +1,75 @@
+"""Quiet: nothing is left to do. Every order has come to its end, every row and queue is worked off."""
+
+import asyncio
+import time
+from typing import Final
+
+from tests.faults.cluster import Cluster
+from tests.faults.fault import NoEffect
+from tests.faults.rabbitmq import NAMES, channel
+
+FINAL: Final = ("SHIPPED", "PAYMENT_FAILED", "PAYMENT_REFUNDED")
+
+_WAITING: Final = {
+    "orders without an end": """
+        SELECT count(*) FROM "order".orders o WHERE NOT EXISTS (
+            SELECT FROM "order".timeline t
+            WHERE t.order_id = o.id AND t.type IN ('SHIPPED', 'PAYMENT_FAILED', 'PAYMENT_REFUNDED'))""",
+    "payments pending": "SELECT count(*) FROM billing.payments WHERE state = 'pending'",
+    "refunds pending": "SELECT count(*) FROM billing.refunds WHERE state = 'pending'",
+    "shipments pending": "SELECT count(*) FROM shipment.shipments WHERE state = 'pending'",
+    "mails pending": "SELECT count(*) FROM email.mails WHERE state = 'pending'",
+} | {
+    f"{what} of {service}": f"SELECT count(*) FROM \"{service}\".{table} WHERE state = '{state}'"
+    for service in ("order", "invoice", "billing", "shipment", "email")
+    for what, table, state in (
+        ("unpublished messages", "outbox", "pending"),
+        ("events to be retried", "parked", "retry"),
+    )
+}
+SERVICES: Final = ("order", "invoice", "billing", "shipment", "email")
+
+
+class NotQuiet(Exception):
+    """The system did not come to rest."""
+
+
+async def backlog(cluster: Cluster) -> dict[str, int]:
+    """What is left to do, by its name; empty when the system is quiet."""
+    columns = ", ".join(f'({query}) AS "{name}"' for name, query in _WAITING.items())
+    [record] = await cluster.fetch(f"SELECT {columns}")
+    left = {name: count for name, count in record.items() if count}
+    return left | await _queued(cluster)
+
+
+async def until_quiet(cluster: Cluster, seconds: float) -> float:
+    """Returns how many seconds it took. Raises NotQuiet with what does not end."""
+    began = time.monotonic()
+    while True:
+        left = await backlog(cluster)
+        if not left:
+            return time.monotonic() - began
+        if time.monotonic() - began > seconds:
+            waiting = ", ".join(f"{name}: {count}" for name, count in left.items())
+            raise NotQuiet(f"{NotQuiet.__doc__} After {seconds:.0f} s there were still {waiting}.")
+        await asyncio.sleep(1)
+
+
+async def _queued(cluster: Cluster) -> dict[str, int]:
+    left = {}
+    try:
+        async with channel(cluster) as own:
+            for service in SERVICES:
+                queue = await own.declare_queue(NAMES.queue(service), passive=True)
+                left[f"messages for {service}"] = queue.declaration_result.message_count or 0
+    except NoEffect as error:
+        return {str(error): 1}
+    return {name: count for name, count in left.items() if count}
+
+
+async def reached_end(cluster: Cluster) -> int:
+    """How many orders have come to their end."""
+    [record] = await cluster.fetch(
+        'SELECT count(*) AS n FROM "order".timeline WHERE type = ANY($1::text[])', list(FINAL)
+    )
+    return int(record["n"])

@@ -1,0 +1,99 @@
+"""Every fault once, under load: each is seen to strike, then an order gets through; then all is checked."""
+
+import asyncio
+from collections.abc import Sequence
+
+import pytest
+
+from events.killpoints import KillPoint
+from tests.faults import postgres, rabbitmq
+from tests.faults.catalogue import GROUP, MOODS, RUNNER, SERVICES, TASKS, WORKER, killed_at
+from tests.faults.conftest import Run
+from tests.faults.cuts import LINES, AnswerLost, Cut, Refused, Silenced
+from tests.faults.deaths import AskedToEnd, Crowded, Killed, Paused
+from tests.faults.deliveries import SORTS, DeliveredAgain, Poison
+from tests.faults.fault import Fault
+from tests.faults.letterbox import Grumpy
+from tests.faults.probe import probe
+from tests.faults.report import Report
+from tests.faults.verdict import judge
+
+pytestmark = [
+    pytest.mark.asyncio(loop_scope="session"),
+    # Clients of databases and brokers that are cut off while they connect leave sockets to the collector.
+    pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning"),
+]
+
+KINDS_OF_TASK = {
+    "worker": ("worker",),
+    "relay": ("relay",),
+    "runner": ("payments", "refunds", "bookings", "delivery"),
+    "group commit": ("commit",),
+}
+"""Tasks that go through the same kill points, by the ends of their names."""
+POINTS = {"worker": WORKER, "relay": RUNNER, "runner": RUNNER, "group commit": GROUP}
+
+FAULTS: Sequence[Fault] = (
+    *(Killed(f"{service}-1") for service in SERVICES),
+    *(AskedToEnd(f"{service}-1") for service in SERVICES),
+    Paused("billing-1", 20),
+    Crowded("invoice", 5),
+    *(Cut(line) for line in LINES["simulated"]),
+    *(Refused(line, 2) for line in LINES["simulated"]),
+    *(Silenced(line, 5) for line in LINES["simulated"]),
+    *(AnswerLost(line) for line in LINES["simulated"]),
+    postgres.Terminated(1.0),
+    postgres.Restarted(by_kill=False),
+    postgres.Restarted(by_kill=True),
+    postgres.read_only(2),
+    postgres.serializable(2),
+    postgres.TooManyConnections("billing", 3),
+    postgres.Locked("billing.payments", 7),
+    rabbitmq.Restarted(by_kill=False),
+    rabbitmq.Restarted(by_kill=True),
+    rabbitmq.OutOfMemory(5),
+    rabbitmq.ConnectionsClosed(),
+    *(Grumpy(command, answer, 2) for command, answer in MOODS),
+    DeliveredAgain("order", 50, seed=1),
+    DeliveredAgain("billing", 50, seed=2),
+    *(rabbitmq.QueueDeleted(service) for service in ("invoice", "email")),
+    rabbitmq.QueuePurged("billing"),
+    rabbitmq.BindingGone("shipment", "PAYMENT_CONFIRMED"),
+    *(Poison(service, sort) for service, sort in zip(SERVICES, SORTS, strict=True)),
+)
+
+
+async def _strike(run: Run, *faults: tuple[Fault, Sequence[str]]) -> None:
+    """Strikes all at once; each must have its effect. Then an order gets through everything."""
+    struck = await asyncio.gather(
+        *(run.strikes.strike(fault, fault.name, targets) for fault, targets in faults)
+    )
+    without = [f"{strike.fault}: {strike.evidence}" for strike in struck if not strike.effective]
+    assert not without
+    assert not run.strikes.wrongs
+    await probe(run.system, run.history)
+
+
+@pytest.mark.parametrize(("kind", "point"), [(kind, point) for kind in POINTS for point in POINTS[kind]])
+async def test_processes_killed_at_a_kill_point_lose_nothing(run: Run, kind: str, point: KillPoint) -> None:
+    deaths = [
+        killed_at("simulated", f"{service}-1", task, point)[0]
+        for service, tasks in TASKS.items()
+        for task in tasks
+        if task.rpartition(" ")[2] in KINDS_OF_TASK[kind]
+    ]
+    await _strike(run, *((death, [death.replica]) for death in deaths))
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=[fault.name for fault in FAULTS])
+async def test_orders_get_through_after(run: Run, fault: Fault) -> None:
+    await _strike(run, (fault, ()))
+
+
+async def test_every_invariant_holds_in_the_end(run: Run) -> None:
+    run.load.target = 0
+    await run.placing
+    report = Report(seed=1, provider="simulated")
+    await judge(report, run.system, run.history, run.strikes, run.vitals, drain_seconds=120)
+    page = report.write(run.system.folder)
+    assert report.holds, f"{report.findings}\nThe report is in {page}."

@@ -1,0 +1,89 @@
+"""The verdict: wait until the system is quiet, then check everything, in the order in which it tells most."""
+
+import time
+from typing import Final
+
+from tests.faults import checks, quiet
+from tests.faults.checks import Finding
+from tests.faults.client import NoAnswer
+from tests.faults.cluster import Cluster
+from tests.faults.history import History
+from tests.faults.probe import probe
+from tests.faults.provider import charged_twice
+from tests.faults.report import Report, versions
+from tests.faults.strikes import Strikes
+from tests.faults.vitals import Vitals
+
+_LATENCY: Final = """
+    SELECT percentile_cont(ARRAY[0.5, 0.99, 1.0]) WITHIN GROUP (ORDER BY took) AS seconds
+    FROM (SELECT extract(epoch FROM max(t.time) - o.created_at)::float8 AS took FROM "order".orders o
+        JOIN "order".timeline t ON t.order_id = o.id GROUP BY o.id) AS each"""
+
+
+async def judge(
+    report: Report,
+    system: Cluster,
+    history: History,
+    strikes: Strikes,
+    vitals: Vitals,
+    *,
+    drain_seconds: float,
+) -> None:
+    """Fills in the report. What does not hold is a finding in it, never an exception."""
+    healed = time.monotonic()
+    found = report.findings
+    try:
+        report.probe = await probe(system, history)
+    except (NoAnswer, TimeoutError) as error:
+        found.append(Finding("I22", f"an order did not get through after the last fault: {error!r}", 1))
+    for replica in system.replicas.values():
+        if replica.pid is None:
+            found.append(Finding("I22", f"{replica.name} does not run", 1))
+    found += [Finding("I22", wrong, 1) for wrong in strikes.wrongs]
+    try:
+        await quiet.until_quiet(system, drain_seconds)
+    except quiet.NotQuiet as restless:
+        found.append(Finding("I3", str(restless), 1))
+    report.drained_in = time.monotonic() - healed
+    found += await checks.accepted_orders(system, history)
+    mails, about_mails = await checks.mails(system, history)
+    found += about_mails
+    dead, about_dead = await checks.dead(system)
+    found += about_dead
+    found += checks.secrets(system)
+    found += await checks.secrets_in_records(system)
+    found += vitals.findings()
+    report.orders = history.accepted
+    report.requests, report.unknown_answers = history.requests, history.unknown
+    report.strikes = strikes.all
+    twice, gaps = await _charged_twice(system), await checks.gaps(system)
+    if twice:
+        found.append(Finding("I6", "orders were charged more than once", twice))
+    if gaps:
+        found.append(Finding("I18", "invoice numbers are missing", gaps))
+    report.figures = {
+        "accepted orders that are lost": _count(found, "I1"),
+        "orders charged twice": twice,
+        "gaps in invoice numbers": gaps,
+        "orders that are stuck": sum((await quiet.backlog(system)).values()),
+        "dead events": dead,
+        "poison put in": len(system.poison),
+        "mails": mails.distinct,
+        "second copies of mails": mails.copies,
+    }
+    [record] = await system.fetch(_LATENCY)
+    report.latency = dict(zip(("half of them", "99 %", "the slowest"), record["seconds"], strict=True))
+    report.most, report.growth, report.connections = vitals.most(), vitals.growth(), vitals.connections
+    [record] = await system.fetch("SHOW server_version")
+    rabbitmq = await system.rabbitmq.execute("rabbitmqctl", "--quiet", "version")
+    report.versions = versions(record["server_version"].split()[0], rabbitmq.splitlines()[-1])
+
+
+async def _charged_twice(system: Cluster) -> int:
+    if system.payment_provider == "stripe":
+        return await charged_twice(system)
+    return await checks.charged_twice(system)
+
+
+def _count(found: list[Finding], invariant: str) -> int:
+    return sum(finding.count for finding in found if finding.invariant == invariant)
