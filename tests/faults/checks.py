@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from ops.audit import audit
+from ops.target import Target
 from tests.faults.cluster import Cluster
 from tests.faults.deliveries import buried
 from tests.faults.history import History
@@ -42,6 +44,20 @@ class Mails:
     distinct: int
     copies: int
     """Second and further copies of the same mail."""
+
+
+async def audited(cluster: Cluster) -> list[Finding]:
+    """I3 to I21 and I22, as far as databases, broker and ledger tell among themselves: the audit's report."""
+    target = Target(cluster.database_url, cluster.broker_url)
+    report = await audit(target, ledger=cluster.provider_ledger, quiet=True)
+    return [
+        Finding(
+            breach.invariant,
+            breach.sentence + "".join(f" {order_id}" for order_id in breach.order_ids[:EXAMPLES]),
+            breach.count,
+        )
+        for breach in report.breaches
+    ]
 
 
 async def accepted_orders(cluster: Cluster, history: History) -> list[Finding]:
@@ -148,19 +164,3 @@ async def secrets_in_records(cluster: Cluster) -> list[Finding]:
                 )
             ]
     return [*_finding("I25", "secrets are in what is kept of failures", told)]
-
-
-async def charged_twice(cluster: Cluster) -> int:
-    """Orders with more than one successful charge, as the simulated provider's ledger has them."""
-    [record] = await cluster.fetch("""
-        SELECT count(*) AS n FROM (SELECT order_id FROM provider.charges WHERE status = 'succeeded'
-            GROUP BY order_id HAVING count(*) > 1) AS twice""")
-    return int(record["n"])
-
-
-async def gaps(cluster: Cluster) -> int:
-    """Invoice numbers that are missing."""
-    [record] = await cluster.fetch("""
-        SELECT coalesce(sum(missing), 0)::int AS n FROM (
-            SELECT max(serial) - count(*) AS missing FROM invoice.invoices GROUP BY year) AS series""")
-    return int(record["n"])

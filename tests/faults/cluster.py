@@ -12,6 +12,7 @@ from typing import Any, Final, Literal, TypeAlias
 
 import asyncpg
 
+from ops.audit.ledger import Ledger, SimulatedLedger, StripeLedger
 from tests.faults.containers import DATABASE, OWNER, Container, containers, free_port
 from tests.faults.mailbox import Mailbox, mailbox
 from tests.faults.proxy import Proxy, proxy_to
@@ -67,6 +68,18 @@ class Cluster:
     def broker_url(self) -> str:
         """RabbitMQ, by no proxy."""
         return f"amqp://{OWNER}:{self.password}@127.0.0.1:{self.rabbitmq.port}/"
+
+    @property
+    def provider_ledger(self) -> Ledger:
+        """What the payment provider itself says, by no proxy."""
+        if self.payment_provider == "stripe":
+            return StripeLedger(self.provider_key, f"http://127.0.0.1:{self.provider_port}")
+        return SimulatedLedger(self.database_url)
+
+    @property
+    def provider_key(self) -> str:
+        """The API key of the Stripe-compatible server."""
+        return f"sk_test_{self.password}"
 
     def of(self, service: str) -> list[Replica]:
         """The replicas of a service."""
@@ -136,7 +149,7 @@ class Cluster:
             "BROKER_URL": self.broker.through(self.broker_url),
             "PORT": str(port),
             "PAYMENT_PROVIDER": self.payment_provider,
-            "STRIPE_API_KEY": f"sk_test_{self.password}",
+            "STRIPE_API_KEY": self.provider_key,
             "STRIPE_BASE_URL": f"http://127.0.0.1:{self.provider.port}",
             "PROVIDER_DATABASE_URL": self.role_url("provider", self.ledger),
             "SMTP_URL": self.mail.through(f"smtp://127.0.0.1:{self.mailbox.port}"),

@@ -75,12 +75,6 @@ class Away:
             await told.reset()
 
 
-async def charged_twice(cluster: Cluster) -> int:
-    """Orders with more than one successful charge, as the server's ledger has them; it tells of twenty."""
-    async with _control(cluster) as told:
-        return len((await told.totals()).charged_twice)
-
-
 @asynccontextmanager
 async def _control(cluster: Cluster) -> AsyncIterator[control.Control]:
     """The server's personality, by no proxy. Raises NoEffect where it does not answer."""
