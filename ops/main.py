@@ -1,4 +1,4 @@
-"""The `orderflow` command: `run`, `demo`, `migrate`, `audit`, `reconcile`, `dead`, `replay`, `stripe`.
+"""The `orderflow` command: run, demo, migrate, audit, stuck, dead, replay, reconcile, stripe.
 
 What a command needs is imported when it runs, so that `--help` answers at once.
 """
@@ -14,6 +14,7 @@ from ops.dead.cli import app as dead
 from ops.reconcile.cli import reconcile
 from ops.replay.cli import replay
 from ops.stripe.cli import stripe
+from ops.stuck.cli import stuck
 
 DatabaseUrl = Annotated[
     str,
@@ -107,6 +108,7 @@ def migrate(
 
 
 app.command()(audit)
+app.command()(stuck)
 app.command()(reconcile)
 app.add_typer(dead, name="dead")
 app.command()(replay)

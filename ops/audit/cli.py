@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from ops.carrying_out import carry_out
 from ops.options import BrokerUrl, DatabaseUrl, State
 
 
@@ -29,7 +30,6 @@ def audit(
     Exits 0 only if every promise is kept.
     """
     from ops.audit.command import command  # noqa: PLC0415
-    from ops.carrying_out import carry_out  # noqa: PLC0415
 
     carry_out(
         lambda: command(database_url, broker_url, state, quiet=quiet, patience=patience, as_json=as_json)

@@ -3,13 +3,10 @@
 import asyncio
 import json
 import uuid
-from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
 
 import asyncpg
 import pytest
-import pytest_asyncio
 from sqlalchemy import make_url
 from typer.testing import CliRunner
 
@@ -20,35 +17,9 @@ from ops.main import app
 from ops.migrate import AUDITOR
 from ops.services import SERVICES, load
 from ops.target import Target
-from tests.conftest import new_database
-from tests.embedded import EXAMPLES, finished, running
+from tests.embedded import finished, running
+from tests.integration.conftest import ORDER, order_called
 from tests.servers import Broker
-
-ORDER = json.loads((EXAMPLES / "order.json").read_text("utf-8"))
-KINDS: dict[str, dict[str, Any]] = {
-    "shipped": {},
-    "declined": {"payment_method": "pm_card_chargeDeclined"},
-    "refunded": {"shipping_address": ORDER["shipping_address"] | {"country": "AQ"}},
-}
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def journeys(postgres: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[str]:
-    """Name of a database, to be copied: a real system has brought an order of each kind to its end there."""
-    async with new_database(postgres) as url:
-        state = tmp_path_factory.mktemp("audit") / "state"
-        async with running(state, DATABASE_URL=url) as (_, api):
-            for kind, changes in KINDS.items():
-                placed = await api.post("/orders", json=ORDER | changes | {"reference": kind})
-                await finished(api, placed.json()["id"])
-        yield str(make_url(url).database)
-
-
-@pytest.fixture
-async def url(postgres: str, journeys: str) -> AsyncIterator[str]:
-    """A copy of that system's database, as its owner."""
-    async with new_database(postgres, template=journeys) as copied:
-        yield copied
 
 
 async def found_in(url: str, *, quiet: bool = True) -> Report:
@@ -56,14 +27,8 @@ async def found_in(url: str, *, quiet: bool = True) -> Report:
     return await audit(target, ledger=ledger_of(url), quiet=quiet, patience=5)
 
 
-async def order_called(connection: "asyncpg.Connection[Any]", reference: str) -> uuid.UUID:
-    found = await connection.fetchval('SELECT id FROM "order".orders WHERE reference = $1', reference)
-    assert isinstance(found, uuid.UUID)
-    return found
-
-
-async def test_a_sound_system_is_told_to_be_sound(url: str) -> None:
-    report = await found_in(url)
+async def test_a_sound_system_is_told_to_be_sound(journeyed: str) -> None:
+    report = await found_in(journeyed)
     assert report.breaches == ()
     assert report.holds
     assert (report.orders, report.dead, report.notes) == (3, {}, ())
@@ -72,8 +37,8 @@ async def test_a_sound_system_is_told_to_be_sound(url: str) -> None:
     ]
 
 
-async def test_the_auditors_own_role_is_enough(url: str, journeys: str) -> None:
-    as_auditor = make_url(url).set(username=f"{journeys}_{AUDITOR}", password=AUDITOR)
+async def test_the_auditors_own_role_is_enough(journeyed: str, journeys: str) -> None:
+    as_auditor = make_url(journeyed).set(username=f"{journeys}_{AUDITOR}", password=AUDITOR)
     report = await found_in(as_auditor.render_as_string(hide_password=False))
     assert report.breaches == ()
 
@@ -268,13 +233,13 @@ PLANTED = [
 
 @pytest.mark.parametrize(("invariant", "kind", "damage"), PLANTED)
 async def test_what_is_wrong_is_found_and_named(
-    url: str, invariant: str, kind: str | None, damage: str
+    journeyed: str, invariant: str, kind: str | None, damage: str
 ) -> None:
-    connection = await asyncpg.connect(url.replace("+asyncpg", ""))
+    connection = await asyncpg.connect(journeyed.replace("+asyncpg", ""))
     order_id = await order_called(connection, kind) if kind else uuid.uuid4()
     await connection.execute(damage.replace("$1", f"'{order_id}'::uuid"))
     await connection.close()
-    report = await found_in(url)
+    report = await found_in(journeyed)
     found = [breach for breach in report.breaches if breach.invariant == invariant]
     assert found, report.breaches
     assert not report.holds
@@ -282,8 +247,8 @@ async def test_what_is_wrong_is_found_and_named(
         assert order_id in {order for breach in found for order in breach.order_ids}
 
 
-async def test_what_is_on_its_way_is_no_breach_until_it_is_late(url: str) -> None:
-    connection = await asyncpg.connect(url.replace("+asyncpg", ""))
+async def test_what_is_on_its_way_is_no_breach_until_it_is_late(journeyed: str) -> None:
+    connection = await asyncpg.connect(journeyed.replace("+asyncpg", ""))
     order_id = await order_called(connection, "shipped")
     await connection.execute(
         "UPDATE shipment.outbox SET state = 'pending', published_at = NULL, claimed_until = now() "
@@ -300,31 +265,31 @@ async def test_what_is_on_its_way_is_no_breach_until_it_is_late(url: str) -> Non
         order_id,
     )
     await connection.execute('UPDATE "order".timeline SET time = now()')
-    assert (await found_in(url, quiet=False)).breaches == ()
+    assert (await found_in(journeyed, quiet=False)).breaches == ()
     for table in ("shipment.outbox SET claimed_until", "shipment.shipments SET settled_at"):
         await connection.execute(f"UPDATE {table} = now() - {SHIFT}")
     await connection.close()
-    assert {breach.invariant for breach in (await found_in(url, quiet=False)).breaches} >= {"I4", "I17"}
+    assert {breach.invariant for breach in (await found_in(journeyed, quiet=False)).breaches} >= {"I4", "I17"}
 
 
-async def test_dead_events_are_told_and_are_no_breach(url: str) -> None:
-    connection = await asyncpg.connect(url.replace("+asyncpg", ""))
+async def test_dead_events_are_told_and_are_no_breach(journeyed: str) -> None:
+    connection = await asyncpg.connect(journeyed.replace("+asyncpg", ""))
     await connection.execute(
         "INSERT INTO invoice.parked (id, type, body, reason, state, claimed_until) "
         "VALUES (gen_random_uuid(), 'unknown', 'x', 'invalid_event', 'dead', now())"
     )
     await connection.close()
-    report = await found_in(url)
+    report = await found_in(journeyed)
     assert report.holds
     assert report.dead == {"invoice": 1}
     assert "orderflow dead list" in report.notes[0]
 
 
-async def test_the_broker_is_looked_at_too(url: str, rabbitmq: Broker) -> None:
+async def test_the_broker_is_looked_at_too(journeyed: str, rabbitmq: Broker) -> None:
     bindings = {name: [type_of(event) for event in load(name).handlers] for name in SERVICES}
     await declare(rabbitmq.url, {name: types for name, types in bindings.items() if name != "billing"})
     try:
-        report = await audit(Target(url, rabbitmq.url), ledger=ledger_of(url))
+        report = await audit(Target(journeyed, rabbitmq.url), ledger=ledger_of(journeyed))
     finally:
         await rabbitmq.remove("", *SERVICES)
     sentences = [breach.sentence for breach in report.breaches]
@@ -338,20 +303,20 @@ async def orderflow_audit(*arguments: str, **environment: str) -> tuple[int, str
     return result.exit_code, result.output
 
 
-async def test_the_command_tells_people_and_programs_and_exits_accordingly(url: str) -> None:
-    status, said = await orderflow_audit("--quiet", DATABASE_URL=url)
+async def test_the_command_tells_people_and_programs_and_exits_accordingly(journeyed: str) -> None:
+    status, said = await orderflow_audit("--quiet", DATABASE_URL=journeyed)
     assert status == 0, said
     assert "✓ I6   At most one successful charge per order" in said
     assert "Every promise is kept." in said
-    connection = await asyncpg.connect(url.replace("+asyncpg", ""))
+    connection = await asyncpg.connect(journeyed.replace("+asyncpg", ""))
     order_id = await order_called(connection, "shipped")
     await connection.execute("DELETE FROM provider.charges WHERE order_id = $1", order_id)
     await connection.close()
-    status, said = await orderflow_audit("--quiet", DATABASE_URL=url)
+    status, said = await orderflow_audit("--quiet", DATABASE_URL=journeyed)
     assert status == 1
     assert "✗ I8" in said
     assert str(order_id) in said
-    status, said = await orderflow_audit("--quiet", "--json", DATABASE_URL=url)
+    status, said = await orderflow_audit("--quiet", "--json", DATABASE_URL=journeyed)
     assert status == 1
     document = json.loads(said)
     assert document["holds"] is False

@@ -1,0 +1,41 @@
+"""`orderflow stuck`, as typer sees it."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ops.carrying_out import carry_out
+from ops.options import DatabaseUrl, State
+
+
+def stuck(
+    database_url: DatabaseUrl = "",
+    state: State = Path("var/run"),
+    *,
+    older_than: Annotated[
+        str,
+        typer.Option(
+            metavar="DURATION",
+            show_default=False,
+            help="Such as 10m, in place of each status's own deadline.",
+        ),
+    ] = "",
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+) -> None:
+    """List the orders that have not moved on in time: what each waits for, since when, and what helps.
+
+    Changes nothing; the role <database>_auditor is enough.
+
+    Exits 0 if there is none, 1 if there are some.
+    """
+    from ops.replay.moments import moment  # noqa: PLC0415
+    from ops.stuck.command import command  # noqa: PLC0415
+
+    now = datetime.now(UTC)
+    try:
+        age = now - moment(older_than, now) if older_than else None
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--older-than") from error
+    carry_out(lambda: command(database_url, state, older_than=age, as_json=as_json))

@@ -1,0 +1,47 @@
+"""A system to look at: what a real one wrote down, as a database of the test's own."""
+
+import json
+import uuid
+from collections.abc import AsyncIterator
+from typing import Any
+
+import asyncpg
+import pytest
+import pytest_asyncio
+from sqlalchemy import make_url
+
+from tests.conftest import new_database
+from tests.embedded import EXAMPLES, finished, running
+
+ORDER = json.loads((EXAMPLES / "order.json").read_text("utf-8"))
+KINDS: dict[str, dict[str, Any]] = {
+    "shipped": {},
+    "declined": {"payment_method": "pm_card_chargeDeclined"},
+    "refunded": {"shipping_address": ORDER["shipping_address"] | {"country": "AQ"}},
+}
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def journeys(postgres: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[str]:
+    """Name of a database, to be copied: a real system has brought an order of each kind to its end there."""
+    async with new_database(postgres) as url:
+        state = tmp_path_factory.mktemp("audit") / "state"
+        async with running(state, DATABASE_URL=url) as (_, api):
+            for kind, changes in KINDS.items():
+                placed = await api.post("/orders", json=ORDER | changes | {"reference": kind})
+                await finished(api, placed.json()["id"])
+        yield str(make_url(url).database)
+
+
+@pytest.fixture
+async def journeyed(postgres: str, journeys: str) -> AsyncIterator[str]:
+    """A copy of that system's database, as its owner."""
+    async with new_database(postgres, template=journeys) as copied:
+        yield copied
+
+
+async def order_called(connection: "asyncpg.Connection[Any]", reference: str) -> uuid.UUID:
+    """Id of the order with this reference."""
+    found = await connection.fetchval('SELECT id FROM "order".orders WHERE reference = $1', reference)
+    assert isinstance(found, uuid.UUID)
+    return found

@@ -1,0 +1,138 @@
+"""`orderflow stuck`: orders that do not move on are found, with what they wait for and what helps."""
+
+import asyncio
+import json
+import uuid
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import pytest
+from typer.testing import CliRunner
+
+from ops.main import app
+from ops.stuck.search import stuck_orders
+from ops.stuck.waiting import KINDS, StuckOrder
+from tests.embedded import finished, running
+from tests.integration.conftest import ORDER, order_called
+
+ANNOUNCEMENT = """
+    DELETE FROM "order".timeline WHERE order_id = $1 AND type NOT IN ({kept});
+    UPDATE "order".timeline SET time = now() - interval '1 hour' WHERE order_id = $1;
+    UPDATE "order".orders SET created_at = now() - interval '1 hour' WHERE id = $1;"""
+AT_ORDER = ANNOUNCEMENT.format(kept="'ORDER_CREATED'")
+AT_INVOICE = ANNOUNCEMENT.format(kept="'ORDER_CREATED', 'INVOICE_CREATED'")
+AT_PAYMENT = ANNOUNCEMENT.format(kept="'ORDER_CREATED', 'INVOICE_CREATED', 'PAYMENT_CONFIRMED'")
+AT_ERROR = ANNOUNCEMENT.format(
+    kept="'ORDER_CREATED', 'INVOICE_CREATED', 'PAYMENT_CONFIRMED', 'SHIPMENT_ERROR'"
+)
+FIRST_EVENT = "(SELECT event_id FROM \"order\".timeline WHERE order_id = $1 AND type = 'ORDER_CREATED')"
+UNPUBLISHED = """
+    UPDATE "order".outbox SET state = 'pending', last_error = 'broker away' WHERE $1 = ANY(order_ids);"""
+UNHANDLED = f"DELETE FROM invoice.inbox WHERE event_id = {FIRST_EVENT};"
+LATE_MAIL = """
+    UPDATE email.mails SET state = 'pending', written_at = now() - interval '1 hour'
+    WHERE order_id = $1 AND stage = 'SHIPPED';"""
+
+
+def parked(state: str) -> str:
+    return f"""
+        INSERT INTO invoice.parked
+            (id, type, order_id, body, reason, state, claimed_until, attempts, last_error)
+        VALUES ({FIRST_EVENT}, 'ORDER_CREATED', $1, '', 'Broken', '{state}', now(), 3, 'it broke');"""
+
+
+def work(table: str, state: str) -> str:
+    return f"""
+        UPDATE {table} SET state = '{state}', last_error = 'no answer', attempts = 2 WHERE order_id = $1;"""
+
+
+WAITING = {
+    # kind: the order, what is done to the records, the service that is waited for
+    "publishing": ("shipped", AT_ORDER + UNPUBLISHED, "order"),
+    "handling": ("shipped", AT_ORDER + UNHANDLED, "invoice"),
+    "retry": ("shipped", AT_ORDER + parked("retry"), "invoice"),
+    "dead": ("shipped", AT_ORDER + parked("dead"), "invoice"),
+    "discarded": ("shipped", AT_ORDER + parked("discarded"), "invoice"),
+    "payment": ("shipped", AT_INVOICE + work("billing.payments", "pending"), "billing"),
+    "refund": ("refunded", AT_ERROR + work("billing.refunds", "pending"), "billing"),
+    "booking": ("shipped", AT_PAYMENT + work("shipment.shipments", "pending"), "shipment"),
+    "dead work": ("shipped", AT_PAYMENT + work("shipment.shipments", "dead"), "shipment"),
+    "nothing": ("shipped", AT_PAYMENT, "order"),
+    "mail": ("shipped", LATE_MAIL, "email"),
+}
+
+
+async def stuck_in(url: str, damage: str, order_id: uuid.UUID, **changes: Any) -> list[StuckOrder]:
+    connection = await asyncpg.connect(url.replace("+asyncpg", ""))
+    await connection.execute(damage.replace("$1", f"'{order_id}'::uuid"))
+    found = await stuck_orders(connection, **changes)
+    await connection.close()
+    return found
+
+
+async def id_of(url: str, reference: str) -> uuid.UUID:
+    connection = await asyncpg.connect(url.replace("+asyncpg", ""))
+    order_id = await order_called(connection, reference)
+    await connection.close()
+    return order_id
+
+
+def test_every_kind_of_waiting_is_tried() -> None:
+    assert WAITING.keys() == KINDS.keys()
+
+
+@pytest.mark.parametrize("kind", WAITING)
+async def test_an_order_that_waits_is_found_with_what_it_waits_for(journeyed: str, kind: str) -> None:
+    reference, damage, service = WAITING[kind]
+    order_id = await id_of(journeyed, reference)
+    [stuck] = await stuck_in(journeyed, damage, order_id)
+    assert stuck.id == order_id
+    assert stuck.reference == reference
+    [waiting] = [waiting for waiting in stuck.waits_for if waiting.kind == kind]
+    assert waiting.service == service
+    assert "{" not in waiting.words() + waiting.helps(order_id)
+    if kind not in {"handling", "nothing", "mail"}:
+        assert waiting.error in {"broker away", "it broke", "no answer"}
+
+
+async def test_nothing_is_stuck_in_a_sound_system_nor_before_its_time(journeyed: str) -> None:
+    order_id = await id_of(journeyed, "shipped")
+    assert await stuck_in(journeyed, "SELECT 1", order_id) == []
+    fresh = AT_INVOICE.replace("interval '1 hour'", "interval '1 minute'")
+    assert await stuck_in(journeyed, fresh, order_id) == []
+    [found] = await stuck_in(journeyed, "SELECT 1", order_id, older_than=timedelta(seconds=30))
+    assert found.status == "INVOICE_CREATED"
+
+
+async def orderflow_stuck(*arguments: str, **environment: str) -> tuple[int, str]:
+    unset = {"DATABASE_URL": "", "STATE": ""}
+    result = await asyncio.to_thread(CliRunner().invoke, app, ["stuck", *arguments], env=unset | environment)
+    return result.exit_code, result.output
+
+
+async def test_the_command_tells_people_and_programs_and_exits_accordingly(journeyed: str) -> None:
+    assert await orderflow_stuck(DATABASE_URL=journeyed) == (0, "No order is stuck.\n")
+    order_id = await id_of(journeyed, "shipped")
+    await stuck_in(journeyed, WAITING["payment"][1], order_id)
+    status, said = await orderflow_stuck(DATABASE_URL=journeyed)
+    assert status == 1
+    assert f"{order_id} (shipped): INVOICE_CREATED for 60 minutes" in said
+    assert "the payment provider has not told the payment's outcome" in said
+    assert "last error: no answer" in said
+    assert "1 orders are stuck." in said
+    status, said = await orderflow_stuck("--json", DATABASE_URL=journeyed)
+    assert status == 1
+    [document] = json.loads(said)
+    assert document["id"] == str(order_id)
+    assert document["waits_for"][0]["attempts"] == 2
+    assert (await orderflow_stuck("--older-than", "2h", DATABASE_URL=journeyed))[0] == 0
+    assert (await orderflow_stuck("--older-than", "soon", DATABASE_URL=journeyed))[0] == 2
+
+
+async def test_the_embedded_system_is_looked_at_while_it_runs(tmp_path: Path) -> None:
+    async with running(tmp_path / "state") as (_, api):
+        placed = await api.post("/orders", json=ORDER)
+        await finished(api, placed.json()["id"])
+        assert await orderflow_stuck(STATE=str(tmp_path / "state")) == (0, "No order is stuck.\n")
