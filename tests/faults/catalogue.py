@@ -124,6 +124,10 @@ def _killed(provider: Provider, dice: Random) -> tuple[Fault, Sequence[str]]:
     return Killed(replica), [replica]
 
 
+def _all_of(service: str) -> list[str]:
+    return [f"{service}-{number}" for number in range(1, REPLICAS[service] + 1)]
+
+
 def places(provider: Provider) -> list[tuple[str, str, KillPoint]]:
     """Where processes can be killed: service, task and point. Stripe's books are not billing's."""
     return [
@@ -142,7 +146,8 @@ def killed_at(
     line = DISTURBANCE.get(task.rpartition(" ")[2]) if point is KillPoint.CLAIMED else None
     if line == "ledger" and provider == "stripe":
         line = "provider"
-    return KilledAt(replica, task, point, line), [replica, *([line] if line else [])]
+    targets = [*_all_of(replica.rpartition("-")[0]), line] if line else [replica]
+    return KilledAt(replica, task, point, line), targets
 
 
 def _killed_at(provider: Provider, dice: Random) -> tuple[Fault, Sequence[str]]:
@@ -221,7 +226,7 @@ def _lost_in_broker(dice: Random) -> tuple[Fault, Sequence[str]]:
         rabbitmq.QueuePurged(service),
         rabbitmq.BindingGone(service, event_type),
     )
-    return dice.choice(faults), ["broker"]
+    return dice.choice(faults), ["broker", *_all_of(service)]
 
 
 def _again(dice: Random) -> tuple[Fault, Sequence[str]]:

@@ -90,6 +90,12 @@ class Cluster:
         logs = [replica.log for replica in self.replicas.values() if replica.log.exists()]
         return Tails({log: log.stat().st_size for log in logs})
 
+    async def keep_database(self) -> None:
+        """Writes the whole database to `database.dump` in the run's folder, for pg_restore."""
+        there = f"/tmp/{DATABASE}.dump"
+        await self.postgres.execute("pg_dump", "-U", OWNER, "-Fc", "-f", there, DATABASE)
+        await self.postgres.copy(there, self.folder / "database.dump")
+
     def role(self, service: str) -> str:
         """Name of a service's role."""
         return f"{DATABASE}_{service}"

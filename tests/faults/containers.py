@@ -6,6 +6,7 @@ import socket
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 OWNER: Final = "orderflow"
@@ -53,6 +54,10 @@ class Container:
     async def execute(self, *command: str) -> str:
         """What a command says inside of it. Raises DockerFailed."""
         return await docker("exec", self.name, *command)
+
+    async def copy(self, there: str, here: Path) -> None:
+        """Copies a file out of it."""
+        await docker("cp", f"{self.name}:{there}", str(here))
 
     async def kill(self) -> None:
         """SIGKILL to everything in it."""

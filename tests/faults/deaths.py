@@ -2,6 +2,8 @@
 
 import asyncio
 import signal
+from collections.abc import Collection
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -31,6 +33,13 @@ async def _ended(replica: Replica, pid: int) -> Ended:
             return await replica.ended(pid)
     except TimeoutError:
         raise NoEffect(f"{replica.name} ({pid}) still runs.") from None
+
+
+def _tell(replicas: Collection[Replica], number: signal.Signals) -> None:
+    """Sends a signal to those that run."""
+    for replica in replicas:
+        with suppress(ProcessLookupError):
+            replica.signal(number)
 
 
 @dataclass(frozen=True)
@@ -74,9 +83,12 @@ class KilledAt:
         said = replica.log.stat().st_size
         replica.arm_file.write_text(f"{self.point} {self.task}\n", encoding="utf-8")
         replica.signal(signal.SIGUSR1)
-        if self.disturbs:
-            await self._disturb(getattr(cluster, self.disturbs))
-        end = await _ended(replica, pid)
+        disturbing = asyncio.create_task(self._disturb(cluster))
+        try:
+            end = await _ended(replica, pid)
+        finally:
+            disturbing.cancel()
+            await asyncio.gather(disturbing, return_exceptions=True)
         with replica.log.open("rb") as log:
             log.seek(said)
             lines = log.read().decode(errors="replace").splitlines()
@@ -86,12 +98,22 @@ class KilledAt:
             raise NoEffect(f"{self.replica} ended with {end.status}, and not where it should.")
         return f"process {pid} {words[-1]}"
 
-    async def _disturb(self, proxy: Proxy) -> None:
-        await proxy.refuse()
+    async def _disturb(self, cluster: Cluster) -> None:
+        """Work is put off, again and again, while no other replica can claim it."""
+        if self.disturbs is None:
+            return
+        proxy: Proxy = getattr(cluster, self.disturbs)
+        others = [r for r in cluster.of(cluster.replicas[self.replica].service) if r.name != self.replica]
         try:
-            await asyncio.sleep(1.5)
+            _tell(others, signal.SIGSTOP)
+            while True:
+                await proxy.refuse()
+                await asyncio.sleep(2.0)
+                await proxy.accept()
+                await asyncio.sleep(6.0)
         finally:
             await proxy.accept()
+            _tell(others, signal.SIGCONT)
 
     async def heal(self, cluster: Cluster) -> None:
         replica = cluster.replicas[self.replica]

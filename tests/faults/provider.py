@@ -45,8 +45,7 @@ class Misbehaves:
         return f"{now - before} requests were answered so"
 
     async def heal(self, cluster: Cluster) -> None:
-        async with _control(cluster) as told:
-            await told.reset()
+        await _behave(cluster)
 
 
 @dataclass(frozen=True)
@@ -71,8 +70,18 @@ class Away:
         return f"{now - before} requests were answered so"
 
     async def heal(self, cluster: Cluster) -> None:
-        async with _control(cluster) as told:
-            await told.reset()
+        await _behave(cluster)
+
+
+async def _behave(cluster: Cluster) -> None:
+    """The server behaves from now on; it may be dead and coming back just now."""
+    async with asyncio.timeout(PATIENCE):
+        while True:
+            try:
+                async with _control(cluster) as told:
+                    return await told.reset()
+            except NoEffect:
+                await asyncio.sleep(0.2)
 
 
 @asynccontextmanager

@@ -35,6 +35,7 @@ class Proxy:
         """Where it listens; kept."""
         self._server = server
         self._listener: asyncio.Server | None = None
+        self._beginning = asyncio.Lock()
         self._pairs: set[_Pair] = set()
         self._losing: tuple[Moment, asyncio.Future[None]] | None = None
 
@@ -51,11 +52,11 @@ class Proxy:
 
     async def accept(self) -> None:
         """Listens, from the second time on at the same port; nothing changes while it does."""
-        if self._listener:
-            return
-        loop = asyncio.get_running_loop()
-        self._listener = await loop.create_server(lambda: _Near(self), "127.0.0.1", self.port)
-        self.port = self._listener.sockets[0].getsockname()[1]
+        async with self._beginning:
+            if self._listener is None:
+                loop = asyncio.get_running_loop()
+                self._listener = await loop.create_server(lambda: _Near(self), "127.0.0.1", self.port)
+                self.port = self._listener.sockets[0].getsockname()[1]
 
     async def refuse(self) -> int:
         """Resets every connection and refuses new ones; returns how many were reset."""

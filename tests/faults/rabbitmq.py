@@ -1,8 +1,9 @@
 """Faults of RabbitMQ, made by its own means."""
 
 import asyncio
+import signal
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Final
 
@@ -142,7 +143,7 @@ class QueueDeleted:
 
 @dataclass(frozen=True)
 class QueuePurged:
-    """What was in a service's queue is gone."""
+    """The service dies, and what waits for it in its queue is gone before it is back."""
 
     service: str
 
@@ -153,6 +154,9 @@ class QueuePurged:
     async def strike(self, cluster: Cluster) -> str:
         async with channel(cluster) as own:
             queue = await own.get_queue(NAMES.queue(self.service))
+            for replica in cluster.of(self.service):
+                with suppress(ProcessLookupError):
+                    replica.signal(signal.SIGKILL)
             for _ in range(200):
                 purged = (await queue.purge()).message_count
                 if purged:

@@ -1,9 +1,10 @@
 """Striking: one fault is struck, seen, healed and written down."""
 
 import asyncio
+import json
 import time
 from collections.abc import Collection
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Final
 
 import asyncpg
@@ -75,6 +76,8 @@ class Strikes:
         now = time.monotonic()
         strike = Strike(fault.name, kind, effective, evidence, began - self.began, now - began)
         self.all.append(strike)
+        with (self.cluster.folder / "strikes.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps(asdict(strike)) + "\n")
         return strike
 
     async def _heal(self, fault: Fault) -> None:

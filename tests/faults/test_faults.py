@@ -16,7 +16,7 @@ from tests.faults.fault import Fault
 from tests.faults.letterbox import Grumpy
 from tests.faults.probe import probe
 from tests.faults.report import Report
-from tests.faults.verdict import judge
+from tests.faults.verdict import check, judge
 
 pytestmark = [
     pytest.mark.asyncio(loop_scope="session"),
@@ -77,12 +77,12 @@ async def _strike(run: Run, *faults: tuple[Fault, Sequence[str]]) -> None:
 @pytest.mark.parametrize(("kind", "point"), [(kind, point) for kind in POINTS for point in POINTS[kind]])
 async def test_processes_killed_at_a_kill_point_lose_nothing(run: Run, kind: str, point: KillPoint) -> None:
     deaths = [
-        killed_at("simulated", f"{service}-1", task, point)[0]
+        killed_at("simulated", f"{service}-1", task, point)
         for service, tasks in TASKS.items()
         for task in tasks
         if task.rpartition(" ")[2] in KINDS_OF_TASK[kind]
     ]
-    await _strike(run, *((death, [death.replica]) for death in deaths))
+    await _strike(run, *deaths)
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=[fault.name for fault in FAULTS])
@@ -97,3 +97,49 @@ async def test_every_invariant_holds_in_the_end(run: Run) -> None:
     await judge(report, run.system, run.history, run.strikes, run.vitals, drain_seconds=120)
     page = report.write(run.system.folder)
     assert report.holds, f"{report.findings}\nThe report is in {page}."
+
+
+ONE_ORDER = """(SELECT order_id FROM "order".timeline WHERE type = 'SHIPPED' ORDER BY order_id LIMIT 1)"""
+DAMAGE = {
+    "I1": (
+        f'DELETE FROM "order".timeline WHERE order_id = {ONE_ORDER}',
+        'DELETE FROM "order".orders o WHERE NOT EXISTS (SELECT FROM "order".timeline WHERE order_id = o.id)',
+    ),
+    "I2": (f'UPDATE "order".idempotency_keys SET order_id = {ONE_ORDER}',),
+    "I3": (
+        f"""UPDATE "order".timeline SET type = 'PAYMENT_FAILED'
+        WHERE type = 'SHIPPED' AND order_id = {ONE_ORDER}""",
+    ),
+    "I5": (
+        """INSERT INTO "order".idempotency_keys (key, fingerprint, order_id)
+        VALUES ('of nobody', '', gen_random_uuid())""",
+    ),
+    "I16": (
+        """INSERT INTO invoice.parked (id, type, body, reason, state, claimed_until)
+        VALUES (gen_random_uuid(), 'ORDER_CREATED', '{}', 'of nobody', 'dead', now())""",
+    ),
+    "I21": (
+        f"""INSERT INTO "order".timeline (order_id, event_id, type, time, facts)
+        SELECT order_id, gen_random_uuid(), 'PAYMENT_REFUNDED', time, facts FROM "order".timeline
+        WHERE type = 'SHIPPED' AND order_id = {ONE_ORDER}""",
+    ),
+    "I25": (
+        """UPDATE email.mails SET last_error = 'the token is canary' WHERE order_id =
+        (SELECT order_id FROM email.mails ORDER BY order_id LIMIT 1)""",
+    ),
+}
+"""What breaks each invariant that the audit can't tell, in the databases of a system at rest."""
+
+
+@pytest.mark.parametrize("invariant", DAMAGE)
+async def test_the_checks_see_what_is_broken(run: Run, invariant: str) -> None:
+    before, _ = await check(run.system, run.history)
+    await run.system.fetch("BEGIN")
+    try:
+        for statement in DAMAGE[invariant]:
+            await run.system.fetch(statement)
+        after, _ = await check(run.system, run.history)
+    finally:
+        await run.system.fetch("ROLLBACK")
+    assert invariant not in {finding.invariant for finding in before}
+    assert invariant in {finding.invariant for finding in after}
