@@ -27,7 +27,8 @@ COPY --chmod=755 deploy/orderflow /opt/venv/bin/orderflow
 RUN chmod -R a+rX /app && python -m compileall -q /app
 
 FROM ${PYTHON_IMAGE}
-RUN useradd --system --uid 10001 --user-group --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin orderflow
+RUN useradd --system --uid 10001 --user-group --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin orderflow \
+ && install --directory --owner orderflow --group orderflow /var/lib/orderflow
 COPY --from=build /opt/venv /opt/venv
 COPY --from=build /app /app
 WORKDIR /app

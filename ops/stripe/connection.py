@@ -86,14 +86,13 @@ class Connection:
             async with asyncio.timeout(seconds):
                 await self._gone()
         except TimeoutError:
-            pass
-        await self.reset()
+            await self.reset()
 
     async def reset(self) -> None:
         """Resets the connection; whatever was not sent yet never is."""
         transport = self._scope["extensions"][CONNECTION]["transport"]
         stream = transport.get_extra_info("socket")
-        if stream is not None:
+        if not transport.is_closing():
             stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
         transport.abort()
         await self._gone()

@@ -102,10 +102,11 @@ class Control:
 
     async def happened(self, behaviour: Behaviour, order_id: UUID | str | None = None) -> int:
         """How often a behaviour has had its effect, with this order or with any."""
+        order = None if order_id is None else str(order_id)
         return sum(
             effect.times
             for effect in await self.effects()
-            if effect.behaviour is behaviour and order_id in (None, effect.order_id)
+            if effect.behaviour is behaviour and order in (None, effect.order_id)
         )
 
     async def totals(self) -> Totals:

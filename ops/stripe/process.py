@@ -10,7 +10,7 @@ from typing import Final
 import typer
 import uvicorn
 from starlette.routing import Route, Router
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from chassis.process import PortTaken, listen
 from chassis.settings import LogSettings
@@ -45,7 +45,7 @@ def application(desk: api.Desk, *, scripted: bool) -> Router:
 
 
 @asynccontextmanager
-async def serving(app: Router, listener: socket.socket) -> AsyncIterator[None]:
+async def serving(app: ASGIApp, listener: socket.socket) -> AsyncIterator[None]:
     """Answers on the socket until the end of the block."""
     config = uvicorn.Config(
         app,

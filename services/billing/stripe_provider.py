@@ -14,8 +14,10 @@ payment goes on under its next key.
 https://docs.stripe.com/payments/paymentintents/lifecycle, https://docs.stripe.com/api/idempotent_requests
 """
 
+import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+import ssl
+from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import Any, Final, TypeVar
@@ -41,7 +43,7 @@ from services.billing.stripe_amounts import stripe_amount
 ANSWER_SECONDS: Final = 8.0
 """How long Stripe may take to answer; its own deadline for a charge is longer, and then it is asked again."""
 MAX_SAVED_ERRORS: Final = 8
-"""How many keys for one step of an intent may end in an error of Stripe's before a pause."""
+"""How many keys for confirming an intent may end in an error of Stripe's before a pause."""
 
 
 class RefusedByStripe(Exception):
@@ -130,9 +132,10 @@ class StripeProvider:
 
     name = "stripe"
 
-    def __init__(self, client: stripe.StripeClient) -> None:
+    def __init__(self, client: stripe.StripeClient, answer_seconds: float) -> None:
         self._intents = client.v1.payment_intents
         self._refunds = client.v1.refunds
+        self._answer_seconds = answer_seconds
 
     async def charge(self, charge: Charge) -> ChargeAnswer:
         """Creates the intent, or finds it again, and brings it to its end."""
@@ -173,13 +176,13 @@ class StripeProvider:
         if amount is None:
             return _refused("currency_not_supported")
         query = f"metadata['payment_id']:'{charge.payment_id}'"
-        found, _ = await _ask(self._intents.search_async({"query": query, "limit": 100}), _Found)
+        found, _ = await self._ask(self._intents.search_async({"query": query, "limit": 100}), _Found)
         answers: list[ChargeAnswer] = []
         for stale in found.data:
             intent = await self._retrieve(stale.id)
             _must_be_for(charge, amount, intent)
             if intent.status == "requires_confirmation":
-                await self._cancel(charge, intent)
+                await self._cancel(intent)
             elif intent.status != "canceled" or intent.last_payment_error:
                 answers.append(await self._conclude(charge, amount, intent))
         captured = (answer for answer in answers if isinstance(answer, Captured))
@@ -188,7 +191,7 @@ class StripeProvider:
     async def repay(self, repayment: Repayment) -> RepaymentAnswer:
         """Refunds the intent, whole; Stripe refuses to give back more than was captured."""
         try:
-            refund, replayed = await _ask(
+            refund, replayed = await self._ask(
                 self._refunds.create_async(
                     {
                         "payment_intent": repayment.charge_reference,
@@ -203,7 +206,7 @@ class StripeProvider:
                 _StripeRefund,
             )
             if replayed:
-                refund, _ = await _ask(self._refunds.retrieve_async(refund.id), _StripeRefund)
+                refund, _ = await self._ask(self._refunds.retrieve_async(refund.id), _StripeRefund)
         except _SavedError:
             return await self.look_up_repayment(repayment)
         except RefusedByStripe as refusal:
@@ -217,7 +220,7 @@ class StripeProvider:
 
     async def look_up_repayment(self, repayment: Repayment) -> RepaymentAnswer:
         """Looks through the intent's own refunds."""
-        found, _ = await _ask(
+        found, _ = await self._ask(
             self._refunds.list_async({"payment_intent": repayment.charge_reference, "limit": 100}),
             _StripeRefunds,
         )
@@ -236,14 +239,14 @@ class StripeProvider:
             return Captured(intent.id, charge.amount, charge.currency, _captured_at(intent))
         declined = intent.status in ("requires_payment_method", "requires_action")
         if declined or (refused and intent.status == "requires_confirmation"):
-            await self._cancel(charge, intent)
+            await self._cancel(intent)
         elif intent.status != "canceled":
             raise UnknownOutcome(f"Stripe says that {intent.id} is {intent.status}.")
         return _refused(_reason(intent, refused))
 
     async def _create(self, charge: Charge, amount: int) -> "tuple[_Intent, bool]":
         """The intent of this key as it was when it was created, and whether that was before this call."""
-        return await _ask(
+        return await self._ask(
             self._intents.create_async(
                 {
                     "amount": amount,
@@ -258,34 +261,63 @@ class StripeProvider:
         )
 
     async def _retrieve(self, intent_id: str) -> _Intent:
-        intent, _ = await _ask(
+        intent, _ = await self._ask(
             self._intents.retrieve_async(intent_id, {"expand": ["latest_charge"]}), _Intent
         )
         return intent
 
     async def _confirm(self, charge: Charge, intent: _Intent) -> _Intent:
-        return await _past_saved_errors(
-            f"{charge.key}-confirm",
-            lambda key: self._intents.confirm_async(
+        """Pays the intent under the first key of a fixed series that has no error saved with it.
+
+        That is safe because an intent succeeds at most once.
+        """
+        for number in range(1, MAX_SAVED_ERRORS + 1):
+            call = self._intents.confirm_async(
                 intent.id,
                 {"off_session": True, "error_on_requires_action": True, "expand": ["latest_charge"]},
-                {"idempotency_key": key},
-            ),
-        )
+                {"idempotency_key": f"{charge.key}-confirm-{number}"},
+            )
+            try:
+                confirmed, _ = await self._ask(call, _Intent)
+            except _SavedError:
+                continue
+            return confirmed
+        raise UnknownOutcome("Stripe keeps answering with an error of its own.")
 
-    async def _cancel(self, charge: Charge, intent: _Intent) -> None:
-        """Makes sure that the intent can never be paid. Raises UnknownOutcome if it could have been."""
+    async def _cancel(self, intent: _Intent) -> None:
+        """Makes sure that the intent can never be paid. Raises UnknownOutcome if it could have been.
+
+        Under a new key each time: an intent is cancelled only once, and a refusal that was saved when it
+        came too early would be given again long after the intent could have been cancelled.
+        """
         if intent.status == "canceled":
             return
         try:
-            cancelled = await _past_saved_errors(
-                f"{charge.key}-cancel-{intent.id}",
-                lambda key: self._intents.cancel_async(intent.id, {}, {"idempotency_key": key}),
-            )
-        except RefusedByStripe as refusal:
-            raise UnknownOutcome(f"{intent.id} can't be cancelled: {refusal}") from refusal
+            cancelled, _ = await self._ask(self._intents.cancel_async(intent.id), _Intent)
+        except RefusedByStripe:  # perhaps because somebody else has cancelled it
+            cancelled = await self._retrieve(intent.id)
         if cancelled.id != intent.id or cancelled.status != "canceled":
             raise UnknownOutcome(f"Stripe does not say that {intent.id} is cancelled.")
+
+    async def _ask(self, call: Awaitable[object], shape: type[T]) -> tuple[T, bool]:
+        """As `_answer`, within the time that an answer may take, however slowly it trickles in."""
+        try:
+            async with asyncio.timeout(self._answer_seconds):
+                return await _answer(call, shape)
+        except TimeoutError as late:
+            raise UnknownOutcome("Stripe did not answer in time.") from late
+
+
+class _Transport(stripe.HTTPXClient):
+    """The SDK's own, but no request waits for a connection: the runners bound what is under way.
+
+    httpx would open 100 and keep 20 of them; the SDK has no setting for it.
+    """
+
+    def __init__(self, answer_seconds: float) -> None:
+        super().__init__(timeout=httpx.Timeout(answer_seconds, connect=3.0))
+        trusted = ssl.create_default_context(cafile=stripe.ca_bundle_path)
+        self._client_async = httpx.AsyncClient(limits=httpx.Limits(), verify=trusted)
 
 
 @asynccontextmanager
@@ -298,7 +330,7 @@ async def connect(
     """
     stripe.enable_telemetry = False
     logging.getLogger("stripe").setLevel(logging.WARNING)  # its messages may hold a payment method's token
-    transport = stripe.HTTPXClient(timeout=httpx.Timeout(answer_seconds, connect=3.0))
+    transport = _Transport(answer_seconds)
     client = stripe.StripeClient(
         api_key,
         http_client=transport,
@@ -306,26 +338,12 @@ async def connect(
         base_addresses={"api": base_url.rstrip("/")} if base_url else {},
     )
     try:
-        yield StripeProvider(client)
+        yield StripeProvider(client, answer_seconds)
     finally:
         await transport.close_async()  # type: ignore[no-untyped-call]
 
 
-async def _past_saved_errors(key: str, ask: Callable[[str], Awaitable[object]]) -> _Intent:
-    """Takes a step of an intent under the first key of a fixed series that has no error saved with it.
-
-    That is safe for steps that an intent can take only once.
-    """
-    for number in range(1, MAX_SAVED_ERRORS + 1):
-        try:
-            intent, _ = await _ask(ask(f"{key}-{number}"), _Intent)
-        except _SavedError:
-            continue
-        return intent
-    raise UnknownOutcome("Stripe keeps answering with an error of its own.")
-
-
-async def _ask(call: Awaitable[object], shape: type[T]) -> tuple[T, bool]:
+async def _answer(call: Awaitable[object], shape: type[T]) -> tuple[T, bool]:
     """Stripe's answer, and whether it is one that was saved earlier under the same key.
 
     Raises RefusedByStripe, _SavedError, Unavailable or UnknownOutcome.

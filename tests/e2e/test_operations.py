@@ -111,8 +111,29 @@ def test_a_queue_that_was_purged_heals_by_itself(stack: Stack, shop: Shop) -> No
     assert shop.finished(placed["id"])["status"] == "SHIPPED"
 
 
-def test_the_command_runs_in_a_container_of_its_own_and_nothing_is_dead(stack: Stack) -> None:
-    assert "Nothing is dead." in stack.compose("run", "--rm", "-T", "orderflow", "dead", "list")
+def test_the_command_runs_in_a_container_of_its_own_and_finds_everything_as_promised(stack: Stack) -> None:
+    def orderflow(*arguments: str) -> str:
+        return stack.compose("run", "--rm", "-T", "orderflow", *arguments)
+
+    assert "Nothing is dead." in orderflow("dead", "list")
+    assert "No order is stuck." in orderflow("stuck")
+    assert "Every promise is kept." in orderflow("audit")
+
+
+def test_payments_go_through_the_server_that_answers_as_stripe_does(stack: Stack, shop: Shop) -> None:
+    settings = {
+        "PAYMENT_PROVIDER": "stripe",
+        "STRIPE_API_KEY": "sk_test_e2e",
+        "STRIPE_BASE_URL": "http://stripe:12111",
+        "COMPOSE_PROFILES": "stripe",
+    }
+    stack.up("stripe", "billing", settings=settings)
+    placed = shop.place(an_order())
+    assert shop.finished(placed["id"])["status"] == "SHIPPED"
+    said = stack.compose("run", "--rm", "-T", "orderflow", "audit", settings=settings)
+    assert "Every promise is kept." in said
+    stack.compose("rm", "--stop", "--force", "stripe", settings=settings)
+    stack.up("billing")
 
 
 def test_what_was_accepted_survives_down_and_up(stack: Stack, shop: Shop) -> None:

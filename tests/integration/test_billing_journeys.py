@@ -15,13 +15,14 @@ from events import envelope
 from events.bus import Message
 from events.contracts import Order, PaymentConfirmed, PaymentFailed, PaymentRefunded
 from events.errors import UnknownOutcome
+from ops.stripe.personality import Behaviour, Step
 from services.billing import simulated, stripe_provider
 from services.billing.domain import Payment
 from services.billing.provider import Charge, ChargeAnswer, Provider, Repayment, RepaymentAnswer
 from services.billing.simulated import DECLINES, SimulatedProvider
 from tests.billing_house import House, Listener, invoiced, make_bus, opened, undeliverable
 from tests.factories import a_payment, an_item, an_order, one_of_each
-from tests.stripe_server import FAULTS, Fault, serving
+from tests.stripe_desk import serving_desk
 
 
 @pytest.fixture
@@ -371,35 +372,35 @@ async def test_a_refund_waits_for_the_provider_that_has_the_money(
 @pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")  # the stripe SDK's own doing
 async def test_at_stripe_every_fault_ends_in_one_charge_of_the_total_and_one_refund(house: House) -> None:
     async with (
-        serving() as server,
+        serving_desk() as server,
         stripe_provider.connect("sk_test_1", server.url, answer_seconds=0.5) as provider,
         house.billing(provider),
     ):
 
-        async def go_through(fault: Fault) -> None:
+        async def go_through(fault: Behaviour) -> None:
             order = an_order()
-            server.fail(order.id, "confirm", fault)
+            server.fail(order.id, Step.CONFIRM, fault)
             event = await paid(house, order)
             assert event.data.payment.provider == "stripe"
             assert server.captured(order.id) == [order.total], fault
-            server.fail(order.id, "refund", fault)
+            server.fail(order.id, Step.REFUND, fault)
             await house.publish(undeliverable(event))
             await house.listener.hears(PaymentRefunded, order)
             assert server.given_back(order.id) == [order.total], fault
             assert len(house.listener.heard[order.id]) == 2, fault
 
-        await asyncio.gather(*map(go_through, FAULTS))
+        await asyncio.gather(*map(go_through, Behaviour))
 
 
 @pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")  # the stripe SDK's own doing
 async def test_an_outage_of_the_provider_is_waited_for_and_nothing_is_given_up(house: House) -> None:
     orders = [an_order() for _ in range(20)]
     async with (
-        serving() as server,
+        serving_desk() as server,
         stripe_provider.connect("sk_test_1", server.url) as provider,
         house.billing(provider) as billing,
     ):
-        server.outage = True
+        server.begin_outage()
         await house.publish(invoiced(orders[0]))
         asked = len(server.requests)
         for order in orders[1:]:
@@ -412,7 +413,7 @@ async def test_an_outage_of_the_provider_is_waited_for_and_nothing_is_given_up(h
             "SELECT max(attempts) AS attempts, min(state) AS state FROM billing.payments"
         )
         assert (waiting["attempts"], waiting["state"]) == (0, "pending")
-        server.outage = False
+        server.end_outage()
         for order in orders:
             await house.listener.hears(PaymentConfirmed, order)
         assert [server.captured(order.id) for order in orders] == [[order.total] for order in orders]

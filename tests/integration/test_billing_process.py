@@ -11,7 +11,7 @@ from events.contracts import PaymentConfirmed
 from services.billing.main import SERVICE, BillingSettings
 from tests.billing_house import House, invoiced, opened
 from tests.factories import an_order
-from tests.stripe_server import serving
+from tests.stripe_desk import serving_desk
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ async def test_with_nothing_said_the_simulated_provider_is_asked(house: House) -
 
 @pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")  # the stripe SDK's own doing
 async def test_stripe_is_asked_where_it_is_chosen(house: House) -> None:
-    async with serving() as server:
+    async with serving_desk() as server:
         settings = BillingSettings.model_validate(
             {
                 "database_url": house.billing_url,
@@ -50,8 +50,9 @@ async def test_stripe_is_asked_where_it_is_chosen(house: House) -> None:
             }
         )
         event = await pays(house, settings)
+        [intent] = server.of_order(event.data.order.id)
     assert event.data.payment.provider == "stripe"
-    assert event.data.payment.provider_reference in server.intents
+    assert event.data.payment.provider_reference == intent.id
     assert server.headers["authorization"] == "Bearer sk_test_1"
     assert "sk_test_1" not in repr(settings)
 

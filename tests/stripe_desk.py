@@ -1,0 +1,113 @@
+"""The server of `orderflow stripe` in the test's own process, where what it holds can be seen."""
+
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from msgspec.structs import replace
+from starlette.types import Receive, Scope, Send
+
+from chassis.process import listen
+from ops.stripe import ledger
+from ops.stripe.account import Account
+from ops.stripe.api import Desk
+from ops.stripe.ledger import Totals
+from ops.stripe.objects import Intent, Refund
+from ops.stripe.personality import Behaviour, Pace, Step
+from ops.stripe.process import application, serving
+from tests.waiting import eventually
+
+BRISK: Final = Pace(search_seconds=0.0, processing_seconds=0.2, slow_seconds=1.0, drip_seconds=3.0)
+"""Longer than the clients of these tests wait for an answer, and not much longer."""
+
+
+@dataclass
+class StripeDesk:
+    """What the server knows, and what it was asked."""
+
+    desk: Desk
+    url: str = ""
+    requests: list[tuple[str, str | None]] = field(default_factory=list)
+    """Path and idempotency key of every request."""
+    headers: dict[str, str] = field(default_factory=dict)
+    """Those of the last request."""
+
+    @property
+    def pace(self) -> Pace:
+        return self.desk.account.pace
+
+    def fail(self, order_id: object, step: Step, *behaviours: Behaviour) -> None:
+        """The next requests of this step for this order go wrong, each in its way."""
+        for behaviour in behaviours:
+            self.desk.personality.script(behaviour, step, str(order_id), 1)
+
+    def happened(self, behaviour: Behaviour, order_id: object) -> int:
+        """How often a behaviour has had its effect on an order."""
+        effects = self.desk.personality.told()
+        return sum(e.times for e in effects if (e.behaviour, e.order_id) == (behaviour, str(order_id)))
+
+    async def has_happened(self, behaviour: Behaviour, order_id: object) -> None:
+        """Returns once the behaviour has had its effect on the order: the client may know first."""
+
+        async def times() -> int:
+            return self.happened(behaviour, order_id)
+
+        await eventually(times, bool)
+
+    def of_order(self, order_id: object) -> list[Intent]:
+        """The order's intents, oldest first."""
+        self.desk.account.settle()
+        found = self.desk.account.ledger.labelled([("order_id", str(order_id))])
+        return [intent for intent, _, _ in reversed(found)]
+
+    def refunds_of(self, order_id: object) -> list[Refund]:
+        """What was given back of the order."""
+        return self.desk.account.ledger.refunds_of(str(order_id))
+
+    def captured(self, order_id: object) -> list[int]:
+        """Every amount captured for the order."""
+        return [i.amount_received for i in self.of_order(order_id) if i.status == "succeeded"]
+
+    def given_back(self, order_id: object) -> list[int]:
+        """Every amount given back for the order."""
+        return [refund.amount for refund in self.refunds_of(order_id)]
+
+    def totals(self) -> Totals:
+        """The ledger in figures."""
+        return self.desk.account.ledger.totals()
+
+    def begin_outage(self) -> None:
+        """503 until the outage is ended."""
+        self.desk.personality.begin_outage(Behaviour.UNAVAILABLE, 3600)
+
+    def end_outage(self) -> None:
+        """It works again."""
+        self.desk.personality.reset()
+
+    def forget_keys(self) -> None:
+        """A day has passed."""
+        self.desk.account.forget_keys()
+
+
+@asynccontextmanager
+async def serving_desk(pace: Pace = BRISK, file: Path | None = None) -> AsyncIterator[StripeDesk]:
+    """The server on a free port, scripted; without a file its ledger is in memory."""
+    pace = replace(pace)  # a test may change its own
+    with ledger.opened(file) as opened, listen("127.0.0.1", 0) as listener:
+        desk = StripeDesk(Desk(Account(opened, pace)), f"http://127.0.0.1:{listener.getsockname()[1]}")
+        app = application(desk.desk, scripted=True)
+
+        async def noted(scope: Scope, receive: Receive, send: Send) -> None:
+            desk.headers = dict(_decoded(scope["headers"]))
+            desk.requests.append((scope["path"], desk.headers.get("idempotency-key")))
+            await app(scope, receive, send)
+
+        async with serving(noted, listener):
+            yield desk
+
+
+def _decoded(headers: list[tuple[bytes, bytes]]) -> Iterator[tuple[str, str]]:
+    for name, value in headers:
+        yield name.decode("latin-1"), value.decode("latin-1")
