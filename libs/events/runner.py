@@ -3,7 +3,6 @@
 import asyncio
 import logging
 import random
-import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
@@ -92,7 +91,7 @@ class Runner(Generic[RowT, OutcomeT]):
         await self._has_room.wait()
 
     def offer(self, rows: Sequence[RowT], claimed_at: float) -> None:
-        """Rows just committed, born claimed at `claimed_at` (this process's monotonic clock).
+        """Rows just committed, born claimed at `claimed_at` (the time of the loop).
 
         What does not fit waits in its table until its claim runs out.
         """
@@ -142,11 +141,8 @@ class Runner(Generic[RowT, OutcomeT]):
         self._changed.set()
 
     def _seconds_to_wait(self) -> float | None:
-        """Until there is something to do although nothing changes; None while only a change can tell.
-
-        Not a moment for the loop: its clock need not be this one.
-        """
-        now = time.monotonic()
+        """Until there is something to do although nothing changes; None while only a change can tell."""
+        now = _now()
         if self._waiting and self._paused_until > now:
             return self._paused_until - now
         return max(self._next_sweep, self._paused_until) - now if self._room() > 0 else None
@@ -158,7 +154,7 @@ class Runner(Generic[RowT, OutcomeT]):
     # Performing
 
     def _start_performing(self) -> None:
-        now = time.monotonic()
+        now = _now()
         slots = 1 if self._outage else self._concurrency
         while self._waiting and len(self._performing) < slots and now >= self._paused_until:
             row, expires = self._waiting.popleft()
@@ -184,7 +180,7 @@ class Runner(Generic[RowT, OutcomeT]):
                 reach(KillPoint.PERFORMED)
         except Unavailable as error:
             self._begin_pause(error)
-            self._ended.append(Deferral(row.id, str(error), delay=self._paused_until - time.monotonic()))
+            self._ended.append(Deferral(row.id, str(error), delay=self._paused_until - _now()))
         except (UnknownOutcome, TimeoutError) as error:
             reason = str(error) or "No answer came in time."
             logger.warning("%s: %s is asked again later: %s", self.name, row.id, reason)
@@ -199,7 +195,7 @@ class Runner(Generic[RowT, OutcomeT]):
             self._ended.append((row, outcome))
 
     def _begin_pause(self, error: Unavailable) -> None:
-        now = time.monotonic()
+        now = _now()
         if now < self._paused_until:  # one of several that ran into the same outage
             return
         pause = max(backoff(self._outage, first=0.5, most=LONGEST_PAUSE), error.retry_after or 0.0)
@@ -254,7 +250,7 @@ class Runner(Generic[RowT, OutcomeT]):
 
     async def _sweep_if_due(self) -> None:
         """Claims what nobody holds: left by a crash, put off until now, or more than fitted in memory."""
-        now = time.monotonic()
+        now = _now()
         limit = min(self._room(), SWEEP_ROWS)
         if now < max(self._next_sweep, self._paused_until) or limit <= 0:
             return
@@ -287,3 +283,7 @@ class Runner(Generic[RowT, OutcomeT]):
 
 def _id_of(item: tuple[RowT, object] | Deferral) -> UUID:
     return item.id if isinstance(item, Deferral) else item[0].id
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()

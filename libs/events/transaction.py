@@ -1,6 +1,6 @@
 """One transaction: what it reads and writes, what it will announce, and what work it leaves behind."""
 
-import time
+import asyncio
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,7 +14,7 @@ class Transaction:
     """One open database transaction. Whoever is handed one neither commits it nor touches a broker."""
 
     def __init__(self, driver: "asyncpg.Connection[Any]") -> None:
-        self.started = time.monotonic()
+        self.started = asyncio.get_running_loop().time()
         self.events: list[AnyEvent] = []
         self.intents: list[Any] = []
         self.messages: Sequence[Message] = ()

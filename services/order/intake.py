@@ -1,7 +1,6 @@
 """The intake: concurrent orders join one commit, and an idempotency key makes at most one order."""
 
 import asyncio
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import count
@@ -77,9 +76,8 @@ class Intake:
         StillRunning when a request with the key may yet succeed. Cancelling ends the wait, not the work.
         """
         claim = Claim(key.key, key.fingerprint, order.id) if key else None
-        request = _Request(
-            OrderCreated.of(Placed(order=order)), claim, deadline=time.monotonic() + DEADLINE_SECONDS
-        )
+        deadline = asyncio.get_running_loop().time() + DEADLINE_SECONDS
+        request = _Request(OrderCreated.of(Placed(order=order)), claim, deadline)
         obstacle: Exception = StillRunning() if key else DatabaseUnavailable()
         try:
             async with asyncio.timeout(DEADLINE_SECONDS):
@@ -105,7 +103,7 @@ class Intake:
 
     async def _commit(self, requests: Sequence[_Request]) -> Sequence[_Outcome]:
         """An outcome for each. Nobody waits for those past their deadline any more: they are left out."""
-        now = time.monotonic()
+        now = asyncio.get_running_loop().time()
         waiting = [request for request in requests if request.deadline > now]
         outcomes = dict(
             zip(waiting, await commit_in_halves(waiting, self._commit_together, _refuse), strict=True)

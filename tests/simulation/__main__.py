@@ -1,0 +1,49 @@
+"""Many schedules: `SCHEDULES=5000 python -m tests.simulation`, or one again: `--seed 17`."""
+
+import argparse
+import os
+import sys
+import time
+from contextlib import ExitStack
+
+from tests import servers
+from tests.simulation.house import House, house
+from tests.simulation.schedule import Outcome
+
+
+def main() -> int:
+    """Runs them one after the other; 1 if one failed."""
+    options = argparse.ArgumentParser(description=__doc__)
+    options.add_argument("--seed", type=int, help="run this one alone, and show its trace")
+    options.add_argument("--first", type=int, default=0, help="the first seed")
+    options.add_argument("--schedules", type=int, default=int(os.environ.get("SCHEDULES", "1000")))
+    chosen = options.parse_args()
+    with ExitStack() as stack:
+        url = os.environ.get("TEST_POSTGRES_URL") or stack.enter_context(servers.postgres_in_container())
+        simulated = stack.enter_context(house(url))
+        if chosen.seed is not None:
+            outcome = simulated.run(chosen.seed)
+            print(outcome)
+            return 1 if outcome.findings else 0
+        return _run_many(simulated, range(chosen.first, chosen.first + chosen.schedules))
+
+
+def _run_many(simulated: House, seeds: range) -> int:
+    began, steps = time.monotonic(), 0
+    failed: list[Outcome] = []
+    for number, seed in enumerate(seeds, start=1):
+        outcome = simulated.run(seed)
+        steps += outcome.steps
+        if outcome.findings:
+            failed.append(outcome)
+            print(outcome, flush=True)
+        if number % 100 == 0 or number == len(seeds):
+            rate = number / (time.monotonic() - began)
+            print(f"{number} schedules, {steps} steps, {rate:.1f}/s, {len(failed)} failed", flush=True)
+    if failed:
+        print("failing seeds:", *(outcome.seed for outcome in failed))
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,123 @@
+"""What must be right when everything has come to rest: the audit, and what clients and mail server saw."""
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from events.worker import MAX_ATTEMPTS
+from ops.audit import audit, ledger_of
+from ops.services import SERVICES
+from ops.target import Target
+from tests.simulation.database import SimulatedDatabase
+
+if TYPE_CHECKING:
+    from tests.simulation.schedule import System
+
+_WORK: Final = {
+    **{f'"{service}".outbox': "pending" for service in SERVICES},
+    **{f'"{service}".parked': "retry" for service in SERVICES},
+    "billing.payments": "pending",
+    "billing.refunds": "pending",
+    "shipment.shipments": "pending",
+    "email.mails": "pending",
+}
+_WAITING: Final = " UNION ALL ".join(f"SELECT 1 FROM {t} WHERE state = '{s}'" for t, s in _WORK.items())
+_GIVEN_UP: Final = " UNION ALL ".join(
+    f"SELECT '{table}' AS what FROM {table} WHERE state = 'dead'" for table in _WORK if "parked" not in table
+)
+_DEAD: Final = " UNION ALL ".join(
+    f"SELECT '{service}' AS service, id, reason FROM \"{service}\".parked WHERE state = 'dead'"
+    for service in SERVICES
+)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A promise that was not kept."""
+
+    invariant: str
+    sentence: str
+
+    def __str__(self) -> str:
+        return f"{self.invariant}: {self.sentence}"
+
+
+async def waiting(database: SimulatedDatabase) -> bool:
+    """Whether work waits in any table."""
+    return bool(await database.owner.fetch(f"SELECT FROM ({_WAITING}) work LIMIT 1"))
+
+
+async def findings(system: "System") -> list[Finding]:
+    """Every promise that was not kept."""
+    report = await audit(
+        Target(system.database.url, None), ledger=ledger_of(system.database.url), quiet=True
+    )
+    return [
+        *(Finding(breach.invariant, breach.sentence) for breach in report.breaches),
+        *await _orders(system),
+        *await _dead(system),
+        *await _mails(system),
+    ]
+
+
+async def _orders(system: "System") -> list[Finding]:
+    """What the clients saw, against the orders."""
+    found: list[Finding] = []
+    there = {row["id"] for row in await system.database.owner.fetch('SELECT id FROM "order".orders')}
+    lost = [wish.order.reference for wish, order_id in system.history.accepted if order_id not in there]
+    if lost:
+        found.append(Finding("I1", f"Accepted and not there: {lost}."))
+    by_key: dict[str, set[object]] = {}
+    for wish, order_id in system.history.accepted:
+        if wish.key:
+            by_key.setdefault(wish.key, set()).add((order_id, wish.order.fingerprint()))
+    twice = [key for key, orders in by_key.items() if len(orders) > 1]
+    made = await system.database.owner.fetch(
+        """SELECT k.key FROM "order".idempotency_keys k FULL JOIN "order".orders o ON o.id = k.order_id
+           WHERE o.id IS NULL"""
+    )
+    if twice or made:
+        found.append(Finding("I2", f"One key, more than one order: {twice}; keys without order: {made}."))
+    references = Counter(
+        row["reference"]
+        for row in await system.database.owner.fetch('SELECT reference FROM "order".orders WHERE reference < $1', "Z")
+    )
+    if many := [reference for reference, count in references.items() if count > 1]:
+        found.append(Finding("I2", f"One wish made more than one order: {many}."))
+    return found
+
+
+async def _dead(system: "System") -> list[Finding]:
+    """The dead events are the poison that was put in, and what seemed to kill its process."""
+    found: list[Finding] = []
+    rows = await system.database.owner.fetch(_DEAD)
+    unforeseen = [
+        f"{row['reason']} in {row['service']}"
+        for row in rows
+        if row["id"] not in system.poison
+        and not (
+            row["reason"] == "KillsProcess" and system.deaths.get(row["service"], 0) >= MAX_ATTEMPTS - 1
+        )
+    ]
+    missing = system.poison - {row["id"] for row in rows}
+    if unforeseen or missing or len(system.broker.buried) < system.unreadable:
+        found.append(Finding("I16", f"Dead and no poison: {unforeseen}; poison and not dead: {len(missing)}."))
+    if given_up := [row["what"] for row in await system.database.owner.fetch(_GIVEN_UP)]:
+        found.append(Finding("I16", f"Work was given up in {given_up}."))
+    return found
+
+
+async def _mails(system: "System") -> list[Finding]:
+    """What the mail server has, against the record of the mails."""
+    found: list[Finding] = []
+    got = Counter(name for name, _, _ in system.mailbox.copies)
+    rows = await system.database.owner.fetch("SELECT order_id, stage, recipient FROM email.mails WHERE state = 'sent'")
+    sent = {(str(row["order_id"]), row["stage"]): row["recipient"] for row in rows}
+    kept = {
+        (name[:36], name[39:]): recipient for name, recipient, _ in system.mailbox.copies
+    }
+    if sent != kept:
+        found.append(Finding("I21", f"{len(sent)} mails are said to be sent, the mail server has {len(kept)}."))
+    if different := [name for name, versions in got.items() if versions > 1]:
+        found.append(Finding("I21", f"{len(different)} mails came in two versions."))
+    return found

@@ -1,0 +1,83 @@
+"""Clients: they place orders, ask again under the same key while they have no answer, and keep what they saw."""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from uuid import UUID
+
+from uuid_utils.compat import uuid7
+
+from events.errors import Unavailable
+from services.order.documents import NewAddress, NewCustomer, NewItem, NewOrder
+from services.order.intake import Accepted, Intake, Key, KeyReused, StillRunning
+from tests.simulation.process import Process
+from tests.simulation.scheduler import Scheduler
+
+MOST_TRIES = 12
+
+
+@dataclass(frozen=True)
+class Wish:
+    """An order that somebody wants, and under which key."""
+
+    order: NewOrder
+    key: str | None
+
+
+@dataclass
+class History:
+    """What the clients saw."""
+
+    accepted: list[tuple[Wish, UUID]] = field(default_factory=list)
+    refused: list[Wish] = field(default_factory=list)
+    """The key belonged to another order."""
+    unanswered: list[Wish] = field(default_factory=list)
+
+
+def an_order(reference: str, *, country: str = "BR", method: str = "pm_card_visa", quantity: int = 1) -> NewOrder:
+    """A legal order."""
+    return NewOrder(
+        reference=reference,
+        customer=NewCustomer(name=f"Customer {reference}", email=f"{reference.lower()}@example.com"),
+        shipping_address=NewAddress(line1="Rua 1", city="São Paulo", postal_code="01304-001", country=country),
+        currency="BRL",
+        items=[NewItem(sku="MUG", name="Mug", quantity=quantity, unit_price="19.90", tax_rate="0.17")],
+        payment_method=method,
+    )
+
+
+async def place(
+    wish: Wish,
+    history: History,
+    scheduler: Scheduler,
+    intake: Callable[[], tuple[Process, Intake] | None],
+) -> None:
+    """Asks until there is an answer; without a key only once, for that could make a second order."""
+    for _ in range(MOST_TRIES if wish.key else 1):
+        async with scheduler.step(f"client asks for {wish.order.reference}"):
+            found = intake()
+        if found is None:
+            await asyncio.sleep(1)
+            continue
+        process, door = found
+        order = wish.order.place(uuid7(), datetime.now(UTC))
+        key = Key(wish.key, wish.order.fingerprint()) if wish.key else None
+        asked = process.run(door.accept(order, key), "request")
+        await asyncio.wait({asked})
+        if asked.cancelled():  # the process died
+            continue
+        match asked.exception():
+            case None:
+                accepted: Accepted = asked.result()
+                history.accepted.append((wish, accepted.order.id))
+                return
+            case KeyReused():
+                history.refused.append(wish)
+                return
+            case Unavailable() | StillRunning():
+                continue
+            case error:
+                assert error
+                raise error
+    history.unanswered.append(wish)

@@ -1,0 +1,133 @@
+"""The database of the simulation: real, but its clock and its dice are the scheduler's."""
+
+import asyncio
+import re
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+
+import asyncpg
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from chassis import database
+from events.commit import Transactions
+from events.errors import DatabaseUnavailable
+from events.transaction import Transaction
+from ops import migrate
+from tests.simulation.fates import HANDLING, TRANSACTION, Fate
+from tests.simulation.scheduler import Scheduler
+
+BEFORE_NOW: Final = timedelta(days=3)
+"""A schedule begins that long ago, so that for whoever looks afterwards all of it has passed."""
+
+_SIMULATED: Final = """
+    CREATE SCHEMA simulation;
+    GRANT USAGE ON SCHEMA simulation TO PUBLIC;
+    CREATE FUNCTION simulation.now() RETURNS timestamptz LANGUAGE sql STABLE
+        AS $$ SELECT pg_catalog.current_setting('simulation.now')::timestamptz $$;
+    CREATE FUNCTION simulation.random() RETURNS float8 LANGUAGE sql STABLE AS $$ SELECT 0.5::float8 $$"""
+_DEFAULTS: Final = """
+    SELECT format('ALTER TABLE %s ALTER COLUMN %I SET DEFAULT simulation.now()', a.attrelid::regclass, a.attname)
+    FROM pg_attrdef d JOIN pg_attribute a ON a.attrelid = d.adrelid AND a.attnum = d.adnum
+    WHERE pg_get_expr(d.adbin, d.adrelid) = 'now()'"""
+_TABLES: Final = """
+    SELECT c.oid::regclass::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+    WHERE c.relkind = 'r' AND n.nspname = ANY($1::text[]) AND c.relname <> 'alembic_version' ORDER BY 1"""
+_WORK: Final = re.compile(r"^(\w+) (worker|relay|retries|partitions|payments|refunds|bookings|delivery)")
+
+
+class SimulatedDatabase:
+    """One database for many schedules: emptied between them, its connections kept."""
+
+    def __init__(self, url: str, engines: Mapping[str, AsyncEngine], owner: "asyncpg.Connection[Any]") -> None:
+        self.url = url
+        self.engines = engines
+        self.owner = owner
+        self._tables: list[str] = []
+
+    async def empty(self) -> None:
+        """Takes out every row."""
+        if not self._tables:
+            self._tables = [row[0] for row in await self.owner.fetch(_TABLES, list(self.engines))]
+        query = " UNION ALL ".join(f"SELECT '{t}' WHERE EXISTS (SELECT FROM {t})" for t in self._tables)
+        if full := [row[0] for row in await self.owner.fetch(query)]:
+            await self.owner.execute(f"TRUNCATE {', '.join(full)} CASCADE")
+
+
+@asynccontextmanager
+async def simulated_database(url: str) -> AsyncIterator[SimulatedDatabase]:
+    """A migrated database, prepared: `now()` and `random()` are what the simulation says."""
+    passwords = {role: role for role in migrate.ROLES}
+    await migrate.migrate(url, passwords)
+    async with AsyncExitStack() as stack:
+        owner = await asyncpg.connect(url.replace("+asyncpg", "", 1))
+        stack.push_async_callback(owner.close)
+        await owner.execute(_SIMULATED)
+        for row in await owner.fetch(_DEFAULTS):
+            await owner.execute(row[0])
+        name = await owner.fetchval("SELECT current_database()")
+        for schema in migrate.HISTORIES:
+            role = database.role_of(name, schema)
+            await owner.execute(
+                f'ALTER ROLE "{role}" SET search_path TO "{schema}", simulation, pg_catalog; '
+                # which row comes first must not depend on how an id hashes, nor on what has been counted
+                f'ALTER ROLE "{role}" SET enable_hashjoin TO off; ALTER ROLE "{role}" SET enable_hashagg TO off; '
+                f'ALTER ROLE "{role}" SET synchronous_commit TO off; ALTER ROLE "{role}" SET jit TO off'
+            )
+        await owner.execute("SET session_replication_role TO replica; SET synchronous_commit TO off")
+        engines = {
+            schema: await stack.enter_async_context(
+                database.connect(
+                    migrate.url_for(url, schema, passwords[schema]), pool=8, application="simulation"
+                )
+            )
+            for schema in migrate.HISTORIES
+        }
+        yield SimulatedDatabase(url, engines, owner)
+
+
+class TimedTransactions(Transactions):
+    """Transactions in which it is as late as in the loop."""
+
+    def __init__(self, engine: AsyncEngine, scheduler: Scheduler, start: datetime) -> None:
+        super().__init__(engine)
+        self._scheduler = scheduler
+        self._start = start
+
+    @asynccontextmanager
+    async def __call__(self) -> AsyncIterator[Transaction]:
+        async with super().__call__() as tx:
+            now = self._start + timedelta(seconds=self._scheduler.loop.time())
+            await tx.execute("SELECT set_config('simulation.now', $1, true)", now.isoformat())
+            yield tx
+
+
+class SteppedTransactions(TimedTransactions):
+    """Transactions each of which is one step."""
+
+    @asynccontextmanager
+    async def __call__(self) -> AsyncIterator[Transaction]:
+        what, fates = _work()
+        async with self._scheduler.step(what, fates) as step:
+            if step.fate is Fate.REFUSED:
+                raise DatabaseUnavailable
+            async with super().__call__() as tx:
+                yield tx
+                step.notes += [
+                    f"→ {type(event).__name__} {event.data.order.reference}" for event in tx.events
+                ]
+
+
+def _work() -> tuple[str, tuple[Fate, ...]]:
+    """Which part of a participant commits."""
+    task = asyncio.current_task()
+    found = _WORK.match(task.get_name()) if task else None
+    part = found[2] if found else "commit"
+    settles = ": settle" in task.get_name() if task else False
+    return (f"{part} settle" if settles else part), HANDLING if part in ("worker", "retries") else TRANSACTION
+
+
+def start_of_schedule() -> datetime:
+    """When a schedule begins, for its database."""
+    return datetime.now(UTC) - BEFORE_NOW

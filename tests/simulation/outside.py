@@ -1,0 +1,121 @@
+"""Those outside: payment provider, carrier and mail server, each of whom may not answer."""
+
+import asyncio
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
+
+from events.contracts import Address
+from events.errors import Unavailable, UnknownOutcome
+from services.billing.provider import Charge, ChargeAnswer, Provider, Repayment, RepaymentAnswer
+from services.email.domain import Outcome
+from services.email.mailer import Letter, MailPerhapsSent, MailServerUnavailable
+from services.shipment.carrier import DestinationUnserved, SimulatedCarrier
+from services.shipment.domain import Booking
+from tests.simulation.fates import ASK, Fate
+from tests.simulation.scheduler import Scheduler
+
+T = TypeVar("T")
+
+
+class Outside:
+    """The way to them: a call is one step, or never comes to its end."""
+
+    def __init__(self, scheduler: Scheduler) -> None:
+        self._scheduler = scheduler
+        self.late: list[asyncio.Task[Any]] = []
+
+    async def ask(
+        self,
+        what: str,
+        do: Callable[[], Awaitable[T]],
+        unavailable: type[Unavailable] = Unavailable,
+        unknown: type[UnknownOutcome] = UnknownOutcome,
+    ) -> T:
+        """What `do` answers, if it is asked and its answer arrives."""
+        async with self._scheduler.step(what, ASK) as step:
+            match step.fate:
+                case Fate.REFUSED:
+                    raise unavailable
+                case Fate.LOST:
+                    raise unknown
+                case Fate.ANSWER_LOST:
+                    await do()
+                    raise unknown
+                case Fate.SILENT | Fate.LATE:
+                    pass
+                case _:
+                    return await do()
+        if step.fate is Fate.LATE:
+            self.late.append(asyncio.get_running_loop().create_task(self._later(what, do)))
+        return await asyncio.get_running_loop().create_future()  # until the caller's own deadline
+
+    async def _later(self, what: str, do: Callable[[], Awaitable[object]]) -> None:
+        async with self._scheduler.step(f"{what}, late"):
+            await do()
+
+
+class AskedProvider:
+    """A payment provider, asked in steps."""
+
+    def __init__(self, provider: Provider, outside: Outside) -> None:
+        self.name = provider.name
+        self._provider = provider
+        self._outside = outside
+
+    async def charge(self, charge: Charge) -> ChargeAnswer:
+        """See Provider."""
+        return await self._outside.ask("charge", lambda: self._provider.charge(charge))
+
+    async def look_up(self, charge: Charge) -> ChargeAnswer:
+        """See Provider."""
+        return await self._outside.ask("look up a charge", lambda: self._provider.look_up(charge))
+
+    async def repay(self, repayment: Repayment) -> RepaymentAnswer:
+        """See Provider."""
+        return await self._outside.ask("repay", lambda: self._provider.repay(repayment))
+
+    async def look_up_repayment(self, repayment: Repayment) -> RepaymentAnswer:
+        """See Provider."""
+        return await self._outside.ask(
+            "look up a repayment", lambda: self._provider.look_up_repayment(repayment)
+        )
+
+
+class AskedCarrier(SimulatedCarrier):
+    """The carrier, asked in steps."""
+
+    outside: Outside
+
+    async def book(self, key: str, address: Address) -> Booking:
+        """See SimulatedCarrier."""
+        book = super().book
+
+        async def answer() -> Booking | DestinationUnserved:
+            try:
+                return await book(key, address)
+            except DestinationUnserved as refusal:
+                return refusal
+
+        booking = await self.outside.ask("book", answer)
+        if isinstance(booking, DestinationUnserved):
+            raise booking
+        return booking
+
+
+class Mailbox:
+    """A mail server that keeps what it gets."""
+
+    def __init__(self, outside: Outside) -> None:
+        self._outside = outside
+        self.copies: Counter[tuple[str, str, bytes]] = Counter()
+        """How often each letter came, by its name, its recipient and its content."""
+
+    async def send(self, letter: Letter) -> Outcome:
+        """See Mailer."""
+
+        async def keep() -> Outcome:
+            self.copies[letter.name, letter.recipient, letter.content] += 1
+            return Outcome("sent", "250 OK")
+
+        return await self._outside.ask("mail", keep, MailServerUnavailable, MailPerhapsSent)

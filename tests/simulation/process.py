@@ -1,0 +1,61 @@
+"""A process: one service's participant, which can die at any moment with nothing tidied up."""
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from contextvars import ContextVar, copy_context
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+_CURRENT: ContextVar["Process | None"] = ContextVar("process", default=None)
+
+
+def current() -> "Process | None":
+    """The process in which this runs; None outside of them all."""
+    return _CURRENT.get()
+
+
+def task_factory(
+    loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, T], **options: Any
+) -> "asyncio.Task[T]":
+    """Tasks belong to the process that makes them."""
+    task = asyncio.Task(coroutine, loop=loop, **options)
+    context = options.get("context")
+    process = context.get(_CURRENT) if context is not None else current()
+    if process is not None:
+        process.tasks.append(task)
+    return task
+
+
+class Process:
+    """Everything that runs in it dies with it: its doors are shut first, so no dying task reaches anything."""
+
+    def __init__(self, name: str, died: Callable[["Process"], None]) -> None:
+        self.name = name
+        self.dead = False
+        self.tasks: list[asyncio.Task[Any]] = []
+        self._died = died
+        self._context = copy_context()
+        self._context.run(_CURRENT.set, self)
+
+    def run(self, coroutine: Coroutine[Any, Any, T], name: str) -> "asyncio.Task[T]":
+        """A task in this process."""
+        return asyncio.get_running_loop().create_task(coroutine, name=name, context=self._context)
+
+    def kill(self) -> None:
+        """It is gone. The task that runs now must end by itself."""
+        self.dead = True
+        try:
+            running = asyncio.current_task()
+        except RuntimeError:  # between two tasks
+            running = None
+        for task in self.tasks:
+            if task is not running:
+                task.cancel()
+        self._died(self)
+
+    async def ended(self) -> None:
+        """Returns when every task of a dead process has noticed."""
+        for task in self.tasks:
+            task.cancel()
+        await asyncio.gather(*self.tasks, return_exceptions=True)
