@@ -23,7 +23,7 @@ def main() -> int:
         simulated = stack.enter_context(house(url))
         if chosen.seed is not None:
             outcome = simulated.run(chosen.seed)
-            print(outcome)
+            _say(outcome)
             return 1 if outcome.findings else 0
         return _run_many(simulated, range(chosen.first, chosen.first + chosen.schedules))
 
@@ -36,13 +36,17 @@ def _run_many(simulated: House, seeds: range) -> int:
         steps += outcome.steps
         if outcome.findings:
             failed.append(outcome)
-            print(outcome, flush=True)
+            _say(outcome)
         if number % 100 == 0 or number == len(seeds):
             rate = number / (time.monotonic() - began)
-            print(f"{number} schedules, {steps} steps, {rate:.1f}/s, {len(failed)} failed", flush=True)
+            _say(f"{number} schedules, {steps} steps, {rate:.1f}/s, {len(failed)} failed")
     if failed:
-        print("failing seeds:", *(outcome.seed for outcome in failed))
+        _say(f"failing seeds: {[outcome.seed for outcome in failed]}")
     return 1 if failed else 0
+
+
+def _say(what: object) -> None:
+    print(what, flush=True)  # noqa: T201  # this is a command
 
 
 if __name__ == "__main__":

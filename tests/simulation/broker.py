@@ -1,6 +1,5 @@
 """The simulated broker: queues that outlive every process, as `events.bus.Bus` promises them, and no more."""
 
-import asyncio
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -98,10 +97,18 @@ class SimulatedBroker:
     def acts(self) -> list[Act]:
         """What happens in a broker."""
         return [
-            Act("a letter comes twice", 0.03, lambda: any(q.arrived for q in self._queues.values()), self._double),
+            Act(
+                "a letter comes twice",
+                0.03,
+                lambda: any(q.arrived for q in self._queues.values()),
+                self._double,
+            ),
             Act("a connection is lost", 0.02, lambda: True, self._disconnect),
             Act("a queue is shuffled", 0.03, lambda: True, self._shuffle),
         ]
+
+    def _has_had_letters(self) -> bool:
+        return any(queue.arrived for queue in self._queues.values())
 
     def _double(self) -> str:
         queue = self._scheduler.random.choice([q for q in self._queues.values() if q.arrived])

@@ -49,9 +49,7 @@ async def waiting(database: SimulatedDatabase) -> bool:
 
 async def findings(system: "System") -> list[Finding]:
     """Every promise that was not kept."""
-    report = await audit(
-        Target(system.database.url, None), ledger=ledger_of(system.database.url), quiet=True
-    )
+    report = await audit(Target(system.database.url, None), ledger=ledger_of(system.database.url), quiet=True)
     return [
         *(Finding(breach.invariant, breach.sentence) for breach in report.breaches),
         *await _orders(system),
@@ -80,7 +78,9 @@ async def _orders(system: "System") -> list[Finding]:
         found.append(Finding("I2", f"One key, more than one order: {twice}; keys without order: {made}."))
     references = Counter(
         row["reference"]
-        for row in await system.database.owner.fetch('SELECT reference FROM "order".orders WHERE reference < $1', "Z")
+        for row in await system.database.owner.fetch(
+            'SELECT reference FROM "order".orders WHERE reference < $1', "Z"
+        )
     )
     if many := [reference for reference, count in references.items() if count > 1]:
         found.append(Finding("I2", f"One wish made more than one order: {many}."))
@@ -95,13 +95,13 @@ async def _dead(system: "System") -> list[Finding]:
         f"{row['reason']} in {row['service']}"
         for row in rows
         if row["id"] not in system.poison
-        and not (
-            row["reason"] == "KillsProcess" and system.deaths.get(row["service"], 0) >= MAX_ATTEMPTS - 1
-        )
+        and not (row["reason"] == "KillsProcess" and system.deaths.get(row["service"], 0) >= MAX_ATTEMPTS - 1)
     ]
     missing = system.poison - {row["id"] for row in rows}
     if unforeseen or missing or len(system.broker.buried) < system.unreadable:
-        found.append(Finding("I16", f"Dead and no poison: {unforeseen}; poison and not dead: {len(missing)}."))
+        found.append(
+            Finding("I16", f"Dead and no poison: {unforeseen}; poison and not dead: {len(missing)}.")
+        )
     if given_up := [row["what"] for row in await system.database.owner.fetch(_GIVEN_UP)]:
         found.append(Finding("I16", f"Work was given up in {given_up}."))
     return found
@@ -111,13 +111,15 @@ async def _mails(system: "System") -> list[Finding]:
     """What the mail server has, against the record of the mails."""
     found: list[Finding] = []
     got = Counter(name for name, _, _ in system.mailbox.copies)
-    rows = await system.database.owner.fetch("SELECT order_id, stage, recipient FROM email.mails WHERE state = 'sent'")
+    rows = await system.database.owner.fetch(
+        "SELECT order_id, stage, recipient FROM email.mails WHERE state = 'sent'"
+    )
     sent = {(str(row["order_id"]), row["stage"]): row["recipient"] for row in rows}
-    kept = {
-        (name[:36], name[39:]): recipient for name, recipient, _ in system.mailbox.copies
-    }
+    kept = {(name[:36], name[39:]): recipient for name, recipient, _ in system.mailbox.copies}
     if sent != kept:
-        found.append(Finding("I21", f"{len(sent)} mails are said to be sent, the mail server has {len(kept)}."))
+        found.append(
+            Finding("I21", f"{len(sent)} mails are said to be sent, the mail server has {len(kept)}.")
+        )
     if different := [name for name, versions in got.items() if versions > 1]:
         found.append(Finding("I21", f"{len(different)} mails came in two versions."))
     return found

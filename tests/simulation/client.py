@@ -1,4 +1,4 @@
-"""Clients: they place orders, ask again under the same key while they have no answer, and keep what they saw."""
+"""Clients: they place orders, ask again under the same key while unanswered, and keep what they saw."""
 
 import asyncio
 from collections.abc import Callable
@@ -35,12 +35,16 @@ class History:
     unanswered: list[Wish] = field(default_factory=list)
 
 
-def an_order(reference: str, *, country: str = "BR", method: str = "pm_card_visa", quantity: int = 1) -> NewOrder:
+def an_order(
+    reference: str, *, country: str = "BR", method: str = "pm_card_visa", quantity: int = 1
+) -> NewOrder:
     """A legal order."""
     return NewOrder(
         reference=reference,
         customer=NewCustomer(name=f"Customer {reference}", email=f"{reference.lower()}@example.com"),
-        shipping_address=NewAddress(line1="Rua 1", city="São Paulo", postal_code="01304-001", country=country),
+        shipping_address=NewAddress(
+            line1="Rua 1", city="São Paulo", postal_code="01304-001", country=country
+        ),
         currency="BRL",
         items=[NewItem(sku="MUG", name="Mug", quantity=quantity, unit_price="19.90", tax_rate="0.17")],
         payment_method=method,
@@ -78,6 +82,5 @@ async def place(
             case Unavailable() | StillRunning():
                 continue
             case error:
-                assert error
                 raise error
     history.unanswered.append(wish)

@@ -28,19 +28,28 @@ _SIMULATED: Final = """
         AS $$ SELECT pg_catalog.current_setting('simulation.now')::timestamptz $$;
     CREATE FUNCTION simulation.random() RETURNS float8 LANGUAGE sql STABLE AS $$ SELECT 0.5::float8 $$"""
 _DEFAULTS: Final = """
-    SELECT format('ALTER TABLE %s ALTER COLUMN %I SET DEFAULT simulation.now()', a.attrelid::regclass, a.attname)
+    SELECT format('ALTER TABLE %s ALTER COLUMN %I SET DEFAULT simulation.now()',
+        a.attrelid::regclass, a.attname)
     FROM pg_attrdef d JOIN pg_attribute a ON a.attrelid = d.adrelid AND a.attnum = d.adnum
     WHERE pg_get_expr(d.adbin, d.adrelid) = 'now()'"""
 _TABLES: Final = """
     SELECT c.oid::regclass::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
     WHERE c.relkind = 'r' AND n.nspname = ANY($1::text[]) AND c.relname <> 'alembic_version' ORDER BY 1"""
+_SETTINGS: Final = (
+    "enable_hashjoin TO off",  # which row comes first must not depend on how an id hashes
+    "enable_hashagg TO off",
+    "jit TO off",
+    "synchronous_commit TO off",
+)
 _WORK: Final = re.compile(r"^(\w+) (worker|relay|retries|partitions|payments|refunds|bookings|delivery)")
 
 
 class SimulatedDatabase:
     """One database for many schedules: emptied between them, its connections kept."""
 
-    def __init__(self, url: str, engines: Mapping[str, AsyncEngine], owner: "asyncpg.Connection[Any]") -> None:
+    def __init__(
+        self, url: str, engines: Mapping[str, AsyncEngine], owner: "asyncpg.Connection[Any]"
+    ) -> None:
         self.url = url
         self.engines = engines
         self.owner = owner
@@ -69,12 +78,8 @@ async def simulated_database(url: str) -> AsyncIterator[SimulatedDatabase]:
         name = await owner.fetchval("SELECT current_database()")
         for schema in migrate.HISTORIES:
             role = database.role_of(name, schema)
-            await owner.execute(
-                f'ALTER ROLE "{role}" SET search_path TO "{schema}", simulation, pg_catalog; '
-                # which row comes first must not depend on how an id hashes, nor on what has been counted
-                f'ALTER ROLE "{role}" SET enable_hashjoin TO off; ALTER ROLE "{role}" SET enable_hashagg TO off; '
-                f'ALTER ROLE "{role}" SET synchronous_commit TO off; ALTER ROLE "{role}" SET jit TO off'
-            )
+            for setting in (f'search_path TO "{schema}", simulation, pg_catalog', *_SETTINGS):
+                await owner.execute(f'ALTER ROLE "{role}" SET {setting}')
         await owner.execute("SET session_replication_role TO replica; SET synchronous_commit TO off")
         engines = {
             schema: await stack.enter_async_context(

@@ -1,11 +1,11 @@
 """Where schedules run: a database, and the loop in which time stands still."""
 
-import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AsyncExitStack, contextmanager
 
 from tests.conftest import new_database
 from tests.simulation.database import SimulatedDatabase, simulated_database
+from tests.simulation.fates import Fate
 from tests.simulation.loop import VirtualLoop
 from tests.simulation.schedule import Outcome, run
 
@@ -17,9 +17,9 @@ class House:
         self._loop = loop
         self._database = database
 
-    def run(self, seed: int) -> Outcome:
-        """The schedule of this seed."""
-        return self._loop.run_until_complete(run(seed, self._database, self._loop))
+    def run(self, seed: int, fates: Sequence[Fate] = ()) -> Outcome:
+        """The schedule of this seed; with `fates` in a storm in which just these are frequent."""
+        return self._loop.run_until_complete(run(seed, self._database, self._loop, fates))
 
 
 @contextmanager

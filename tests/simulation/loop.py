@@ -7,14 +7,16 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import Context
 from itertools import count
-from typing import Any, Final
+from typing import Any, Final, TypeVarTuple
+
+Ts = TypeVarTuple("Ts")
 
 PATIENCE: Final = 60.0
 """Real seconds that the one thing that is being done may take."""
 
 
 class _Selector(selectors.BaseSelector):
-    """Waits for real input only while something real is being done; else asks the loop's owner what is next."""
+    """Waits for real input only while something real is being done; else asks what is next."""
 
     def __init__(self) -> None:
         self._real = selectors.DefaultSelector()
@@ -29,7 +31,9 @@ class _Selector(selectors.BaseSelector):
             return self._real.select(0)
         ready = self._real.select(PATIENCE)
         if not ready:
-            raise TimeoutError(f"What is being done has not ended after {PATIENCE:.0f} s: it waits for itself.")
+            raise TimeoutError(
+                f"What is being done has not ended after {PATIENCE:.0f} s: it waits for itself."
+            )
         return ready
 
     def register(self, fileobj: Any, events: int, data: Any = None) -> selectors.SelectorKey:
@@ -46,7 +50,10 @@ class _Selector(selectors.BaseSelector):
 
 
 class VirtualLoop(asyncio.SelectorEventLoop):
-    """Timers fire in `let_pass` alone. Whoever uses real sockets does so inside of `working`."""
+    """Timers fire in `let_pass` alone. Whoever uses real sockets does so inside of `working`.
+
+    Timers that are set meanwhile, by the database's driver, never fire.
+    """
 
     def __init__(self) -> None:
         self._now = 0.0
@@ -89,19 +96,28 @@ class VirtualLoop(asyncio.SelectorEventLoop):
             self.call_soon(fire)
 
     def call_at(
-        self, when: float, callback: Callable[..., object], *args: Any, context: Context | None = None
+        self,
+        when: float,
+        callback: Callable[[*Ts], object],
+        *args: *Ts,
+        context: Context | None = None,
     ) -> asyncio.TimerHandle:
         handle = asyncio.TimerHandle(when, callback, args, self, context)
 
         def fire() -> None:
             if not handle.cancelled():
-                handle._run()  # type: ignore[attr-defined]  # as the loop itself does
+                handle._run()  # as the loop itself does
 
-        heapq.heappush(self._timers, (when, next(self._numbers), handle, fire))
+        if not self._ours.working:  # else it is a driver's own, about real time
+            heapq.heappush(self._timers, (when, next(self._numbers), handle, fire))
         return handle
 
     def call_later(
-        self, delay: float, callback: Callable[..., object], *args: Any, context: Context | None = None
+        self,
+        delay: float,
+        callback: Callable[[*Ts], object],
+        *args: *Ts,
+        context: Context | None = None,
     ) -> asyncio.TimerHandle:
         return self.call_at(self._now + delay, callback, *args, context=context)
 

@@ -48,7 +48,8 @@ class Outside:
                     return await do()
         if step.fate is Fate.LATE:
             self.late.append(asyncio.get_running_loop().create_task(self._later(what, do)))
-        return await asyncio.get_running_loop().create_future()  # until the caller's own deadline
+        never: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        return await never  # until the caller's own deadline
 
     async def _later(self, what: str, do: Callable[[], Awaitable[object]]) -> None:
         async with self._scheduler.step(f"{what}, late"):

@@ -15,11 +15,9 @@ def current() -> "Process | None":
     return _CURRENT.get()
 
 
-def task_factory(
-    loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, T], **options: Any
-) -> "asyncio.Task[T]":
+def task_factory(loop: asyncio.AbstractEventLoop, coroutine: Any, **options: Any) -> "asyncio.Task[Any]":
     """Tasks belong to the process that makes them."""
-    task = asyncio.Task(coroutine, loop=loop, **options)
+    task: asyncio.Task[Any] = asyncio.Task(coroutine, loop=loop, **options)
     context = options.get("context")
     process = context.get(_CURRENT) if context is not None else current()
     if process is not None:
@@ -28,7 +26,7 @@ def task_factory(
 
 
 class Process:
-    """Everything that runs in it dies with it: its doors are shut first, so no dying task reaches anything."""
+    """What runs in it dies with it: its doors are shut first, so no dying task reaches anything."""
 
     def __init__(self, name: str, died: Callable[["Process"], None]) -> None:
         self.name = name

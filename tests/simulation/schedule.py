@@ -43,6 +43,7 @@ from tests.simulation.database import (
     TimedTransactions,
     start_of_schedule,
 )
+from tests.simulation.fates import Fate
 from tests.simulation.loop import VirtualLoop
 from tests.simulation.outside import AskedCarrier, AskedProvider, Mailbox, Outside
 from tests.simulation.process import Process, task_factory
@@ -177,12 +178,15 @@ class System:
         return TimedTransactions(self.database.engines[schema], self.scheduler, self._start)
 
     def _runners(self, service: str, transactions: Transactions) -> Runners:
-        sweeping = {"sweep_seconds": SWEEP_SECONDS}
         match service:
             case "billing":
                 return {
-                    Payment: charging.runner(self._provider, transactions, concurrency=8, **sweeping),
-                    Refund: refunding.runner(self._provider, transactions, concurrency=8, **sweeping),
+                    Payment: charging.runner(
+                        self._provider, transactions, concurrency=8, sweep_seconds=SWEEP_SECONDS
+                    ),
+                    Refund: refunding.runner(
+                        self._provider, transactions, concurrency=8, sweep_seconds=SWEEP_SECONDS
+                    ),
                 }
             case "shipment":
                 carrier = AskedCarrier(self._timed("shipment"), "BR")
@@ -190,12 +194,19 @@ class System:
                 ask = partial(shipping.ask, carrier)
                 return {
                     Shipment: Runner(
-                        "shipment bookings", shipments.LEASES, transactions, ask, shipping.settle, **sweeping
+                        "shipment bookings",
+                        shipments.LEASES,
+                        transactions,
+                        ask,
+                        shipping.settle,
+                        sweep_seconds=SWEEP_SECONDS,
                     )
                 }
             case "email":
                 return {
-                    Mail: delivery(transactions, self._letters, self.mailbox, concurrency=8, **sweeping)
+                    Mail: delivery(
+                        transactions, self._letters, self.mailbox, concurrency=8, sweep_seconds=SWEEP_SECONDS
+                    )
                 }
             case _:
                 return {}
@@ -245,7 +256,9 @@ class System:
             self.failures.append(error or AssertionError(f"{process.name} ended by itself."))
 
 
-async def run(seed: int, database: SimulatedDatabase, loop: VirtualLoop) -> Outcome:
+async def run(
+    seed: int, database: SimulatedDatabase, loop: VirtualLoop, fates: Sequence[Fate] = ()
+) -> Outcome:
     """Runs the schedule of this seed, whatever comes of it."""
     with loop.working():
         await database.empty()
@@ -257,7 +270,7 @@ async def run(seed: int, database: SimulatedDatabase, loop: VirtualLoop) -> Outc
             *SERVICES,
             *(f"{service}.2" for service in SERVICES if choice.random() < 0.2),
         ]
-        scheduler.brew(system.acts(), system.names)
+        scheduler.brew(system.acts(), system.names, fates)
         scheduler.always(system.restart())
         system.start_all()
         clients = [
@@ -298,7 +311,7 @@ async def _calm(system: System, clients: "Sequence[asyncio.Task[None]]") -> bool
 
 def _wishes(choice: random.Random) -> list[Wish]:
     """A few orders: some are declined, some can't be sent, some are asked for twice."""
-    kinds = [
+    kinds: list[dict[str, Any]] = [
         {},
         {"country": "AQ"},
         {"method": "pm_card_chargeDeclined"},

@@ -127,15 +127,21 @@ class Scheduler:
 
     # What the schedule does
 
-    def brew(self, acts: Sequence[Act], processes: Sequence[str]) -> None:
-        """What kind of storm it will be: no two seeds have the same weather."""
+    def brew(self, acts: Sequence[Act], processes: Sequence[str], fates: Sequence[Fate] = ()) -> None:
+        """What kind of storm it will be: no two seeds have the same weather.
+
+        `fates` makes it one in which just these are frequent.
+        """
         chosen = self.random
         self._acts = [act for act in acts if chosen.random() < 0.6]
-        self._failing = chosen.choice((0.0, 0.03, 0.1, 0.25))
-        self._fates = [fate for fate in Fate if fate is not Fate.WELL and chosen.random() < 0.6]
+        self._failing = chosen.choice((0.0, 0.05, 0.15, 0.3))
+        bad = [fate for fate in Fate if fate is not Fate.WELL]
+        self._fates = chosen.sample(bad, chosen.randint(1, 4))  # few at a time, so that each strikes often
+        if fates:
+            self._failing, self._fates = 0.3, fates
         self._slow = {name for name in processes if chosen.random() < 0.2}
         self._passing = chosen.choice((0.01, 0.05, 0.15))
-        self._steps_of_storm = chosen.randint(40, 160)
+        self._steps_of_storm = chosen.randint(60, 240)
 
     def always(self, act: Act) -> None:
         """In every weather."""
