@@ -1,7 +1,6 @@
 """The database of the simulation: real, but its clock and its dice are the scheduler's."""
 
 import asyncio
-import re
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime, timedelta
@@ -16,7 +15,7 @@ from events.errors import DatabaseUnavailable
 from events.transaction import Transaction
 from ops import migrate
 from tests.simulation.fates import HANDLING, TRANSACTION, Fate
-from tests.simulation.scheduler import Scheduler
+from tests.simulation.scheduler import SWEEP, Scheduler
 
 BEFORE_NOW: Final = timedelta(days=3)
 """A schedule begins that long ago, so that for whoever looks afterwards all of it has passed."""
@@ -41,7 +40,8 @@ _SETTINGS: Final = (
     "jit TO off",
     "synchronous_commit TO off",
 )
-_WORK: Final = re.compile(r"^(\w+) (worker|relay|retries|partitions|payments|refunds|bookings|delivery)")
+_SWEEPING: Final = ("relay", "retries", "partitions", "payments", "refunds", "bookings", "delivery")
+"""Parts that look for waiting rows, by the last words of their tasks' names."""
 
 
 class SimulatedDatabase:
@@ -127,10 +127,13 @@ class SteppedTransactions(TimedTransactions):
 def _work() -> tuple[str, tuple[Fate, ...]]:
     """Which part of a participant commits."""
     task = asyncio.current_task()
-    found = _WORK.match(task.get_name()) if task else None
-    part = found[2] if found else "commit"
-    settles = ": settle" in task.get_name() if task else False
-    return (f"{part} settle" if settles else part), HANDLING if part in ("worker", "retries") else TRANSACTION
+    name, _, rest = task.get_name().partition(": ") if task else ("", "", "")
+    part = name.rpartition(" ")[2]
+    if part in _SWEEPING and not rest:
+        return f"{part} {SWEEP}", TRANSACTION
+    if rest == "settle":
+        return f"{part} settle", TRANSACTION
+    return part, HANDLING if part in ("worker", "retries") else TRANSACTION
 
 
 def start_of_schedule() -> datetime:

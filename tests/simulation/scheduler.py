@@ -15,6 +15,10 @@ from tests.simulation.process import Process, current
 
 STALLS: Final = (1.0, 5.0, 16.0, 40.0)
 """Seconds for which everybody may stand still; a claim holds for 15."""
+SWEEP: Final = "sweep"
+"""How the steps end their names that only look whether there is something to do."""
+MOST_IDLE: Final = 25
+"""Moments of a storm with nothing but sweeps to do, in a row: then it is over."""
 MOST_DEFECTS: Final = 4
 """In one schedule: fewer than an event may have before it is given up."""
 
@@ -34,6 +38,10 @@ class Step:
     opened: "asyncio.Future[None]"
     fate: Fate = Fate.WELL
     notes: list[str] = field(default_factory=list)
+
+    @property
+    def sweeps(self) -> bool:
+        return self.what.endswith(SWEEP)
 
     @property
     def who(self) -> str:
@@ -66,6 +74,7 @@ class Scheduler:
         self.defects = 0
         self.stormy = False
         self._steps_of_storm = 0
+        self._idle = 0
         self._waiting: list[Step] = []
         self._active: Step | None = None
         self._acts: Sequence[Act] = ()
@@ -166,12 +175,12 @@ class Scheduler:
     # Choosing
 
     def _at_rest(self) -> None:
-        if self.stormy and self._steps_of_storm <= 0:
+        able = [step for step in self._waiting if step.ready()]
+        self._idle = self._idle + 1 if all(step.sweeps for step in able) else 0
+        if self.stormy and (self._steps_of_storm <= 0 or self._idle > MOST_IDLE):
             self.stormy = False
             self.happened("the storm is over")
-        able = [step for step in self._waiting if step.ready()]
         if self.stormy:
-            self._steps_of_storm -= 1
             self._weather(able)
         elif able:
             self._let_on(self.random.choice(able), Fate.WELL)
@@ -183,15 +192,16 @@ class Scheduler:
     def _weather(self, able: Sequence[Step]) -> None:
         acts = [act for act in self._acts if act.possible()]
         weights = [
-            *(0.05 if step.who in self._slow else 1.0 for step in able),
-            *(act.weight * (len(able) + 1) for act in acts),
-            self._passing * (len(able) + 1) if able else 1.0,
+            *((0.05 if step.who in self._slow else 1.0) * (0.2 if step.sweeps else 1.0) for step in able),
+            *(act.weight * 5 for act in acts),
+            self._passing * 2,
         ]
         [chosen] = self.random.choices(range(len(weights)), weights)
         if chosen < len(able):
             self._let_on(able[chosen], self._fate_of(able[chosen]))
         elif chosen < len(able) + len(acts):
             self.happened(acts[chosen - len(able)].happen())
+            self._steps_of_storm -= 1
         else:
             due = self.loop.next_timer
             until_next = max(0.0, due - self.loop.time()) if due is not None else 1.0
@@ -209,6 +219,7 @@ class Scheduler:
 
     def _let_on(self, step: Step, fate: Fate) -> None:
         self.steps += 1
+        self._steps_of_storm -= not step.sweeps
         step.fate = fate
         self._waiting.remove(step)
         self.trace.append(step)
