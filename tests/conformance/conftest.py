@@ -12,7 +12,7 @@ from chassis.database import role_of
 from tests.conformance.system import BINDINGS, HANDLED, System
 from tests.conformance.transports import Memory, RabbitMQ, Transport
 from tests.conftest import create_tables, new_database, rabbitmq_of
-from tests.proxy import proxy_to
+from tests.faults.proxy import proxy_to
 
 TRANSPORTS = ("memory", "rabbitmq-4", "rabbitmq-local")
 

@@ -16,7 +16,7 @@ from events.contracts import AnyEvent, InvoiceCreated, OrderCreated, type_of
 from events.participant import Participant, Runners
 from events.transaction import Transaction
 from events.worker import Handlers
-from tests.proxy import Proxy, proxy_to
+from tests.faults.proxy import Proxy, proxy_to
 from tests.waiting import eventually
 
 if TYPE_CHECKING:

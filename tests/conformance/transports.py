@@ -12,7 +12,7 @@ from events.bus import Bus
 from events.memory import MemoryBus
 from events.rabbitmq import Names, RabbitMQBus, declare
 from tests.conformance.system import System
-from tests.proxy import Proxy
+from tests.faults.proxy import Proxy
 from tests.servers import Broker
 from tests.waiting import eventually
 

@@ -19,10 +19,11 @@ from events.killpoints import KillPoint
 from ops.stripe.personality import Behaviour
 from tests.faults import postgres, rabbitmq
 from tests.faults.cluster import REPLICAS, Provider
-from tests.faults.cuts import LINES, AnswerLost, Cut, Line, Refused, Silenced
-from tests.faults.deaths import AskedToEnd, Killed, KilledAt, Paused
+from tests.faults.cuts import LINES, MOMENTS, Cut, CutAt, HalfOpen, Line, Refused, Silenced, Slow
+from tests.faults.deaths import AskedToEnd, Killed, KilledAt, KilledByMoment, Paused
 from tests.faults.deliveries import SORTS, DeliveredAgain, Poison
 from tests.faults.fault import Fault
+from tests.faults.lanes import Pace
 from tests.faults.letterbox import Grumpy
 from tests.faults.provider import AWAY, STEPS, Away, Misbehaves
 
@@ -180,9 +181,30 @@ def _silenced(provider: Provider, dice: Random) -> tuple[Fault, Sequence[str]]:
     return Silenced(line, dice.uniform(5, 20)), [line]
 
 
+def _half_open(provider: Provider, dice: Random) -> tuple[Fault, Sequence[str]]:
+    line = dice.choice(LINES[provider])
+    return HalfOpen(line, dice.uniform(5, 20)), [line]
+
+
+def _slow(provider: Provider, dice: Random) -> tuple[Fault, Sequence[str]]:
+    line = dice.choice(LINES[provider])
+    pace = Pace(delay=dice.uniform(0.05, 0.5), bytes_per_second=dice.choice((None, 50_000, 500_000)))
+    return Slow(line, pace, dice.uniform(2, 6)), [line]
+
+
 def _answer_lost(provider: Provider, dice: Random) -> tuple[Fault, Sequence[str]]:
     line = dice.choice(LINES[provider])
-    return AnswerLost(line), [line]
+    return CutAt(line, MOMENTS[line][0]), [line]
+
+
+def _cut_at(provider: Provider, dice: Random) -> tuple[Fault, Sequence[str]]:
+    line = dice.choice(LINES[provider])
+    return CutAt(line, dice.choice(MOMENTS[line])), [line]
+
+
+def _killed_by_moment(provider: Provider, dice: Random) -> tuple[Fault, Sequence[str]]:
+    line = dice.choice(LINES[provider])
+    return KilledByMoment(line, dice.choice(MOMENTS[line])), [line, *_REPLICAS[provider]]
 
 
 def _terminated(dice: Random) -> tuple[Fault, Sequence[str]]:
@@ -263,7 +285,11 @@ def kinds(provider: Provider) -> tuple[Kind, ...]:
         Kind("connections cut", 150, partial(_cut, provider)),
         Kind("connections refused for a while", 30, partial(_refused, provider)),
         Kind("connections gone silent", 6, partial(_silenced, provider)),
-        Kind("answer lost", 200, partial(_answer_lost, provider)),
+        Kind("connections half open", 6, partial(_half_open, provider)),
+        Kind("connections slow", 15, partial(_slow, provider)),
+        Kind("answer lost", 120, partial(_answer_lost, provider)),
+        Kind("connection cut at a moment", 80, partial(_cut_at, provider)),
+        Kind("client killed at a moment", 40, partial(_killed_by_moment, provider)),
         Kind("PostgreSQL terminates connections", 60, _terminated),
         Kind("PostgreSQL restarted or killed", 6, _postgres_away),
         Kind("PostgreSQL read-only or serializable", 8, _postgres_setting),

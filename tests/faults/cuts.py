@@ -6,7 +6,22 @@ from typing import Final, Literal, TypeAlias
 
 from tests.faults.cluster import Cluster, Provider
 from tests.faults.fault import NoEffect
-from tests.faults.proxy import COMMIT, MAIL, PAYMENT, PUBLISH, Moment, Proxy
+from tests.faults.lanes import AT_ONCE, Pace
+from tests.faults.moments import (
+    CHANGE_HALF_ANSWERED,
+    CHANGE_UNANSWERED,
+    CHANGE_UNSENT,
+    COMMIT_UNANSWERED,
+    COMMIT_UNSENT,
+    DELIVERY_UNACKNOWLEDGED,
+    DELIVERY_UNRECEIVED,
+    MAIL_UNANSWERED,
+    MAIL_UNFINISHED,
+    PUBLISH_UNCONFIRMED,
+    PUBLISH_UNSENT,
+    Moment,
+)
+from tests.faults.proxy import Proxy
 
 Line: TypeAlias = Literal["database", "ledger", "broker", "mail", "provider"]
 """A proxy of the cluster, by its name."""
@@ -15,14 +30,14 @@ LINES: Final[dict[Provider, tuple[Line, ...]]] = {
     "stripe": ("database", "provider", "broker", "mail"),
 }
 """Those that are in use, by payment provider."""
-MOMENTS: Final[dict[Line, Moment]] = {
-    "database": COMMIT,
-    "ledger": COMMIT,
-    "broker": PUBLISH,
-    "mail": MAIL,
-    "provider": PAYMENT,
+MOMENTS: Final[dict[Line, tuple[Moment, ...]]] = {
+    "database": (COMMIT_UNANSWERED, COMMIT_UNSENT),
+    "ledger": (COMMIT_UNANSWERED, COMMIT_UNSENT),
+    "broker": (PUBLISH_UNCONFIRMED, PUBLISH_UNSENT, DELIVERY_UNACKNOWLEDGED, DELIVERY_UNRECEIVED),
+    "mail": (MAIL_UNANSWERED, MAIL_UNFINISHED),
+    "provider": (CHANGE_UNANSWERED, CHANGE_UNSENT, CHANGE_HALF_ANSWERED),
 }
-"""Whose answer gets lost on each line."""
+"""At which moments each line can be cut; first, where the work is done and its answer lost."""
 PATIENCE: Final = 20.0
 
 
@@ -108,23 +123,70 @@ class Silenced:
 
 
 @dataclass(frozen=True)
-class AnswerLost:
-    """The work is done, and whoever asked for it never gets to know."""
+class CutAt:
+    """A connection is reset at a moment of its protocol."""
 
     line: Line
+    moment: Moment
 
     @property
     def name(self) -> str:
-        return f"{self.line}: the answer to a {MOMENTS[self.line].name} lost"
+        return f"{self.line}: {self.moment.name}"
 
     async def strike(self, cluster: Cluster) -> str:
-        proxy = _proxy(cluster, self.line)
         try:
             async with asyncio.timeout(PATIENCE):
-                await proxy.lose_answer(MOMENTS[self.line])
+                await _proxy(cluster, self.line).cut_at(self.moment)
         except TimeoutError:
-            raise NoEffect(f"There was no {MOMENTS[self.line].name}.") from None
-        return f"a {MOMENTS[self.line].name} was answered, and its connection was reset instead"
+            raise NoEffect("The moment did not come.") from None
+        return f"{self.moment.name}: the connection was reset there"
 
     async def heal(self, cluster: Cluster) -> None:
         """Nothing is left broken."""
+
+
+@dataclass(frozen=True)
+class HalfOpen:
+    """The server has lost every connection, and nobody told the clients."""
+
+    line: Line
+    seconds: float
+    """Until they are told at last."""
+
+    @property
+    def name(self) -> str:
+        return f"{self.line}: connections half open for {self.seconds:.0f} s"
+
+    async def strike(self, cluster: Cluster) -> str:
+        count = (await _in_use(cluster, self.line)).half_open()
+        await asyncio.sleep(self.seconds)
+        return f"{count} connections were half open for {self.seconds:.0f} s"
+
+    async def heal(self, cluster: Cluster) -> None:
+        _proxy(cluster, self.line).forget_silent()
+
+
+@dataclass(frozen=True)
+class Slow:
+    """Every byte takes its time, in both directions."""
+
+    line: Line
+    pace: Pace
+    seconds: float
+
+    @property
+    def name(self) -> str:
+        return f"{self.line}: slow for {self.seconds:.0f} s"
+
+    async def strike(self, cluster: Cluster) -> str:
+        proxy = await _in_use(cluster, self.line)
+        before = proxy.held_up
+        proxy.to_server = proxy.to_client = self.pace
+        await asyncio.sleep(self.seconds)
+        if proxy.held_up == before:
+            raise NoEffect("Nobody said anything.")
+        return f"{proxy.held_up - before} times bytes were held up"
+
+    async def heal(self, cluster: Cluster) -> None:
+        proxy = _proxy(cluster, self.line)
+        proxy.to_server = proxy.to_client = AT_ONCE

@@ -11,7 +11,8 @@ from events.killpoints import KillPoint
 from tests.faults.armed import LAST_WORDS
 from tests.faults.cluster import REPLICAS, Cluster
 from tests.faults.fault import Misbehaved, NoEffect
-from tests.faults.proxy import Proxy
+from tests.faults.moments import Moment
+from tests.faults.proxy import Connection, Proxy
 from tests.faults.replica import Ended, NotServing, Replica
 
 PATIENCE: Final = 30.0
@@ -120,6 +121,43 @@ class KilledAt:
         if replica.arm_file.exists():
             replica.arm_file.unlink()
             await replica.answering()
+
+
+@dataclass(frozen=True)
+class KilledByMoment:
+    """SIGKILL to the process that is the client where a moment of the protocol comes."""
+
+    line: Literal["database", "ledger", "broker", "mail", "provider"]
+    moment: Moment
+
+    @property
+    def name(self) -> str:
+        return f"{self.line}: client killed at {self.moment.name}"
+
+    async def strike(self, cluster: Cluster) -> str:
+        killed: list[tuple[Replica, int]] = []
+
+        def kill(connection: Connection) -> None:
+            pid = connection.process
+            own = [replica for replica in cluster.replicas.values() if pid and replica.pid == pid]
+            killed.extend((replica, replica.signal(signal.SIGKILL)) for replica in own)
+            connection.reset()
+
+        proxy: Proxy = getattr(cluster, self.line)
+        with proxy.at(self.moment, kill) as watch:
+            try:
+                async with asyncio.timeout(PATIENCE):
+                    await watch.struck
+            except TimeoutError:
+                raise NoEffect("The moment did not come.") from None
+        for replica, pid in killed:
+            end = await _ended(replica, pid)
+            if end.status == -signal.SIGKILL:
+                return f"{replica.name} ({pid}) ended by SIGKILL at {self.moment.name}"
+        raise NoEffect("The client was none of the services' processes, or ended otherwise.")
+
+    async def heal(self, cluster: Cluster) -> None:
+        """It starts by itself."""
 
 
 @dataclass(frozen=True)

@@ -9,11 +9,13 @@ from events.killpoints import KillPoint
 from tests.faults import postgres, rabbitmq
 from tests.faults.catalogue import GROUP, MOODS, RUNNER, SERVICES, TASKS, WORKER, killed_at
 from tests.faults.conftest import Run
-from tests.faults.cuts import LINES, AnswerLost, Cut, Refused, Silenced
-from tests.faults.deaths import AskedToEnd, Crowded, Killed, Paused
+from tests.faults.cuts import LINES, MOMENTS, Cut, CutAt, HalfOpen, Refused, Silenced, Slow
+from tests.faults.deaths import AskedToEnd, Crowded, Killed, KilledByMoment, Paused
 from tests.faults.deliveries import SORTS, DeliveredAgain, Poison
 from tests.faults.fault import Fault
+from tests.faults.lanes import Pace
 from tests.faults.letterbox import Grumpy
+from tests.faults.moments import DELIVERY_UNACKNOWLEDGED, PUBLISH_UNCONFIRMED
 from tests.faults.probe import probe
 from tests.faults.report import Report
 from tests.faults.verdict import check, judge
@@ -41,7 +43,10 @@ FAULTS: Sequence[Fault] = (
     *(Cut(line) for line in LINES["simulated"]),
     *(Refused(line, 2) for line in LINES["simulated"]),
     *(Silenced(line, 5) for line in LINES["simulated"]),
-    *(AnswerLost(line) for line in LINES["simulated"]),
+    *(HalfOpen(line, 5) for line in ("database", "broker")),
+    *(Slow(line, Pace(delay=0.2, bytes_per_second=100_000), 3) for line in ("database", "broker", "mail")),
+    *(CutAt(line, moment) for line in LINES["simulated"] for moment in MOMENTS[line]),
+    *(KilledByMoment("broker", moment) for moment in (PUBLISH_UNCONFIRMED, DELIVERY_UNACKNOWLEDGED)),
     postgres.Terminated(1.0),
     postgres.Restarted(by_kill=False),
     postgres.Restarted(by_kill=True),

@@ -15,7 +15,7 @@ from events.errors import BrokerUnavailable, UnknownOutcome, Unroutable
 from events.rabbitmq import Names, RabbitMQBus, TopologyConflict, declare
 from tests.conftest import rabbitmq_of
 from tests.factories import one_of_each
-from tests.proxy import proxy_to
+from tests.faults.proxy import proxy_to
 from tests.servers import Broker
 from tests.waiting import eventually
 

@@ -23,7 +23,7 @@ from ops.reconcile.reconciler import Healed, Reconciler
 from ops.services import SERVICES, load
 from tests.conftest import rabbitmq_of
 from tests.factories import order_created
-from tests.proxy import proxy_to
+from tests.faults.proxy import proxy_to
 from tests.servers import Broker
 from tests.waiting import eventually
 

@@ -1,0 +1,89 @@
+"""Lanes: the two directions of a connection, each with a pace."""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+MOST_QUEUED: Final = 1 << 20
+"""Bytes that a slow lane holds before its sender is told to wait."""
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How slow a lane is."""
+
+    delay: float = 0.0
+    """Seconds that every byte is on its way."""
+    bytes_per_second: float | None = None
+    """None: as fast as it goes."""
+
+
+AT_ONCE: Final = Pace()
+
+
+class Lane:
+    """Passes bytes on in order, at the pace of the moment."""
+
+    def __init__(self, pace: Callable[[], Pace], write: Callable[[bytes], None], end: Callable[[], None]):
+        self._pace = pace
+        self._write = write
+        self._end = end
+        self._queue: deque[tuple[float, bytes | None]] = deque()
+        self._queued = 0
+        self._free_at = 0.0
+        self._last_due = 0.0
+        self._timer: asyncio.TimerHandle | None = None
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the sender should wait."""
+        return self._queued > MOST_QUEUED
+
+    def push(self, data: bytes) -> bool:
+        """More bytes. False when they are held up."""
+        pace = self._pace()
+        at_once = pace is AT_ONCE and not self._queue
+        if at_once:
+            self._write(data)
+        elif data:
+            self._later(pace, data)
+        return at_once
+
+    def end(self) -> None:
+        """There is no more: the other side is told when it has everything."""
+        if self._queue:
+            self._later(AT_ONCE, None)
+        else:
+            self._end()
+
+    def drop(self) -> None:
+        """What is on its way never arrives."""
+        self._queue.clear()
+        self._queued = 0
+        if self._timer:
+            self._timer.cancel()
+
+    def _later(self, pace: Pace, data: bytes | None) -> None:
+        loop = asyncio.get_running_loop()
+        self._free_at = max(self._free_at, loop.time())
+        if data and pace.bytes_per_second:
+            self._free_at += len(data) / pace.bytes_per_second
+        self._last_due = max(self._last_due, self._free_at + pace.delay)
+        self._queue.append((self._last_due, data))
+        self._queued += len(data or b"")
+        if len(self._queue) == 1:
+            self._timer = loop.call_at(self._last_due, self._due)
+
+    def _due(self) -> None:
+        loop = asyncio.get_running_loop()
+        while self._queue and self._queue[0][0] <= loop.time():
+            _, data = self._queue.popleft()
+            self._queued -= len(data or b"")
+            if data is None:
+                self._end()
+            else:
+                self._write(data)
+        if self._queue:
+            self._timer = loop.call_at(self._queue[0][0], self._due)
