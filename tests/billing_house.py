@@ -142,6 +142,15 @@ class House:
                 UPDATE billing.{table} SET claimed_until = now() WHERE id IN (
                     SELECT id FROM billing.{table} WHERE state = 'pending' FOR UPDATE SKIP LOCKED)""")
 
+    async def age_keys(self, hours: float) -> None:
+        """As if every key had been used first so long ago, and all claims had run out."""
+        for table in ("payments", "refunds"):
+            await self.rows(
+                f"UPDATE billing.{table} SET first_tried_at = now() - make_interval(secs => $1 * 3600.0)",
+                hours,
+            )
+        await self.expire_claims()
+
     async def until(self, query: str, *arguments: object) -> None:
         """Returns when the query finds a row."""
         async with asyncio.timeout(PATIENCE):

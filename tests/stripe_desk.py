@@ -1,11 +1,13 @@
 """The server of `orderflow stripe` in the test's own process, where what it holds can be seen."""
 
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+import httpx
 from msgspec.structs import replace
 from starlette.types import Receive, Scope, Send
 
@@ -19,7 +21,7 @@ from ops.stripe.personality import Behaviour, Pace, Step
 from ops.stripe.process import application, serving
 from tests.waiting import eventually
 
-BRISK: Final = Pace(search_seconds=0.0, processing_seconds=0.2, slow_seconds=1.0, drip_seconds=3.0)
+BRISK: Final = Pace(search_seconds=0.0, processing_seconds=0.2, slow_seconds=1.5, drip_seconds=3.0)
 """Longer than the clients of these tests wait for an answer, and not much longer."""
 
 
@@ -29,6 +31,8 @@ class StripeDesk:
 
     desk: Desk
     url: str = ""
+    ago: float = 0.0
+    """How many seconds its clock is behind: what it does now was done that long ago."""
     requests: list[tuple[str, str | None]] = field(default_factory=list)
     """Path and idempotency key of every request."""
     headers: dict[str, str] = field(default_factory=dict)
@@ -74,6 +78,17 @@ class StripeDesk:
         """Every amount given back for the order."""
         return [refund.amount for refund in self.refunds_of(order_id)]
 
+    def touch(self, intent: Intent) -> None:
+        """The intent changed just now, so its change is not searchable yet."""
+        with self.desk.account.ledger.transaction():
+            self.desk.account.ledger.change_intent(intent, time.time())
+
+    async def search(self, query: str) -> list[tuple[str, str]]:
+        """Ids and statuses of the intents that search finds."""
+        async with httpx.AsyncClient(base_url=self.url, trust_env=False) as http:
+            found = (await http.get("/v1/payment_intents/search", params={"query": query})).json()
+        return [(intent["id"], intent["status"]) for intent in found["data"]]
+
     def totals(self) -> Totals:
         """The ledger in figures."""
         return self.desk.account.ledger.totals()
@@ -82,8 +97,8 @@ class StripeDesk:
         """503 until the outage is ended."""
         self.desk.personality.begin_outage(Behaviour.UNAVAILABLE, 3600)
 
-    def end_outage(self) -> None:
-        """It works again."""
+    def behave(self) -> None:
+        """It works again, whatever it was told."""
         self.desk.personality.reset()
 
     def forget_keys(self) -> None:
@@ -96,7 +111,8 @@ async def serving_desk(pace: Pace = BRISK, file: Path | None = None) -> AsyncIte
     """The server on a free port, scripted; without a file its ledger is in memory."""
     pace = replace(pace)  # a test may change its own
     with ledger.opened(file) as opened, listen("127.0.0.1", 0) as listener:
-        desk = StripeDesk(Desk(Account(opened, pace)), f"http://127.0.0.1:{listener.getsockname()[1]}")
+        account = Account(opened, pace, clock=lambda: time.time() - desk.ago)
+        desk = StripeDesk(Desk(account), f"http://127.0.0.1:{listener.getsockname()[1]}")
         app = application(desk.desk, scripted=True)
 
         async def noted(scope: Scope, receive: Receive, send: Send) -> None:

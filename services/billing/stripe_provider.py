@@ -17,6 +17,7 @@ https://docs.stripe.com/payments/paymentintents/lifecycle, https://docs.stripe.c
 import asyncio
 import logging
 import ssl
+import time
 from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
@@ -44,6 +45,11 @@ ANSWER_SECONDS: Final = 8.0
 """How long Stripe may take to answer; its own deadline for a charge is longer, and then it is asked again."""
 MAX_SAVED_ERRORS: Final = 8
 """How many keys for confirming an intent may end in an error of Stripe's before a pause."""
+
+LATELY_SECONDS: Final = 3500
+"""An intent younger than this was created after the last use of any key that is looked up."""
+SEARCHABLE_SECONDS: Final = 300
+"""An intent older than this should be found by search, which promises a minute."""
 
 
 class RefusedByStripe(Exception):
@@ -94,6 +100,15 @@ class _Intent(Struct, frozen=True):
 
 class _Found(Struct, frozen=True):
     data: list[_Intent]
+
+
+class _ListedIntent(Struct, frozen=True):
+    id: str
+    metadata: dict[str, str]
+
+
+class _Listed(Struct, frozen=True):
+    data: list[_ListedIntent]
 
 
 class _StripeRefund(Struct, frozen=True):
@@ -169,16 +184,18 @@ class StripeProvider:
     async def look_up(self, charge: Charge) -> ChargeAnswer:
         """Searches the payment's intents; cancels those that could still be paid.
 
-        Stripe's search lags behind by about a minute, https://docs.stripe.com/search#data-freshness: it is
-        asked long after the last intent was created.
+        Search lags behind, by about a minute and in an outage by more; it is asked an hour after the last
+        use of the key, and believed that there is nothing only if it knows what was created since then.
+        https://docs.stripe.com/search#data-freshness
         """
         amount = stripe_amount(charge.amount, charge.currency)
         if amount is None:
             return _refused("currency_not_supported")
-        query = f"metadata['payment_id']:'{charge.payment_id}'"
-        found, _ = await self._ask(self._intents.search_async({"query": query, "limit": 100}), _Found)
+        found = await self._search(str(charge.payment_id))
+        if not found and not await self._search_is_fresh():
+            raise UnknownOutcome("Stripe's search lags behind.")
         answers: list[ChargeAnswer] = []
-        for stale in found.data:
+        for stale in found:
             intent = await self._retrieve(stale.id)
             _must_be_for(charge, amount, intent)
             if intent.status == "requires_confirmation":
@@ -259,6 +276,28 @@ class StripeProvider:
             ),
             _Intent,
         )
+
+    async def _search(self, payment_id: str) -> list[_Intent]:
+        """The payment's intents, as they were a while ago."""
+        query = f"metadata['payment_id']:'{payment_id}'"
+        found, _ = await self._ask(self._intents.search_async({"query": query, "limit": 100}), _Found)
+        return found.data
+
+    async def _search_is_fresh(self) -> bool:
+        """Whether search finds an intent that is younger than all that is looked up.
+
+        Lists, unlike search, show what is there. Where nothing was created lately there is nothing to try
+        it with, and search counts as fresh.
+        """
+        now = int(time.time())
+        call = self._intents.list_async(
+            {"created": {"gte": now - LATELY_SECONDS, "lte": now - SEARCHABLE_SECONDS}, "limit": 100}
+        )
+        listed, _ = await self._ask(call, _Listed)
+        for intent in listed.data:
+            if payment_id := intent.metadata.get("payment_id"):  # others may use the account, too
+                return intent.id in {found.id for found in await self._search(payment_id)}
+        return True
 
     async def _retrieve(self, intent_id: str) -> _Intent:
         intent, _ = await self._ask(

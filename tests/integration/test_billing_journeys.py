@@ -295,13 +295,6 @@ class AnswersTogether:
         return await self.behind.look_up_repayment(repayment)
 
 
-async def age_keys(house: House, hours: float) -> None:
-    await house.rows(
-        "UPDATE billing.payments SET first_tried_at = now() - make_interval(secs => $1 * 3600.0)", hours
-    )
-    await house.expire_claims()
-
-
 @pytest.mark.parametrize("was_charged", [True, False])
 async def test_a_key_that_may_be_forgotten_is_looked_up_and_renewed_only_if_nothing_was_charged(
     house: House, provider: SimulatedProvider, was_charged: bool
@@ -310,7 +303,7 @@ async def test_a_key_that_may_be_forgotten_is_looked_up_and_renewed_only_if_noth
     async with house.billing(LostAnswers(provider if was_charged else None)):
         await house.publish(invoiced(order))
         await house.until("SELECT 1 FROM billing.payments WHERE attempts > 0")
-    await age_keys(house, 25)
+    await house.age_keys(25)
     async with house.billing(provider):
         event = await house.listener.hears(PaymentConfirmed, order)
     assert await house.charges(order) == [order.total]
@@ -325,7 +318,7 @@ async def test_between_last_use_and_look_up_nobody_asks_under_a_key(
     async with house.billing(LostAnswers(None)):
         await house.publish(invoiced(order))
         await house.until("SELECT 1 FROM billing.payments WHERE attempts > 0")
-    await age_keys(house, 23.5)
+    await house.age_keys(23.5)
     [before] = await house.rows("SELECT attempts FROM billing.payments")
     async with house.billing(provider):
         await house.until("SELECT 1 FROM billing.payments WHERE attempts > $1", before["attempts"])
@@ -344,8 +337,7 @@ async def test_a_refund_whose_key_may_be_forgotten_is_looked_up_and_made_once(
     async with house.billing(LostAnswers(provider if was_made else None)):
         await house.publish(undeliverable(event))
         await house.until("SELECT 1 FROM billing.refunds WHERE attempts > 0")
-    await house.rows("UPDATE billing.refunds SET first_tried_at = now() - interval '25 hours'")
-    await house.expire_claims()
+    await house.age_keys(25)
     async with house.billing(provider):
         refunded = await house.listener.hears(PaymentRefunded, order)
     [row] = await house.rows("SELECT key, amount FROM provider.refunds")
@@ -413,7 +405,7 @@ async def test_an_outage_of_the_provider_is_waited_for_and_nothing_is_given_up(h
             "SELECT max(attempts) AS attempts, min(state) AS state FROM billing.payments"
         )
         assert (waiting["attempts"], waiting["state"]) == (0, "pending")
-        server.end_outage()
+        server.behave()
         for order in orders:
             await house.listener.hears(PaymentConfirmed, order)
         assert [server.captured(order.id) for order in orders] == [[order.total] for order in orders]

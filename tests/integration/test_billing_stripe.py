@@ -40,7 +40,7 @@ async def server() -> AsyncIterator[StripeDesk]:
 
 @pytest.fixture
 async def stripe(server: StripeDesk) -> AsyncIterator[StripeProvider]:
-    async with stripe_provider.connect("sk_test_1", server.url, answer_seconds=0.6) as provider:
+    async with stripe_provider.connect("sk_test_1", server.url, answer_seconds=1.0) as provider:
         yield provider
 
 
@@ -175,9 +175,8 @@ async def test_whatever_goes_wrong_a_payment_is_captured_once(
         assert server.captured(charge.order_id) == [4657], fault
         await server.has_happened(fault, charge.order_id)
         if fault in (Behaviour.UNAVAILABLE, Behaviour.RATE_LIMITED):
-            [doubt] = doubts
-            assert isinstance(doubt, Unavailable), fault
-            assert doubt.retry_after == (1.0 if fault is Behaviour.RATE_LIMITED else None)
+            pauses = [doubt.retry_after for doubt in doubts if isinstance(doubt, Unavailable)]
+            assert pauses == [1.0 if fault is Behaviour.RATE_LIMITED else None]
         else:
             assert all(isinstance(doubt, UnknownOutcome) for doubt in doubts), fault
 
@@ -349,11 +348,13 @@ async def test_whatever_goes_wrong_the_money_is_given_back_once(
         answer, _ = await until_definite(lambda: stripe.repay(repayment))
         if isinstance(answer, NothingDone):
             assert faults == (Behaviour.SAVED_ERROR_BEFORE,)
-            answer = await stripe.repay(replace(repayment, key=f"{repayment.refund_id}-2"))
+            renewed = replace(repayment, key=f"{repayment.refund_id}-2")
+            answer, _ = await until_definite(lambda: stripe.repay(renewed))
         assert isinstance(answer, Repaid), faults
         assert answer.amount == 4657
         assert server.given_back(charge.order_id) == [4657], faults
-        assert await stripe.look_up_repayment(repayment) == answer
+        found, _ = await until_definite(lambda: stripe.look_up_repayment(repayment))
+        assert found == answer
         for fault in faults:
             await server.has_happened(fault, charge.order_id)
 

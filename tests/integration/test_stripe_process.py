@@ -16,6 +16,7 @@ import pytest
 from ops.stripe import control, ledger
 from ops.stripe.ledger import LedgerInUse, UnreadableLedger
 from ops.stripe.personality import Behaviour, Pace, Step
+from tests.stripe_desk import serving_desk
 
 ROOT = Path(__file__).parents[2]
 INTENTS = "/v1/payment_intents"
@@ -151,12 +152,11 @@ async def statuses(http: httpx.AsyncClient, number: int) -> Sequence[int | str]:
     return answers
 
 
-async def test_it_does_what_it_is_told_and_counts_what_had_its_effect(tmp_path: Path) -> None:
-    arguments = ("--ledger", str(tmp_path / "ledger.sqlite"), "--scripted")
+async def test_it_does_what_it_is_told_and_counts_what_had_its_effect() -> None:
     async with (
-        process(*arguments) as (_, url),
-        client(url) as http,
-        control.connect(url) as personality,
+        serving_desk() as desk,
+        client(desk.url) as http,
+        control.connect(desk.url) as personality,
     ):
         assert await personality.effects() == []
         await personality.script(Behaviour.ERROR, step=Step.LIST, times=2)
@@ -185,12 +185,11 @@ async def test_it_does_what_it_is_told_and_counts_what_had_its_effect(tmp_path: 
         assert await personality.happened(Behaviour.REFUSED) == 2
 
 
-async def test_a_rate_with_a_seed_repeats(tmp_path: Path) -> None:
-    arguments = ("--ledger", str(tmp_path / "ledger.sqlite"), "--scripted")
+async def test_a_rate_with_a_seed_repeats() -> None:
     async with (
-        process(*arguments) as (_, url),
-        client(url) as http,
-        control.connect(url) as personality,
+        serving_desk() as desk,
+        client(desk.url) as http,
+        control.connect(desk.url) as personality,
     ):
         runs = []
         for seed in (7, 7, 8):
@@ -202,11 +201,11 @@ async def test_a_rate_with_a_seed_repeats(tmp_path: Path) -> None:
         assert await personality.happened(Behaviour.ERROR) == sum(run.count(500) for run in runs)
 
 
-async def test_what_it_is_told_must_make_sense(tmp_path: Path) -> None:
+async def test_what_it_is_told_must_make_sense() -> None:
     async with (
-        process("--ledger", str(tmp_path / "ledger.sqlite"), "--scripted") as (_, url),
-        client(url) as http,
-        control.connect(url) as personality,
+        serving_desk() as desk,
+        client(desk.url) as http,
+        control.connect(desk.url) as personality,
     ):
         answer = await http.post("/_personality/scripts", content=b'{"behaviour": "explode", "step": "list"}')
         assert (answer.status_code, "explode" in answer.text) == (400, True)
