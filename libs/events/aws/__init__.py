@@ -1,0 +1,1 @@
+"""AWS: what Lambda, SNS, SQS and Secrets Manager need."""
