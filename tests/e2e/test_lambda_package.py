@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any, Final
 
 import pytest
+from sqlalchemy import text
 from sqlalchemy.engine import make_url
+from sqlalchemy.ext.asyncio import create_async_engine
 
 from chassis import migrations
 from ops.migrate import HISTORIES
@@ -96,27 +98,36 @@ def invoke(package: Path, handler: str, event: object, environment: dict[str, st
     )
 
 
-def owner(url: str) -> dict[str, str]:
-    """What the migration is told, with the password where Secrets Manager's would be."""
-    return {"DATABASE_URL": make_url(url).set(drivername="postgresql").render_as_string(hide_password=False)}
+@pytest.fixture
+async def owned_database(fresh_database: str) -> str:
+    """URL of a database whose owner is what RDS's is: no superuser, but allowed to make roles."""
+    url = make_url(fresh_database)
+    owner = f"{url.database}_owner"
+    server = create_async_engine(url, isolation_level="AUTOCOMMIT")
+    async with server.connect() as connection:
+        await connection.execute(text(f"CREATE ROLE \"{owner}\" LOGIN CREATEROLE PASSWORD 'owner'"))
+        await connection.execute(text(f'ALTER DATABASE "{url.database}" OWNER TO "{owner}"'))
+    await server.dispose()
+    owned = url.set(drivername="postgresql", username=owner, password="owner")
+    return owned.render_as_string(hide_password=False)
 
 
 REVISIONS: Final = {schema: migrations.head(history) for schema, history in HISTORIES.items()}
 
 
-async def test_the_package_brings_a_database_up_to_date(package: Path, fresh_database: str) -> None:
-    assert invoke(package, "ops.aws_lambda.handler", {}, owner(fresh_database)) == REVISIONS
+async def test_the_package_brings_a_database_up_to_date(package: Path, owned_database: str) -> None:
+    assert invoke(package, "ops.aws_lambda.handler", {}, {"DATABASE_URL": owned_database}) == REVISIONS
 
 
-async def test_the_image_does_so_through_aws_s_runtime_client(image: str, fresh_database: str) -> None:
-    with function(image, "ops.aws_lambda.handler", owner(fresh_database)) as api:
+async def test_the_image_does_so_through_aws_s_runtime_client(image: str, owned_database: str) -> None:
+    with function(image, "ops.aws_lambda.handler", {"DATABASE_URL": owned_database}) as api:
         assert api.invoke({}) == REVISIONS
         assert api.invoke({}) == REVISIONS, "it is safe to repeat"
 
 
-async def test_what_is_in_the_way_is_told(image: str, fresh_database: str) -> None:
-    nobody = owner(fresh_database.replace(str(make_url(fresh_database).username), "nobody", 1))
-    with function(image, "ops.aws_lambda.handler", nobody) as api, pytest.raises(AssertionError) as failure:
+async def test_what_is_in_the_way_is_told(image: str, owned_database: str) -> None:
+    unknown = {"DATABASE_URL": owned_database.replace(":owner@", ":another@")}
+    with function(image, "ops.aws_lambda.handler", unknown) as api, pytest.raises(AssertionError) as failure:
         api.invoke({})
 
     assert "lets nobody in" in str(failure.value)
