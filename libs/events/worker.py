@@ -64,7 +64,10 @@ class Worker:
         self._stopping = asyncio.Event()
 
     async def run(self) -> None:
-        """Works until `stop`: then the batch in hand is finished, and what was not begun is given back."""
+        """Works until `stop`: then the batch in hand is finished, and what was not begun is given back.
+
+        It also ends with its subscription. It may be run again.
+        """
         async with self._bus.subscribe(self.service, self._handlers.keys()) as subscription:
             stopped = asyncio.create_task(self._stopping.wait())
             try:
@@ -73,11 +76,15 @@ class Worker:
                     try:
                         await asyncio.wait({taken, stopped}, return_when=asyncio.FIRST_COMPLETED)
                         if taken.done():
-                            await self._process(subscription, taken.result())
+                            deliveries = taken.result()
+                            if not deliveries:
+                                break
+                            await self._process(subscription, deliveries)
                     finally:
                         taken.cancel()
             finally:
                 stopped.cancel()
+                self._stopping.clear()
 
     def stop(self) -> None:
         """Asks `run` to come to its end."""
