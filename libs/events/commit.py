@@ -24,7 +24,7 @@ _TRANSIENT_CLASSES: Final = ("08", "40", "53", "57")
 _TRANSIENT_STATES: Final = ("25006", "25P03", "55P03")
 
 IDLE_SECONDS: Final = 30.0
-"""A connection that was idle for longer may be lost without a sign: the process was frozen, or a firewall forgot it."""
+"""A connection that was idle for longer is asked first: it may be lost without a sign."""
 PING_SECONDS: Final = 2.0
 
 T = TypeVar("T")

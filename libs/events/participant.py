@@ -81,7 +81,7 @@ class Participant:
 
     @asynccontextmanager
     async def working(self) -> AsyncIterator[None]:
-        """All but the worker works while the context is open; then it drains, and nothing of it runs any more.
+        """All but the worker works while the context is open; then it drains and nothing of it runs any more.
 
         What was not begun by then is given back, for anyone to take at once.
         """
