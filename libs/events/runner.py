@@ -172,7 +172,7 @@ class Runner(Generic[RowT, OutcomeT]):
     @property
     def _is_idle(self) -> bool:
         left_alone = len(self._waiting) if self._outage else 0
-        return len(self._held) == left_alone and time.monotonic() < self._next_sweep
+        return len(self._held) == left_alone and _now() < self._next_sweep
 
     def _room(self) -> int:
         """How many more rows may be claimed; in an outage one, to try with."""
