@@ -3,6 +3,7 @@
 import json
 import queue
 import threading
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,7 +12,6 @@ from typing import Any
 
 HEADERS = {
     "Content-Type": "application/json",
-    "Lambda-Runtime-Deadline-Ms": "4102444800000",
     "Lambda-Runtime-Invoked-Function-Arn": "arn:aws:lambda:us-east-1:123456789012:function:orderflow",
     "Lambda-Runtime-Trace-Id": "Root=1-65e0c0de-00112233445566778899aabb;Parent=0011223344556677;Sampled=0",
 }
@@ -23,8 +23,10 @@ class RuntimeApi(ThreadingHTTPServer):
 
     daemon_threads = True
 
-    def __init__(self) -> None:
+    def __init__(self, timeout_seconds: float = 60) -> None:
         super().__init__(("127.0.0.1", 0), _Conversation)
+        self.timeout_seconds = timeout_seconds
+        """The function's timeout, as it is configured."""
         self.events: queue.Queue[Any] = queue.Queue()
         self.outcomes: queue.Queue[tuple[str, Any]] = queue.Queue()
 
@@ -50,6 +52,8 @@ class _Conversation(BaseHTTPRequestHandler):
         self.send_response(200)
         for name, value in {**HEADERS, "Content-Length": str(len(body))}.items():
             self.send_header(name, value)
+        deadline = time.time() + self.server.timeout_seconds
+        self.send_header("Lambda-Runtime-Deadline-Ms", str(int(deadline * 1000)))
         self.send_header("Lambda-Runtime-Aws-Request-Id", str(uuid.uuid4()))
         self.end_headers()
         self.wfile.write(body)
