@@ -1,10 +1,13 @@
 # One image for every service: the command picks which (`python -m services.order.main`, `orderflow migrate`).
+# The target `lambda`, with the lock requirements-lambda.lock, is the same for Lambda: there the command names a handler.
 ARG PYTHON_IMAGE=python:3.13-slim
+ARG LOCK=requirements-image.lock
 
 FROM ${PYTHON_IMAGE} AS build
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_INPUT=1 PIP_ROOT_USER_ACTION=ignore
 WORKDIR /app
-COPY requirements-image.lock ./
+ARG LOCK
+COPY ${LOCK} ./
 # What is configured for pip comes as secrets, so that a password in an index's address stays in no layer. All are
 # optional; proxies come as Docker's predefined build arguments.
 RUN --mount=type=cache,target=/root/.cache/pip \
@@ -18,7 +21,7 @@ RUN --mount=type=cache,target=/root/.cache/pip \
  && if given pip_trusted_host; then export PIP_TRUSTED_HOST="$(cat /run/secrets/pip_trusted_host)"; fi \
  && if given pip_cert; then export PIP_CERT=/run/secrets/pip_cert; fi \
  && python -m venv --without-pip /opt/venv \
- && pip --python /opt/venv/bin/python install --quiet --require-hashes --requirement requirements-image.lock
+ && pip --python /opt/venv/bin/python install --quiet --require-hashes --requirement ${LOCK}
 COPY libs libs
 COPY ops ops
 COPY services services
@@ -26,7 +29,19 @@ COPY --chmod=755 deploy/orderflow /opt/venv/bin/orderflow
 # Readable whatever the checkout's umask was, and compiled here because the service's user can write nothing.
 RUN chmod -R a+rX /app && python -m compileall -q /app
 
-FROM ${PYTHON_IMAGE}
+FROM ${PYTHON_IMAGE} AS lambda
+COPY --from=build /opt/venv /opt/venv
+COPY --from=build /app /app
+WORKDIR /app
+ENV PATH=/opt/venv/bin:$PATH \
+    PYTHONPATH=/app:/app/libs \
+    PYTHONUNBUFFERED=1 \
+    PYTHONDONTWRITEBYTECODE=1
+RUN python -c 'import awslambdaric' # not there with another lock
+ENTRYPOINT ["python", "-m", "awslambdaric"]
+CMD ["services.order.aws_lambda.handler"]
+
+FROM ${PYTHON_IMAGE} AS service
 RUN useradd --system --uid 10001 --user-group --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin orderflow \
  && install --directory --owner orderflow --group orderflow /var/lib/orderflow
 COPY --from=build /opt/venv /opt/venv

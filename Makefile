@@ -6,7 +6,7 @@ compose = sh deploy/compose.sh
 # Each process has servers of its own; most tests wait, so there may be more of them than processors.
 in_parallel = --numprocesses 4 --dist worksteal
 
-.PHONY: help demo run up down logs test test-integration faults soak check fmt lock orderflow migrate \
+.PHONY: help demo run up down logs test test-integration faults soak check fmt lock lambda lambda-image orderflow migrate \
 	environment dev-environment
 
 help: ## show this list
@@ -47,13 +47,14 @@ faults: dev-environment ## every fault once, under load, each seen to strike; th
 soak: dev-environment ## random faults under load: ORDERS=100000 FAULTS=1000 SEED=7 PROVIDER=simulated; ends in a report
 	@ORDERS='$(ORDERS)' FAULTS='$(FAULTS)' SEED='$(SEED)' PROVIDER='$(PROVIDER)' $(python) -m tests.faults.soak
 
-check: dev-environment ## lint, formatting, types, import rules, lock files
+check: dev-environment ## lint, formatting, types, import rules, lock files, the AWS template
 	@$(python) -m ruff check .
 	@$(python) -m ruff format --check .
 	@$(python) -m mypy
-	@$(python) -m mypy deploy/venv.py
+	@$(python) -m mypy deploy/venv.py deploy/aws/package.py
 	@$(python) -c 'from importlinter.cli import lint_imports_command; lint_imports_command()'
 	@sh deploy/lock.sh --check
+	@sh deploy/aws/lint.sh
 
 fmt: dev-environment ## format the code and mend what the linter can mend
 	@$(python) -m ruff check --fix .
@@ -64,6 +65,12 @@ lock: dev-environment ## write the lock files from pyproject.toml (ARGS=--upgrad
 
 orderflow: environment ## any command of the system that `make run` keeps: make orderflow ARGS="dead list"
 	@$(python) -m ops.main $(ARGS)
+
+lambda: dev-environment ## make dist/lambda.zip, the package of the AWS functions (ARCH=x86_64: for that platform)
+	@sh deploy/aws/package.sh $(ARCH)
+
+lambda-image: ## build the same as a container image for Lambda, orderflow-lambda
+	@$(compose) --profile lambda build lambda
 
 migrate: environment ## make roles, schemas, tables and the broker's topology at DATABASE_URL and BROKER_URL
 	@$(python) -m ops.main migrate $(ARGS)

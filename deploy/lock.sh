@@ -3,30 +3,27 @@
 # or tells whether they still follow from it:     deploy/lock.sh --check
 #
 # Versions in a lock stay as they are unless pyproject.toml or --upgrade asks for others, so a new release on the
-# index does not make a lock stale. The development lock is solved first and binds the others: all three agree.
+# index does not make a lock stale. The development lock is solved first and binds what runs: those four agree. The
+# template's linters stand alone, because the SAM translator pins pydantic.
 set -eu
 cd "$(dirname "$0")/.."
 uv=$PWD/.venv/bin/uv
 python=$PWD/.venv/bin/python
 
-# uv does not read pip's settings, so they are handed over.
-setting() { "$python" -m pip config get "$1" 2>/dev/null || true; }
-: "${UV_DEFAULT_INDEX:=${PIP_INDEX_URL:-$(setting global.index-url)}}"
-: "${SSL_CERT_FILE:=${PIP_CERT:-${REQUESTS_CA_BUNDLE:-$(setting global.cert)}}}"
-[ -z "$UV_DEFAULT_INDEX" ] || export UV_DEFAULT_INDEX
-[ -z "$SSL_CERT_FILE" ] || export SSL_CERT_FILE
-[ -z "${PIP_EXTRA_INDEX_URL:-}" ] || export UV_INDEX="${UV_INDEX:-$PIP_EXTRA_INDEX_URL}"
-[ -z "${PIP_TRUSTED_HOST:-}" ] || export UV_INSECURE_HOST="${UV_INSECURE_HOST:-$PIP_TRUSTED_HOST}"
+. deploy/index.sh
 
-compile() {   # LOCK, then what goes into it
+compile() {   # LOCK, then what goes into it, last its sources
     file=$1; shift
     "$uv" pip compile --quiet --python "$python" --universal --generate-hashes --no-header --no-emit-index-url \
-        --annotation-style line --output-file "$file" "$@" pyproject.toml >/dev/null
+        --annotation-style line --output-file "$file" "$@" >/dev/null
 }
+compile_part() { compile "$@" --constraint requirements-dev.lock pyproject.toml; }
 compile_all() {
-    compile requirements-dev.lock --all-extras --group dev "$@"
-    compile requirements.lock --extra embedded --constraint requirements-dev.lock "$@"
-    compile requirements-image.lock --extra stripe --constraint requirements-dev.lock "$@"
+    compile requirements-dev.lock "$@" --all-extras --group dev pyproject.toml
+    compile_part requirements.lock "$@" --extra embedded
+    compile_part requirements-image.lock "$@" --extra stripe
+    compile_part requirements-lambda.lock "$@" --extra stripe --extra aws
+    compile requirements-sam.lock "$@" --group pyproject.toml:sam
 }
 
 if [ "${1:-}" != --check ]; then

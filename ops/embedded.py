@@ -11,7 +11,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from chassis import database, process
-from chassis.process import Running, Service
+from chassis.service import Running, Service, put_together
 from chassis.settings import ServiceSettings
 from events.commit import Transactions
 from events.contracts import type_of
@@ -72,7 +72,7 @@ async def embedded(state: State, database_url: str | None) -> AsyncIterator[Embe
         )
         running = [
             await stack.enter_async_context(
-                process.put_together(service, _settings(service, database_url, passwords, state), bus)
+                put_together(service, _settings(service, database_url, passwords, state), bus)
             )
             for service in services
         ]

@@ -5,7 +5,7 @@ from importlib import import_module
 from typing import Final
 
 import services
-from chassis.process import Service
+from chassis.service import Service
 from ops.errors import CommandFailed
 
 SERVICES: Final = tuple(sorted(module.name for module in pkgutil.iter_modules(services.__path__)))

@@ -17,6 +17,7 @@ from chassis import database
 from events import migrations, partitions
 from events.commit import Transactions
 from tests import servers
+from tests.aws_server import CREDENTIALS, aws_server
 from tests.servers import REQUIRE_DOCKER, Broker, NoContainer
 
 LEFT_OUT = pytest.StashKey[dict[str, str]]()
@@ -103,6 +104,15 @@ def rabbitmq(pytestconfig: pytest.Config) -> Iterator[Broker]:
         why = str(error)
     pytestconfig.stash[LEFT_OUT]["RabbitMQ 4 in a container"] = why
     pytest.skip("no RabbitMQ 4 in a container")
+
+
+@pytest.fixture(scope="session")
+def aws() -> Iterator[str]:
+    """Address of a server of this run's own that stands for AWS; boto3 finds credentials for it."""
+    with pytest.MonkeyPatch.context() as patch, aws_server() as address:
+        for name, value in CREDENTIALS.items():
+            patch.setenv(name, value)
+        yield address
 
 
 def rabbitmq_of(request: pytest.FixtureRequest) -> Broker:

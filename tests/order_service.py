@@ -9,7 +9,9 @@ from typing import Any
 import httpx
 import uvicorn
 
-from chassis.process import application, listen, put_together
+from chassis.application import application
+from chassis.process import listen
+from chassis.service import put_together
 from chassis.settings import ServiceSettings
 from events.commit import Transactions
 from events.contracts import AnyEvent, type_of

@@ -1,26 +1,21 @@
-"""A service as a process: how it is put together, started, and stopped without losing anything."""
+"""A service as a process: how it is started, and stopped without losing anything."""
 
 import asyncio
 import socket
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, contextmanager
-from dataclasses import dataclass, field
-from typing import Any, Final
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AsyncExitStack, contextmanager
+from typing import Final
 
 import uvicorn
 import uvloop
-from fastapi import APIRouter, FastAPI
 
-from chassis import database, health, migrations, problems
+from chassis.application import application
+from chassis.service import Running, Service, put_together
 from chassis.settings import BrokerSettings, ServiceSettings
 from chassis.stopping import Stopped, abandoned_when, stop_on_signals
 from chassis.telemetry import configure_logging
 from events import rabbitmq
-from events.bus import Bus
-from events.commit import Transactions
-from events.participant import Participant, Runners
-from events.worker import Handlers
 
 DRAIN_SECONDS: Final = 20
 """How long requests in flight may take to end after SIGTERM."""
@@ -30,60 +25,6 @@ KEEP_ALIVE_SECONDS: Final = 75
 
 class PortTaken(Exception):
     """The port can't be listened on: mostly because another program has it."""
-
-
-@dataclass(frozen=True)
-class Assembly:
-    """The parts of a service that are its own: who does the work it leaves behind, and its API."""
-
-    runners: Runners = field(default_factory=dict)
-    router: APIRouter | None = None
-
-
-@dataclass(frozen=True)
-class Service:
-    """A service: its name, what it listens to, and how its own parts are put together."""
-
-    name: str
-    handlers: Handlers
-    settings: Callable[..., ServiceSettings]
-    """Takes from the environment what it is not given."""
-    assemble: Callable[[Any, Transactions], AbstractAsyncContextManager[Assembly]]
-    """Takes the service's settings and its transactions; whatever it opens it closes at the end."""
-
-
-@dataclass(frozen=True)
-class Running:
-    """A service that is put together and ready to run."""
-
-    participant: Participant
-    transactions: Transactions
-    router: APIRouter | None
-
-
-@asynccontextmanager
-async def put_together(service: Service, settings: ServiceSettings, bus: Bus) -> AsyncIterator[Running]:
-    """The service on its database and a bus, once its schema is there."""
-    connection = database.connect(
-        settings.database_url, pool=settings.database_pool, application=service.name
-    )
-    async with connection as engine:
-        transactions = Transactions(engine)
-        await database.wait_for_schema(transactions, migrations.head(migrations.history_of(service.name)))
-        async with service.assemble(settings, transactions) as assembly:
-            participant = Participant(service.name, service.handlers, transactions, bus, assembly.runners)
-            yield Running(participant, transactions, assembly.router)
-
-
-def application(running: Sequence[Running]) -> FastAPI:
-    """One HTTP application for the APIs of these services, and their health."""
-    app = FastAPI(title="Orderflow", docs_url="/docs", redoc_url=None)
-    problems.install(app)
-    app.include_router(health.routes([part.transactions for part in running]))
-    for part in running:
-        if part.router:
-            app.include_router(part.router)
-    return app
 
 
 def listen(host: str, port: int) -> socket.socket:

@@ -38,7 +38,8 @@ class Subscription(Protocol):
     async def take(self, limit: int) -> Sequence[Delivery]:
         """At least one delivery, and what else is waiting up to `limit`; it never waits for more.
 
-        It waits through outages of the transport. Cancelling it loses no delivery.
+        Nothing at all says that there will never be more: a subscription may come to its end. It waits
+        through outages of the transport. Cancelling it loses no delivery.
         """
         ...
 

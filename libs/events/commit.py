@@ -1,10 +1,12 @@
 """Commits: how a transaction is opened, ended and followed up, and how many callers share one."""
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Final, Generic, TypeVar
+from weakref import WeakKeyDictionary
 
 import asyncpg
 from sqlalchemy.exc import DBAPIError
@@ -21,6 +23,10 @@ from events.transaction import Transaction
 _TRANSIENT_CLASSES: Final = ("08", "40", "53", "57")
 _TRANSIENT_STATES: Final = ("25006", "25P03", "55P03")
 
+IDLE_SECONDS: Final = 30.0
+"""A connection that was idle for longer is asked first: it may be lost without a sign."""
+PING_SECONDS: Final = 2.0
+
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -36,6 +42,8 @@ class Transactions:
 
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine
+        self._last_used: WeakKeyDictionary[asyncpg.Connection[Any], float] = WeakKeyDictionary()
+        """By the wall clock: another may stand still while the process does."""
         self.committed: Callable[[Transaction], None] = lambda _: None
         self.lease_of_messages: Callable[[], float] = lambda: 0.0
         """Seconds for which the outbox rows of a transaction are born claimed."""
@@ -46,7 +54,7 @@ class Transactions:
         driver: asyncpg.Connection[Any] | None = None
         try:
             async with self._engine.connect() as connection:
-                driver = await _driver_of(connection)
+                driver = await self._driver_of(connection)
                 try:
                     tx = Transaction(driver)
                     await driver.execute("BEGIN")
@@ -62,18 +70,28 @@ class Transactions:
             if _is_transient(error) or _broke(driver, error):
                 raise DatabaseUnavailable(f"{DatabaseUnavailable.__doc__} ({error})") from error
             raise
+        self._last_used[driver] = time.time()
         reach(KillPoint.COMMITTED)
         self.committed(tx)
 
+    async def _driver_of(self, connection: AsyncConnection) -> "asyncpg.Connection[Any]":
+        """asyncpg's connection; one that was lost while it lay in the pool is replaced."""
+        while True:
+            driver: asyncpg.Connection[Any] | None = (await connection.get_raw_connection()).driver_connection
+            assert driver is not None
+            last_used = self._last_used.get(driver, time.time())
+            if not driver.is_closed() and (time.time() - last_used < IDLE_SECONDS or await _answers(driver)):
+                return driver
+            await connection.invalidate()
 
-async def _driver_of(connection: AsyncConnection) -> "asyncpg.Connection[Any]":
-    """asyncpg's connection; one that was lost while it lay in the pool is replaced."""
-    while True:
-        driver: asyncpg.Connection[Any] | None = (await connection.get_raw_connection()).driver_connection
-        assert driver is not None
-        if not driver.is_closed():
-            return driver
-        await connection.invalidate()
+
+async def _answers(driver: "asyncpg.Connection[Any]") -> bool:
+    try:
+        await driver.execute("SELECT 1", timeout=PING_SECONDS)
+    except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
+        driver.terminate()
+        return False
+    return True
 
 
 async def _roll_back(connection: AsyncConnection, driver: "asyncpg.Connection[Any]") -> None:

@@ -1,7 +1,9 @@
 """A participant: one service's whole part in the events, wired in one place."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from typing import Any
 
 from events import outbox, parked, partitions
@@ -55,6 +57,12 @@ class Participant:
             memory=100,
             sweep_seconds=sweep_seconds,
         )
+        self._stages: Sequence[Collection[Runner[Any, Any]]] = (
+            (self.retries,),
+            self.runners.values(),
+            (self.relay,),
+        )
+        """Those first that leave work to the next."""
         self._transactions = transactions
         transactions.committed = self._hand_over
         transactions.lease_of_messages = self._lease_of_messages
@@ -64,22 +72,44 @@ class Participant:
 
         Raises what a part raised that should never raise: the process is better started anew.
         """
-        async with asyncio.TaskGroup() as parts:
-            relay = parts.create_task(self.relay.run(), name=self.relay.name)
+        async with self.working(), asyncio.TaskGroup() as parts:
             keeping = parts.create_task(
                 partitions.keep(self._transactions), name=f"{self.service} partitions"
             )
-            runners = (*self.runners.values(), self.retries)
-            async with asyncio.TaskGroup() as working:
-                worker = working.create_task(self.worker.run(), name=f"{self.service} worker")
-                for runner in runners:
-                    working.create_task(runner.run(), name=runner.name)
-                await worker
-                for runner in runners:
-                    runner.stop()
-            self.relay.stop()
-            await relay
+            await self.worker.run()
             keeping.cancel()
+
+    @asynccontextmanager
+    async def working(self) -> AsyncIterator[None]:
+        """All but the worker works while the context is open; then it drains and nothing of it runs any more.
+
+        What was not begun by then is given back, for anyone to take at once.
+        """
+        async with asyncio.TaskGroup() as parts:
+            stages = [
+                [(runner, parts.create_task(runner.run(), name=runner.name)) for runner in stage]
+                for stage in self._stages
+            ]
+            yield
+            for stage in stages:
+                for runner, _ in stage:
+                    runner.stop()
+                for _, task in stage:
+                    await task
+
+    async def rest(self) -> None:
+        """Returns when what was left behind, and what is due, is done as far as that is possible now."""
+        for stage in self._stages:
+            for runner in stage:
+                await runner.rest()
+
+    async def look_after_leftovers(self) -> None:
+        """Everything that waits in the tables is looked for at once, and partitions are made and dropped."""
+        for stage in self._stages:
+            for runner in stage:
+                runner.look()
+        async with self._transactions() as tx:
+            await partitions.renew(tx, datetime.now(UTC))
 
     def stop(self) -> None:
         """Asks `run` to come to its end."""

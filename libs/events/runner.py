@@ -80,6 +80,7 @@ class Runner(Generic[RowT, OutcomeT]):
         self._has_ended = asyncio.Event()
         self._has_room = asyncio.Event()
         self._has_room.set()
+        self._idle = asyncio.Event()
 
     @property
     def has_room(self) -> bool:
@@ -89,6 +90,17 @@ class Runner(Generic[RowT, OutcomeT]):
     async def wait_for_room(self) -> None:
         """Returns when `has_room`."""
         await self._has_room.wait()
+
+    def look(self) -> None:
+        """Asks it to look at once for what waits in its table, not only when that is due."""
+        self._next_sweep = 0.0
+        self._notice()
+
+    async def rest(self) -> None:
+        """Returns when `run` has done what can be done now: what waits through an outage is left alone."""
+        while not (self._is_idle or self._stopping):
+            self._idle.clear()
+            await self._idle.wait()
 
     def offer(self, rows: Sequence[RowT], claimed_at: float) -> None:
         """Rows just committed, born claimed at `claimed_at` (the time of the loop).
@@ -104,12 +116,17 @@ class Runner(Generic[RowT, OutcomeT]):
         self._notice()
 
     async def run(self) -> None:
-        """Works until `stop`: then what is being performed is finished and settled, the rest given back."""
+        """Works until `stop`: then what is being performed is finished and settled, the rest given back.
+
+        Whatever ended it, it may be run again.
+        """
         settling = asyncio.create_task(self._settle_all(), name=f"{self.name}: settle")
         try:
             while not self._stopping:
                 self._start_performing()
                 await self._sweep_if_due()
+                if self._is_idle:
+                    self._idle.set()
                 with suppress(TimeoutError):
                     async with asyncio.timeout(self._seconds_to_wait()):
                         await self._changed.wait()
@@ -126,10 +143,15 @@ class Runner(Generic[RowT, OutcomeT]):
             for task in parts:
                 task.cancel()
             await asyncio.gather(*parts, return_exceptions=True)  # they may hold connections
+            self._waiting.clear()
+            self._ended.clear()
+            self._held.clear()
+            self._stopping = False
 
     def stop(self) -> None:
         """Asks `run` to come to its end."""
         self._stopping = True
+        self._idle.set()
         self._notice()
 
     def _notice(self) -> None:
@@ -146,6 +168,11 @@ class Runner(Generic[RowT, OutcomeT]):
         if self._waiting and self._paused_until > now:
             return self._paused_until - now
         return max(self._next_sweep, self._paused_until) - now if self._room() > 0 else None
+
+    @property
+    def _is_idle(self) -> bool:
+        left_alone = len(self._waiting) if self._outage else 0
+        return len(self._held) == left_alone and _now() < self._next_sweep
 
     def _room(self) -> int:
         """How many more rows may be claimed; in an outage one, to try with."""

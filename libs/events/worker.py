@@ -66,18 +66,25 @@ class Worker:
     async def run(self) -> None:
         """Works until `stop`: then the batch in hand is finished, and what was not begun is given back."""
         async with self._bus.subscribe(self.service, self._handlers.keys()) as subscription:
-            stopped = asyncio.create_task(self._stopping.wait())
-            try:
-                while not self._stopping.is_set():
-                    taken = asyncio.create_task(self._take(subscription))
-                    try:
-                        await asyncio.wait({taken, stopped}, return_when=asyncio.FIRST_COMPLETED)
-                        if taken.done():
-                            await self._process(subscription, taken.result())
-                    finally:
-                        taken.cancel()
-            finally:
-                stopped.cancel()
+            await self.consume(subscription)
+
+    async def consume(self, subscription: Subscription) -> None:
+        """Works until `stop` or the subscription's end. It may be asked again."""
+        stopped = asyncio.create_task(self._stopping.wait())
+        try:
+            while not self._stopping.is_set():
+                taken = asyncio.create_task(self._take(subscription))
+                try:
+                    await asyncio.wait({taken, stopped}, return_when=asyncio.FIRST_COMPLETED)
+                    if taken.done():
+                        if not taken.result():
+                            break
+                        await self._process(subscription, taken.result())
+                finally:
+                    taken.cancel()
+        finally:
+            stopped.cancel()
+            self._stopping.clear()
 
     def stop(self) -> None:
         """Asks `run` to come to its end."""

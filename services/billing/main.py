@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, SecretStr, model_validator
 
-from chassis.process import Assembly, Service, serve
+from chassis.service import Assembly, Service
 from chassis.settings import DatabaseUrl, ServiceSettings
 from events.commit import Transactions
 from services.billing import charging, refunding, simulated
@@ -62,4 +62,6 @@ def _provider(settings: BillingSettings) -> AbstractAsyncContextManager[Provider
 SERVICE = Service("billing", HANDLERS, BillingSettings, assemble)
 
 if __name__ == "__main__":
+    from chassis.process import serve  # only a process of its own needs a broker's client and a web server
+
     serve(SERVICE)

@@ -7,7 +7,7 @@ from typing import Annotated, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
-from chassis.process import Assembly, Service, serve
+from chassis.service import Assembly, Service
 from chassis.settings import ServiceSettings
 from events.commit import Transactions
 from services.email import mime, smtp
@@ -67,4 +67,6 @@ async def assemble(settings: EmailSettings, transactions: Transactions) -> Async
 SERVICE = Service("email", HANDLERS, EmailSettings, assemble)
 
 if __name__ == "__main__":
+    from chassis.process import serve  # only a process of its own needs a broker's client and a web server
+
     serve(SERVICE)

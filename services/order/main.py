@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Final
 
-from chassis.process import Assembly, Service, serve
+from chassis.service import Assembly, Service
 from chassis.settings import ServiceSettings
 from events.commit import Transactions
 from services.order.api import routes
@@ -23,4 +23,6 @@ async def assemble(_: ServiceSettings, transactions: Transactions) -> AsyncItera
 SERVICE: Final = Service("order", HANDLERS, ServiceSettings, assemble)
 
 if __name__ == "__main__":
+    from chassis.process import serve  # only a process of its own needs a broker's client and a web server
+
     serve(SERVICE)

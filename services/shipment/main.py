@@ -5,7 +5,7 @@ from contextlib import asynccontextmanager
 from functools import partial
 from typing import Final
 
-from chassis.process import Assembly, Service, serve
+from chassis.service import Assembly, Service
 from events.commit import Transactions
 from events.runner import Runner
 from services.shipment import handlers, repository
@@ -29,4 +29,6 @@ async def assemble(settings: ShipmentSettings, transactions: Transactions) -> As
 SERVICE: Final = Service("shipment", handlers.HANDLERS, ShipmentSettings, assemble)
 
 if __name__ == "__main__":
+    from chassis.process import serve  # only a process of its own needs a broker's client and a web server
+
     serve(SERVICE)

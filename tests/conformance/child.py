@@ -13,6 +13,7 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack, nullcontext
 from typing import Any, Final
 
 from chassis import database
+from events.aws.bus import AWSBus
 from events.bus import Bus, Message, Subscription
 from events.commit import Transactions
 from events.contracts import AnyEvent, OrderCreated
@@ -64,6 +65,8 @@ def bus_of(described: dict[str, Any]) -> AbstractAsyncContextManager[Bus]:
         return RabbitMQBus(
             described["url"], prefix=described["prefix"], check_seconds=described["check_seconds"]
         )
+    if "topic_arn" in described:
+        return AWSBus(described["topic_arn"], prefix=described["prefix"])
     return nullcontext(MemoryBus(described["bindings"]))
 
 

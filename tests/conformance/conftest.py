@@ -1,5 +1,6 @@
 """The transports that every test of this suite runs on."""
 
+import asyncio
 import uuid
 from collections.abc import AsyncIterator
 
@@ -9,21 +10,36 @@ from sqlalchemy import make_url, text
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from chassis.database import role_of
+from tests.aws_server import Cloud
 from tests.conformance.system import BINDINGS, HANDLED, System
-from tests.conformance.transports import Memory, RabbitMQ, Transport
+from tests.conformance.transports import AWS, Memory, RabbitMQ, Transport
 from tests.conftest import create_tables, new_database, rabbitmq_of
 from tests.faults.proxy import proxy_to
 
-TRANSPORTS = ("memory", "rabbitmq-4", "rabbitmq-local")
+TRANSPORTS = ("memory", "aws", "rabbitmq-4", "rabbitmq-local")
+VISIBILITY_SECONDS = 3
 
 
 @pytest.fixture(params=TRANSPORTS)
-async def transport(request: pytest.FixtureRequest) -> AsyncIterator[Transport]:
+async def transport(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[Transport]:
     """A transport with the system's topology."""
     if request.param == "memory":
         memory = Memory()
         await memory.declare(BINDINGS)
         yield memory
+        return
+    if request.param == "aws":
+        server = request.getfixturevalue("aws")
+        async with proxy_to(server) as proxy:
+            endpoint = proxy.through(server)
+            monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
+            cloud = Cloud(endpoint, f"test-{uuid.uuid4().hex[:12]}-", visibility_seconds=VISIBILITY_SECONDS)
+            aws = AWS(cloud, proxy)
+            await aws.declare(BINDINGS)
+            yield aws
+            await asyncio.to_thread(cloud.remove)
         return
     broker = rabbitmq_of(request)
     prefix = f"test-{uuid.uuid4().hex[:12]}."

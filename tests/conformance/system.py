@@ -5,6 +5,7 @@ import uuid
 from collections import Counter
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import asyncpg
@@ -41,6 +42,15 @@ HANDLERS: Final[Mapping[str, Handlers]] = {
 BINDINGS: Final = {service: [type_of(event) for event in handlers] for service, handlers in HANDLERS.items()}
 
 
+@dataclass(frozen=True)
+class Started:
+    """A participant that runs until it is stopped."""
+
+    participant: Participant
+    stop: asyncio.Event
+    task: asyncio.Task[None]
+
+
 class System:
     """The services order, invoice and email; each runs when started."""
 
@@ -51,7 +61,7 @@ class System:
         self._bus: Bus | None = None
         self._process = AsyncExitStack()
         self._emitting = asyncio.Lock()
-        self._participants: dict[str, list[tuple[Participant, asyncio.Task[None]]]] = {}
+        self._participants: dict[str, list[Started]] = {}
         self._transactions: dict[str, Transactions] = {}
 
     @property
@@ -92,28 +102,30 @@ class System:
                 runners,
                 sweep_seconds=SWEEP_SECONDS,
             )
-            task = asyncio.create_task(participant.run(), name=service)
-            self._participants.setdefault(service, []).append((participant, task))
+            stop = asyncio.Event()
+            task = asyncio.create_task(self.transport.run(participant, stop), name=service)
+            self._participants.setdefault(service, []).append(Started(participant, stop, task))
             started.append(participant)
         return started
 
     async def stop(self, *services: str) -> None:
         """Stops participants as SIGTERM does, and waits for their end; raises what ended one before."""
         for service in services:
-            for participant, _ in self._participants[service]:
-                participant.stop()
+            for started in self._participants[service]:
+                started.stop.set()
+                started.participant.stop()
         for service in services:
             async with asyncio.timeout(30):
-                for _, task in self._participants[service]:
-                    await task
+                for started in self._participants[service]:
+                    await started.task
             self._participants[service] = []
 
     async def cancel(self, service: str) -> None:
         """Ends a service's participants where they stand."""
-        for _, task in self._participants[service]:
-            task.cancel()
+        for started in self._participants[service]:
+            started.task.cancel()
             with suppress(asyncio.CancelledError):
-                await task
+                await started.task
         self._participants[service] = []
         self._transactions[service] = await self._connected(service)
 

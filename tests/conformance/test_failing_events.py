@@ -130,7 +130,7 @@ async def test_what_is_no_event_in_a_readable_batch_is_dead_and_the_good_beside_
     system: System,
 ) -> None:
     good = [order_created(), order_created()]
-    bad = not_quite_events()
+    bad = {body: dead for body, dead in not_quite_events().items() if system.transport.carries(body)}
     body = b",".join([envelope.encode_one(good[0]), *bad, envelope.encode_one(good[1])])
     await system.start("order", "invoice", "email")
     await system.publish(Message(uuid7(), "ORDER_CREATED", b"[" + body + b"]", (), ()))
@@ -158,16 +158,17 @@ UNREADABLE = (
 
 async def test_what_cannot_be_decoded_goes_to_the_dead_letter_queue_with_its_reason(system: System) -> None:
     await system.start("order", "invoice", "email")
-    for body in UNREADABLE:
+    unreadable = [body for body in UNREADABLE if system.transport.carries(body)]
+    for body in unreadable:
         await system.publish(Message(uuid7(), "ORDER_CREATED", body, (), ()))
     event = order_created()
     await system.emit(event)
     await system.handle_all([event], "invoice", "email")
     for service in ("invoice", "email"):
         dead: list[tuple[bytes, str]] = []
-        while len(dead) < len(UNREADABLE):
+        while len(dead) < len(unreadable):
             dead += await eventually(partial(system.transport.dead, system, service), bool)
-        assert Counter(body for body, _ in dead) == Counter(UNREADABLE)
+        assert Counter(body for body, _ in dead) == Counter(unreadable)
         assert all(reason.startswith("The message ") for _, reason in dead)
 
 

@@ -2,25 +2,36 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Collection, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import Any, Final, Protocol
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from typing import Any, ClassVar, Final, Protocol
 
 import aiormq
 from aiormq import spec
+from botocore.exceptions import BotoCoreError
 
+from events.aws.bus import AWSBus
+from events.aws.invocations import Invocations
+from events.aws.parcels import MAX_BYTES
 from events.bus import Bus
 from events.memory import MemoryBus
+from events.participant import Participant
 from events.rabbitmq import Names, RabbitMQBus, declare
-from tests.conformance.system import System
+from tests.aws_server import Cloud
+from tests.conformance.system import SWEEP_SECONDS, System
 from tests.faults.proxy import Proxy
 from tests.servers import Broker
+from tests.sqs_poller import Poller
 from tests.waiting import eventually
 
 CHECK_SECONDS: Final = 0.5
+INVOCATION_SECONDS: Final = 60.0
 
 
 class Transport(Protocol):
     """A transport that can be broken."""
+
+    tells_unroutable: ClassVar[bool]
+    """Whether a publisher hears that nobody is bound to a type."""
 
     async def declare(self, bindings: Mapping[str, Collection[str]]) -> None:
         """What `orderflow migrate` does about the topology."""
@@ -28,6 +39,14 @@ class Transport(Protocol):
 
     def bus(self) -> AbstractAsyncContextManager[Bus]:
         """The bus of a new process."""
+        ...
+
+    async def run(self, participant: Participant, stop: asyncio.Event) -> None:
+        """Runs a participant on this transport until it is stopped."""
+        ...
+
+    def carries(self, body: bytes) -> bool:
+        """Whether a message may have this body at all."""
         ...
 
     def described(self) -> dict[str, Any]:
@@ -51,7 +70,19 @@ class Transport(Protocol):
         ...
 
 
-class Memory:
+class _AsAProcess:
+    """Participants work as they do in a process of their own, and any bytes are carried."""
+
+    tells_unroutable: ClassVar = True
+
+    async def run(self, participant: Participant, _stop: asyncio.Event) -> None:
+        await participant.run()
+
+    def carries(self, _body: bytes) -> bool:
+        return True
+
+
+class Memory(_AsAProcess):
     """The memory transport. What carries its messages is the process itself."""
 
     def __init__(self) -> None:
@@ -90,7 +121,7 @@ class Memory:
         return list(system.bus.dead[service])
 
 
-class RabbitMQ:
+class RabbitMQ(_AsAProcess):
     """RabbitMQ, by way of a proxy that breaks where the broker is not ours to break."""
 
     def __init__(self, broker: Broker, proxy: Proxy, prefix: str) -> None:
@@ -152,3 +183,70 @@ class RabbitMQ:
 
     async def _control(self, *arguments: str) -> None:
         await asyncio.to_thread(self._broker.control, *arguments)
+
+
+class AWS:
+    """SNS and SQS, by way of a proxy that breaks. Each participant is a function with its own container."""
+
+    tells_unroutable: ClassVar = False
+
+    def __init__(self, cloud: Cloud, proxy: Proxy) -> None:
+        self._cloud = cloud
+        self._proxy = proxy
+
+    async def declare(self, bindings: Mapping[str, Collection[str]]) -> None:
+        await asyncio.to_thread(self._cloud.declare, bindings)
+
+    def bus(self) -> AbstractAsyncContextManager[Bus]:
+        return AWSBus(self._cloud.topic_arn, prefix=self._cloud.prefix)
+
+    async def run(self, participant: Participant, stop: asyncio.Event) -> None:
+        """Its queue is polled and its schedule strikes, until it is stopped."""
+        async with AWSBus(self._cloud.topic_arn, prefix=self._cloud.prefix) as bus:
+            invocations = Invocations(participant, bus)
+            poller = Poller(
+                self._cloud,
+                participant.service,
+                lambda event: invocations.consume(event, INVOCATION_SECONDS),
+            )
+            while not stop.is_set():
+                with suppress(BotoCoreError):  # SQS is away
+                    if await poller.poll():
+                        continue
+                await invocations.look_after_leftovers(INVOCATION_SECONDS)
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(SWEEP_SECONDS):
+                        await stop.wait()
+
+    def carries(self, body: bytes) -> bool:
+        """Some text, of a limited size."""
+        with suppress(UnicodeDecodeError):
+            return bool(body.decode()) and len(body) < MAX_BYTES - 100
+        return False
+
+    def described(self) -> dict[str, Any]:
+        return {"topic_arn": self._cloud.topic_arn, "prefix": self._cloud.prefix}
+
+    async def drop_connections(self, system: System) -> None:
+        self._proxy.cut()
+
+    async def restart(self, system: System) -> None:
+        await self._proxy.refuse()
+        await asyncio.sleep(0.3)  # an outage is a stretch of time
+        await self._proxy.accept()
+
+    async def end_consumer(self, system: System, service: str) -> None:
+        """Lambda ends the container as it stands, and starts another."""
+        await system.cancel(service)
+        await system.start(service)
+
+    async def dead(self, system: System, service: str) -> list[tuple[bytes, str]]:
+        address = await asyncio.to_thread(self._cloud.address_of, f"{service}-dead")
+        found: list[tuple[bytes, str]] = []
+        while messages := await asyncio.to_thread(self._cloud.take, address):
+            for message in messages:
+                attributes = message["MessageAttributes"]
+                assert attributes["type"]["StringValue"]
+                assert attributes["time"]["StringValue"]
+                found.append((message["Body"].encode(), attributes["reason"]["StringValue"]))
+        return found

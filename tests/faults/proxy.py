@@ -254,11 +254,15 @@ class Connection:
                 lane.push(data[forwarded:until])
                 forwarded = until
                 watch.strike(self)
-                if not self._passes:
+                if self._is_stopped():
                     return
         self._proxy.held_up += not lane.push(data[forwarded:] if forwarded else data)
         if lane.is_full:
             side.pause(paused=True)
+
+    def _is_stopped(self) -> bool:
+        """Whether a strike has ended what was going on."""
+        return not self._passes
 
     def ended(self, side: "_Side") -> None:
         """One side is gone."""

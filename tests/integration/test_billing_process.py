@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 import pytest
 from pydantic import ValidationError
 
-from chassis.process import put_together
+from chassis.service import put_together
 from events.contracts import PaymentConfirmed
 from services.billing.main import SERVICE, BillingSettings
 from tests.billing_house import House, invoiced, opened

@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from chassis import database
-from chassis.process import put_together
+from chassis.service import put_together
 from events.commit import Transactions
 from events.contracts import AnyEvent, Customer
 from events.envelope import messages

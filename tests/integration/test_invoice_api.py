@@ -10,7 +10,8 @@ import pytest
 from fastapi import FastAPI
 
 from chassis import database, problems
-from chassis.process import application, put_together
+from chassis.application import application
+from chassis.service import put_together
 from chassis.settings import ServiceSettings
 from events.commit import Transactions
 from events.contracts import InvoiceCreated, OrderCreated

@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from chassis import database
-from chassis.process import put_together
+from chassis.service import put_together
 from events.bus import Subscription
 from events.commit import Transactions
 from events.contracts import AnyEvent, Paid, PaymentConfirmed, Reason, ShipmentError, Shipped

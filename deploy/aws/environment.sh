@@ -1,0 +1,13 @@
+#!/bin/sh
+# Makes sure that .venv/sam holds what lints the template: requirements-sam.lock, apart from the rest because the SAM
+# translator pins pydantic. Nothing happens when it does already.
+set -eu
+cd "$(dirname "$0")/../.."
+
+if cmp -s requirements-sam.lock .venv/sam/installed.lock; then exit 0; fi
+echo 'Installing requirements-sam.lock (once)' >&2
+rm -rf .venv/sam
+.venv/bin/python -m venv --without-pip .venv/sam
+PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_USER=0 .venv/bin/python -m pip --python .venv/sam/bin/python \
+    install -qq --require-hashes --requirement requirements-sam.lock
+cp requirements-sam.lock .venv/sam/installed.lock

@@ -1,0 +1,59 @@
+"""A service: what it consists of, and how it is put together on a database and a bus."""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from chassis import database, migrations
+from chassis.settings import ServiceSettings
+from events.bus import Bus
+from events.commit import Transactions
+from events.participant import Participant, Runners
+from events.worker import Handlers
+
+if TYPE_CHECKING:  # only services with an API load it
+    from fastapi import APIRouter
+
+
+@dataclass(frozen=True)
+class Assembly:
+    """The parts of a service that are its own: who does the work it leaves behind, and its API."""
+
+    runners: Runners = field(default_factory=dict)
+    router: "APIRouter | None" = None
+
+
+@dataclass(frozen=True)
+class Service:
+    """A service: its name, what it listens to, and how its own parts are put together."""
+
+    name: str
+    handlers: Handlers
+    settings: Callable[..., ServiceSettings]
+    """Takes from the environment what it is not given."""
+    assemble: Callable[[Any, Transactions], AbstractAsyncContextManager[Assembly]]
+    """Takes the service's settings and its transactions; whatever it opens it closes at the end."""
+
+
+@dataclass(frozen=True)
+class Running:
+    """A service that is put together and ready to run."""
+
+    participant: Participant
+    transactions: Transactions
+    router: "APIRouter | None"
+
+
+@asynccontextmanager
+async def put_together(service: Service, settings: ServiceSettings, bus: Bus) -> AsyncIterator[Running]:
+    """The service on its database and a bus, once its schema is there."""
+    connection = database.connect(
+        settings.database_url, pool=settings.database_pool, application=service.name
+    )
+    async with connection as engine:
+        transactions = Transactions(engine)
+        await database.wait_for_schema(transactions, migrations.head(migrations.history_of(service.name)))
+        async with service.assemble(settings, transactions) as assembly:
+            participant = Participant(service.name, service.handlers, transactions, bus, assembly.runners)
+            yield Running(participant, transactions, assembly.router)

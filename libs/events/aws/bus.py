@@ -1,0 +1,115 @@
+"""The bus on SNS and SQS."""
+
+import logging
+import re
+from collections.abc import AsyncIterator, Collection
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from functools import partial
+from types import TracebackType
+from typing import Final, Self
+
+from events.aws.calls import Calls
+from events.aws.parcels import Parcel, as_attributes, parcels_of
+from events.aws.publisher import Publisher
+from events.aws.records import record_of
+from events.aws.subscription import QueueSubscription
+from events.bus import Delivery, Message
+from events.errors import EventsError
+
+_NO_XML: Final = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+
+logger = logging.getLogger(__name__)
+
+
+class AWSBus:
+    """Carries messages by one topic and a queue per service. See `events.aws` for what it promises.
+
+    Queues are called `<prefix><service>`. A function is told the address of its own dead-letter queue, and
+    needs to look up no other.
+    """
+
+    def __init__(self, topic_arn: str, *, prefix: str, dead_letters: str | None = None) -> None:
+        self._prefix = prefix
+        self._dead_letters = dead_letters
+        self._calls = Calls()
+        self._publisher = Publisher(self._calls, topic_arn)
+        self._addresses: dict[str, str] = {}
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._calls.close()
+
+    async def publish(self, message: Message) -> None:
+        """Returns when SNS has the message for good; every queue whose filter policy wants it will get it."""
+        await self._publisher.publish(message)
+
+    async def send(self, service: str, message: Message) -> None:
+        """Returns when the service's queue has the message for good."""
+        address = await self._address_of(f"{self._prefix}{service}")
+
+        def put(parcel: Parcel) -> None:
+            self._calls.sqs.send_message(
+                QueueUrl=address, MessageBody=parcel.text, MessageAttributes=as_attributes(parcel.attributes)
+            )
+
+        for parcel in parcels_of(message):
+            await self._calls.make(partial(put, parcel))
+
+    async def backlog(self, service: str) -> int:
+        """The queue's visible messages, as SQS estimates them."""
+        address = await self._address_of(f"{self._prefix}{service}")
+        answer = await self._calls.make(
+            lambda: self._calls.sqs.get_queue_attributes(
+                QueueUrl=address, AttributeNames=["ApproximateNumberOfMessages"]
+            )
+        )
+        return int(answer["Attributes"]["ApproximateNumberOfMessages"])
+
+    @asynccontextmanager
+    async def subscribe(self, service: str, _types: Collection[str]) -> AsyncIterator[QueueSubscription]:
+        """The service's share of its queue, for a process of its own: to a function Lambda hands it over.
+
+        What arrives there is for the topic's subscription to say, not for the types that are named here.
+        """
+
+        async def address() -> str:
+            return await self._address_of(f"{self._prefix}{service}")
+
+        async def bury(delivery: Delivery, reason: str) -> bool:
+            return await self.bury(service, delivery, reason)
+
+        subscription = QueueSubscription(service, address, bury)
+        async with subscription.running():
+            yield subscription
+
+    async def bury(self, service: str, delivery: Delivery, reason: str) -> bool:
+        """Copies what can't be decoded to the service's dead-letter queue; False when that went wrong."""
+        attributes = {
+            "reason": _NO_XML.sub("\N{REPLACEMENT CHARACTER}", reason)[:1000],
+            "type": record_of(delivery).type,
+            "time": datetime.now(UTC).isoformat(),
+        }
+        try:
+            address = self._dead_letters or await self._address_of(f"{self._prefix}{service}-dead")
+            await self._calls.make(
+                lambda: self._calls.sqs.send_message(
+                    QueueUrl=address,
+                    MessageBody=delivery.body.decode(),
+                    MessageAttributes=as_attributes(attributes),
+                )
+            )
+        except EventsError as error:
+            logger.warning("%s: a message could not be buried, it will come again: %s", service, error)
+            return False
+        return True
+
+    async def _address_of(self, queue: str) -> str:
+        if queue not in self._addresses:
+            answer = await self._calls.make(lambda: self._calls.sqs.get_queue_url(QueueName=queue))
+            self._addresses[queue] = answer["QueueUrl"]
+        return self._addresses[queue]

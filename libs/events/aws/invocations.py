@@ -1,0 +1,118 @@
+"""Invocations: what Lambda asks a function to do, one thing at a time; between two of them nothing runs."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Mapping
+from contextlib import asynccontextmanager, suppress
+from typing import Any, Final
+
+from events.aws.bus import AWSBus
+from events.aws.records import Answer, Records
+from events.bus import Delivery
+from events.errors import Unavailable
+from events.participant import Participant
+from events.runner import PERFORM_SECONDS
+
+DRAIN_SECONDS: Final = PERFORM_SECONDS + 3.0
+"""How long before the function's end nothing new is begun: what is under way ends, its outcome commits."""
+LAST_SECONDS: Final = 1.0
+"""How long before its end everything is broken off. That costs no more than a crash would."""
+LINGER_SECONDS: Final = 3.0
+"""How long an answer over HTTP waits for what it left behind; what is not done by then is left over."""
+ROOM_SECONDS: Final = 5.0
+"""How long messages wait in the function for an outage to end; then the queue keeps them."""
+
+logger = logging.getLogger(__name__)
+
+
+def is_from_queue(event: Mapping[str, Any]) -> bool:
+    """Whether Lambda hands over messages of a queue."""
+    records = event.get("Records", ())
+    return bool(records) and all(record.get("eventSource") == "aws:sqs" for record in records)
+
+
+def is_scheduled(event: Mapping[str, Any]) -> bool:
+    """Whether it is the schedule that asks, to look after what is left over."""
+    return event.get("orderflow") == "leftovers" or event.get("detail-type") == "Scheduled Event"
+
+
+class Invocations:
+    """What one container does for its service.
+
+    `seconds` is what the function has left. Relay and runners work during each invocation as far as that
+    allows; then what is claimed and not done is released.
+    """
+
+    def __init__(self, participant: Participant, bus: AWSBus) -> None:
+        self._participant = participant
+        self._bus = bus
+
+    async def consume(self, event: Mapping[str, Any], seconds: float) -> Answer:
+        """Handles the messages that Lambda hands over, and says which of them are to come again.
+
+        A message is done when all its events are handled or parked, and that is committed; or when it can't
+        be decoded and is in the dead-letter queue. Only an outage gives it back.
+        """
+        worker, loop = self._participant.worker, asyncio.get_running_loop()
+
+        async def bury(delivery: Delivery, reason: str) -> bool:
+            return await self._bus.bury(worker.service, delivery, reason)
+
+        records = Records(event, bury)
+        ends = loop.time() + seconds
+
+        def no_room() -> None:
+            if not records.was_taken:
+                logger.warning("%s: the queue keeps its messages through an outage", worker.service)
+                worker.stop()
+
+        timers = [
+            loop.call_at(ends - _grace(seconds), worker.stop),
+            loop.call_later(ROOM_SECONDS, no_room),
+        ]
+        try:
+            async with self._working(seconds):
+                await worker.consume(records)
+                await self._rest(ends - _grace(seconds))
+        finally:
+            for timer in timers:
+                timer.cancel()
+        return records.answer
+
+    async def look_after_leftovers(self, seconds: float) -> None:
+        """Does what is due and nobody has done: messages, retries, unknown outcomes, partitions."""
+        ends = asyncio.get_running_loop().time() + seconds
+        async with self._working(seconds):
+            try:
+                await self._participant.look_after_leftovers()
+            except Unavailable as error:
+                logger.warning("%s: leftovers wait: %s", self._participant.service, error)
+            else:
+                await self._rest(ends - _grace(seconds))
+
+    async def answer(self, request: Awaitable[None], seconds: float) -> None:
+        """Answers a request, and lingers for what it left behind."""
+        async with self._working(seconds):
+            await request
+            now = asyncio.get_running_loop().time()
+            await self._rest(now + min(LINGER_SECONDS, seconds / 2))
+
+    @asynccontextmanager
+    async def _working(self, seconds: float) -> AsyncIterator[None]:
+        try:
+            async with asyncio.timeout(seconds - min(LAST_SECONDS, seconds / 4)):
+                async with self._participant.working():
+                    yield
+        except TimeoutError:
+            logger.critical(
+                "%s: the function's time is over, what was under way is broken off", self._participant.service
+            )
+
+    async def _rest(self, until: float) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout_at(until):
+                await self._participant.rest()
+
+
+def _grace(seconds: float) -> float:
+    return min(DRAIN_SECONDS, seconds / 2)

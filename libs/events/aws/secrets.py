@@ -1,0 +1,55 @@
+"""Settings that are secrets: on AWS they stand in Secrets Manager, and the environment says only where.
+
+`<SETTING>_SECRET_ARN` names the secret that becomes `<SETTING>`: its text, or the member `password` where
+that is a JSON object, as RDS and the template write it. `<X>_PASSWORD` then goes into the address `<X>_URL`.
+"""
+
+from collections.abc import Mapping
+from typing import Final
+from urllib.parse import quote, urlsplit
+
+import boto3
+import msgspec
+from botocore.config import Config
+
+SUFFIX: Final = "_SECRET_ARN"
+_CONFIG: Final = Config(
+    connect_timeout=2, read_timeout=5, retries={"mode": "standard", "total_max_attempts": 3}
+)
+
+
+class _Credentials(msgspec.Struct):
+    password: str
+
+
+def resolve(environment: Mapping[str, str]) -> dict[str, str]:
+    """The settings that the environment keeps in Secrets Manager, each read once.
+
+    Raises botocore's errors when a secret cannot be read: without its secrets a process does not start.
+    """
+    places = {name.removesuffix(SUFFIX): arn for name, arn in environment.items() if name.endswith(SUFFIX)}
+    if not places:
+        return {}
+    client = boto3.client("secretsmanager", config=_CONFIG)
+    settings = {
+        setting: _secret(client.get_secret_value(SecretId=arn)["SecretString"])
+        for setting, arn in places.items()
+    }
+    for setting, password in list(settings.items()):
+        address = setting.removesuffix("_PASSWORD") + "_URL"
+        if setting.endswith("_PASSWORD") and address in environment:
+            settings[address] = _with_password(environment[address], password)
+    return settings
+
+
+def _secret(text: str) -> str:
+    try:
+        return msgspec.json.decode(text, type=_Credentials).password
+    except msgspec.DecodeError:
+        return text.strip()
+
+
+def _with_password(url: str, password: str) -> str:
+    parts = urlsplit(url)
+    user, _, host = parts.netloc.rpartition("@")
+    return parts._replace(netloc=f"{user}:{quote(password, safe='')}@{host}").geturl()

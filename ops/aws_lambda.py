@@ -1,0 +1,30 @@
+"""`orderflow migrate` as a Lambda function, invoked by hand after each deployment.
+
+The topology is the template's own, so there is none to declare.
+"""
+
+import os
+from typing import Final
+
+import uvloop
+
+from chassis import migrations
+from chassis.settings import LogSettings
+from chassis.telemetry import configure_logging
+from events.aws import secrets
+from ops.migrate import HISTORIES, migrate, owner_url, passwords_from_environment
+
+WAIT_SECONDS: Final = 60.0
+"""How long the database may take to answer."""
+
+
+def handler(_event: object, _context: object) -> dict[str, str]:
+    """Brings the database to what this version needs; returns each schema's revision.
+
+    Raises CommandFailed, with what is in the way.
+    """
+    configure_logging("migrate", LogSettings())
+    os.environ.update(secrets.resolve(os.environ))
+    url = owner_url(os.environ["DATABASE_URL"])
+    uvloop.run(migrate(url, passwords_from_environment(), wait=WAIT_SECONDS))
+    return {schema: migrations.head(history) for schema, history in HISTORIES.items()}

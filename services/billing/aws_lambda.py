@@ -1,0 +1,8 @@
+"""The billing service as a Lambda function: its queue."""
+
+from typing import Final
+
+from chassis.function import Function
+from services.billing.main import SERVICE
+
+handler: Final = Function(SERVICE)

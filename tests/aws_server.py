@@ -1,0 +1,113 @@
+"""moto's server on a free port: SNS, SQS and Secrets Manager as far as it knows them.
+
+What it can't show: it is consistent at once and loses nothing; it never throttles and knows no permissions.
+"""
+
+import json
+import threading
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Final
+
+import boto3
+from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
+from werkzeug.serving import make_server
+
+if TYPE_CHECKING:
+    from types_boto3_sns import SNSClient
+    from types_boto3_sqs import SQSClient
+    from types_boto3_sqs.type_defs import MessageTypeDef
+
+REGION: Final = "us-east-1"
+CREDENTIALS: Final = {
+    "AWS_ACCESS_KEY_ID": "testing",
+    "AWS_SECRET_ACCESS_KEY": "testing",
+    "AWS_DEFAULT_REGION": REGION,
+    "AWS_EC2_METADATA_DISABLED": "true",
+}
+
+
+class _OneAtATime:
+    """moto's queues lose a message that is sent while another is deleted, so requests wait for each other."""
+
+    def __init__(self, application: Callable[[Any, Any], Iterable[bytes]]) -> None:
+        self._application = application
+        self._lock = threading.Lock()
+
+    def __call__(self, environ: Any, start_response: Any) -> Iterable[bytes]:
+        with self._lock:
+            return list(self._application(environ, start_response))
+
+
+@contextmanager
+def aws_server() -> Iterator[str]:
+    """Its address, as AWS_ENDPOINT_URL wants it."""
+    application = _OneAtATime(DomainDispatcherApplication(create_backend_app))
+    server = make_server("127.0.0.1", 0, application, threaded=True, request_handler=MotoRequestHandler)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+class Cloud:
+    """A topic, and for each service a queue with its dead-letter queue, as the template has them."""
+
+    def __init__(
+        self, endpoint: str, prefix: str, *, visibility_seconds: int, max_receives: int = 1000
+    ) -> None:
+        self.endpoint = endpoint
+        self.prefix = prefix
+        self.topic_arn = ""
+        self._visibility_seconds = visibility_seconds
+        self._max_receives = max_receives
+        session = boto3.Session("testing", "testing", region_name=REGION)
+        self.sns: SNSClient = session.client("sns", endpoint_url=endpoint)
+        self.sqs: SQSClient = session.client("sqs", endpoint_url=endpoint)
+
+    def declare(self, bindings: Mapping[str, Collection[str]]) -> None:
+        """What `sam deploy` does about the topology."""
+        self.topic_arn = self.sns.create_topic(Name=f"{self.prefix}OrderEvents")["TopicArn"]
+        for service, types in bindings.items():
+            dead = self._arn_of(self.sqs.create_queue(QueueName=f"{self.prefix}{service}-dead")["QueueUrl"])
+            redrive = json.dumps({"deadLetterTargetArn": dead, "maxReceiveCount": self._max_receives})
+            attributes = {"VisibilityTimeout": str(self._visibility_seconds), "RedrivePolicy": redrive}
+            queue = self.sqs.create_queue(QueueName=f"{self.prefix}{service}", Attributes=attributes)  # type: ignore[arg-type]
+            self.sns.subscribe(
+                TopicArn=self.topic_arn,
+                Protocol="sqs",
+                Endpoint=self._arn_of(queue["QueueUrl"]),
+                Attributes={
+                    "RawMessageDelivery": "true",
+                    "FilterPolicyScope": "MessageAttributes",
+                    "FilterPolicy": json.dumps({"type": sorted(types)}),
+                },
+            )
+
+    def address_of(self, queue: str) -> str:
+        """The address of a queue, `<service>` or `<service>-dead`."""
+        return self.sqs.get_queue_url(QueueName=f"{self.prefix}{queue}")["QueueUrl"]
+
+    def take(self, address: str) -> "list[MessageTypeDef]":
+        """Takes some messages out of a queue, with all there is to know of them."""
+        answer = self.sqs.receive_message(
+            QueueUrl=address, MaxNumberOfMessages=10, MessageAttributeNames=["All"]
+        )
+        messages = answer.get("Messages", [])
+        for message in messages:
+            self.sqs.delete_message(QueueUrl=address, ReceiptHandle=message["ReceiptHandle"])
+        return messages
+
+    def remove(self) -> None:
+        """Takes everything of it away."""
+        self.sns.delete_topic(TopicArn=self.topic_arn)
+        for address in self.sqs.list_queues(QueueNamePrefix=self.prefix).get("QueueUrls", []):
+            self.sqs.delete_queue(QueueUrl=address)
+
+    def _arn_of(self, address: str) -> str:
+        name = address.rpartition("/")[2]
+        return f"arn:aws:sqs:{REGION}:123456789012:{name}"

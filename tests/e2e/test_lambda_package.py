@@ -1,0 +1,133 @@
+"""Lambda's package and image, made as for a deployment, handle events where nothing else is there."""
+
+import json
+import os
+import platform
+import subprocess
+import uuid
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+from sqlalchemy import text
+from sqlalchemy.engine import make_url
+from sqlalchemy.ext.asyncio import create_async_engine
+
+from chassis import migrations
+from ops.migrate import HISTORIES
+from tests.e2e.runtime_api import RuntimeApi, runtime_api
+
+ROOT: Final = Path(__file__).resolve().parents[2]
+ARCHITECTURE: Final = {"x86_64": "x86_64", "aarch64": "arm64", "arm64": "arm64"}[platform.machine()]
+SANDBOX: Final = ("--rm", "--network", "host", "--read-only", "--cap-drop", "ALL", "--user", "10001:10001")
+PYTHON: Final = os.environ.get("PYTHON_IMAGE", "python:3.13-slim")
+INVOKE: Final = """
+import importlib, json, sys
+module, _, door = sys.argv[1].rpartition(".")
+json.dump(getattr(importlib.import_module(module), door)(json.loads(sys.argv[2]), None), sys.stdout)
+"""
+
+
+def run(*command: str, environment: dict[str, str] | None = None, seconds: float = 300) -> str:
+    done = subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=seconds, check=False
+    )
+    assert done.returncode == 0, f"{' '.join(command)}:\n{done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The package, unpacked as Lambda does."""
+    run("make", "lambda", f"ARCH={ARCHITECTURE}", seconds=600)
+    folder = tmp_path_factory.mktemp("task")
+    with zipfile.ZipFile(ROOT / "dist" / "lambda.zip") as archive:
+        archive.extractall(folder)
+    folder.chmod(0o755)
+    folder.parent.chmod(0o755)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def image() -> Iterator[str]:
+    name = f"orderflow-lambda:{uuid.uuid4().hex[:8]}"
+    environment = {**os.environ, "LAMBDA_IMAGE": name}
+    subprocess.run(
+        ["make", "lambda-image"], cwd=ROOT, env=environment, capture_output=True, timeout=900, check=True
+    )
+    yield name
+    subprocess.run(["docker", "image", "rm", name], capture_output=True, timeout=60, check=False)
+
+
+@contextmanager
+def function(image: str, handler: str, environment: dict[str, str]) -> Iterator[RuntimeApi]:
+    """A function in a container of the image, which asks this Runtime API for events."""
+    name = f"orderflow-lambda-{uuid.uuid4().hex[:8]}"
+    with runtime_api() as api:
+        told = environment | {"AWS_LAMBDA_RUNTIME_API": api.address, "AWS_DEFAULT_REGION": "us-east-1"}
+        variables = [f"--env={key}={value}" for key, value in told.items()]
+        run("docker", "run", "--detach", "--name", name, *SANDBOX, *variables, image, handler)
+        try:
+            yield api
+        finally:
+            subprocess.run(["docker", "rm", "--force", name], capture_output=True, timeout=60, check=False)
+
+
+def invoke(package: Path, handler: str, event: object, environment: dict[str, str]) -> Any:
+    """What the handler answers, in a container with Python and the package."""
+    told = {"PYTHONDONTWRITEBYTECODE": "1", "AWS_DEFAULT_REGION": "us-east-1"} | environment
+    variables = [f"--env={key}={value}" for key, value in told.items()]
+    mount = ["--volume", f"{package}:/var/task:ro", "--workdir", "/var/task"]
+    return json.loads(
+        run(
+            "docker",
+            "run",
+            *SANDBOX,
+            *mount,
+            *variables,
+            PYTHON,
+            "python",
+            "-c",
+            INVOKE,
+            handler,
+            json.dumps(event),
+        )
+    )
+
+
+@pytest.fixture
+async def owned_database(fresh_database: str) -> str:
+    """URL of a database whose owner is what RDS's is: no superuser, but allowed to make roles."""
+    url = make_url(fresh_database)
+    owner = f"{url.database}_owner"
+    server = create_async_engine(url, isolation_level="AUTOCOMMIT")
+    async with server.connect() as connection:
+        await connection.execute(text(f"CREATE ROLE \"{owner}\" LOGIN CREATEROLE PASSWORD 'owner'"))
+        await connection.execute(text(f'ALTER DATABASE "{url.database}" OWNER TO "{owner}"'))
+    await server.dispose()
+    owned = url.set(drivername="postgresql", username=owner, password="owner")
+    return owned.render_as_string(hide_password=False)
+
+
+REVISIONS: Final = {schema: migrations.head(history) for schema, history in HISTORIES.items()}
+
+
+async def test_the_package_brings_a_database_up_to_date(package: Path, owned_database: str) -> None:
+    assert invoke(package, "ops.aws_lambda.handler", {}, {"DATABASE_URL": owned_database}) == REVISIONS
+
+
+async def test_the_image_does_so_through_aws_s_runtime_client(image: str, owned_database: str) -> None:
+    with function(image, "ops.aws_lambda.handler", {"DATABASE_URL": owned_database}) as api:
+        assert api.invoke({}) == REVISIONS
+        assert api.invoke({}) == REVISIONS, "it is safe to repeat"
+
+
+async def test_what_is_in_the_way_is_told(image: str, owned_database: str) -> None:
+    unknown = {"DATABASE_URL": owned_database.replace(":owner@", ":another@")}
+    with function(image, "ops.aws_lambda.handler", unknown) as api, pytest.raises(AssertionError) as failure:
+        api.invoke({})
+
+    assert "lets nobody in" in str(failure.value)
