@@ -8,7 +8,7 @@ from typing import Final
 
 import uvloop
 
-from chassis import migrations
+from chassis import revisions
 from chassis.settings import LogSettings
 from chassis.telemetry import configure_logging
 from events.aws import secrets
@@ -27,4 +27,4 @@ def handler(_event: object, _context: object) -> dict[str, str]:
     os.environ.update(secrets.resolve(os.environ))
     url = owner_url(os.environ["DATABASE_URL"])
     uvloop.run(migrate(url, passwords_from_environment(), wait=WAIT_SECONDS))
-    return {schema: migrations.head(history) for schema, history in HISTORIES.items()}
+    return {schema: revisions.head(history) for schema, history in HISTORIES.items()}

@@ -19,7 +19,7 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
-from chassis import database, migrations
+from chassis import database, migrations, revisions
 from chassis.settings import DatabaseUrl, LogSettings
 from chassis.telemetry import configure_logging
 from events import partitions
@@ -34,7 +34,7 @@ from ops.services import SERVICES, load
 PROVIDER: Final = "provider"
 """The simulated payment provider's own ledger: a third party's database, as it were."""
 HISTORIES: Final = {
-    **{service: migrations.history_of(service) for service in SERVICES},
+    **{service: revisions.history_of(service) for service in SERVICES},
     PROVIDER: "services.billing:ledger",
 }
 """The migrations of every schema."""
@@ -174,7 +174,7 @@ async def migrate_service(owner_url: str, service: str, password: str) -> None:
             async with engine.connect() as connection:
                 await _create_role_and_schema(connection, url, service, role, password)
             await migrations.upgrade(engine, HISTORIES[service], schema=service, role=role)
-            logger.info("%s is at revision %s", service, migrations.head(HISTORIES[service]))
+            logger.info("%s is at revision %s", service, revisions.head(HISTORIES[service]))
     finally:
         await engine.dispose()
     if service != PROVIDER:

@@ -4,7 +4,6 @@ from typing import Final
 
 from alembic import command, context
 from alembic.config import Config
-from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, MetaData, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -27,18 +26,6 @@ def _config(history: str) -> Config:
     config = Config()
     config.set_main_option("script_location", history)
     return config
-
-
-def history_of(service: str) -> str:
-    """Where a service's migrations are, as `package:folder`."""
-    return f"services.{service}:migrations"
-
-
-def head(history: str) -> str:
-    """The last revision of a history: the one that this version of the code needs."""
-    revision = ScriptDirectory.from_config(_config(history)).get_current_head()
-    assert revision is not None, f"{history} is empty"
-    return revision
 
 
 async def upgrade(engine: AsyncEngine, history: str, *, schema: str, role: str) -> None:

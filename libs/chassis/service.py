@@ -5,7 +5,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from chassis import database, migrations
+from chassis import database, revisions
 from chassis.settings import ServiceSettings
 from events.bus import Bus
 from events.commit import Transactions
@@ -53,7 +53,7 @@ async def put_together(service: Service, settings: ServiceSettings, bus: Bus) ->
     )
     async with connection as engine:
         transactions = Transactions(engine)
-        await database.wait_for_schema(transactions, migrations.head(migrations.history_of(service.name)))
+        await database.wait_for_schema(transactions, revisions.head(revisions.history_of(service.name)))
         async with service.assemble(settings, transactions) as assembly:
             participant = Participant(service.name, service.handlers, transactions, bus, assembly.runners)
             yield Running(participant, transactions, assembly.router)

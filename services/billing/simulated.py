@@ -17,7 +17,7 @@ import asyncpg
 from sqlalchemy import BigInteger, Column, ForeignKey, Index, MetaData, Table, Text, func
 from sqlalchemy.dialects.postgresql import TIMESTAMP, UUID
 
-from chassis import database, migrations
+from chassis import database, revisions
 from events import statements
 from events.commit import GroupCommit, Transactions
 from events.transaction import Transaction
@@ -278,7 +278,7 @@ async def connect(database_url: str) -> AsyncIterator[SimulatedProvider]:
     """The provider on its ledger, once `orderflow migrate` has made it."""
     async with database.connect(database_url, pool=4, application="provider") as engine:
         ledger = Transactions(engine)
-        await database.wait_for_schema(ledger, migrations.head(HISTORY))
+        await database.wait_for_schema(ledger, revisions.head(HISTORY))
         provider = SimulatedProvider(ledger)
         try:
             yield provider

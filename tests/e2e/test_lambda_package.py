@@ -16,7 +16,7 @@ from sqlalchemy import text
 from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from chassis import migrations
+from chassis import revisions
 from ops.migrate import HISTORIES
 from tests.e2e.runtime_api import RuntimeApi, runtime_api
 
@@ -112,7 +112,7 @@ async def owned_database(fresh_database: str) -> str:
     return owned.render_as_string(hide_password=False)
 
 
-REVISIONS: Final = {schema: migrations.head(history) for schema, history in HISTORIES.items()}
+REVISIONS: Final = {schema: revisions.head(history) for schema, history in HISTORIES.items()}
 
 
 async def test_the_package_brings_a_database_up_to_date(package: Path, owned_database: str) -> None:

@@ -16,7 +16,7 @@ from sqlalchemy import Connection, text
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
 from chassis import database
-from chassis.migrations import head
+from chassis.revisions import head
 from events.commit import Transactions
 from ops.migrate import AUDITOR, HISTORIES, ROLES, migrate, migrate_service, url_for
 
@@ -61,6 +61,13 @@ def differences(connection: Connection, history: str) -> list[Any]:
     options = {"include_object": is_compared, "compare_server_default": True}
     context = MigrationContext.configure(connection, opts=options)
     return list(compare_metadata(context, expected_metadata(connection, history)))
+
+
+@pytest.mark.parametrize("schema", HISTORIES)
+def test_the_head_that_services_wait_for_is_alembic_s(schema: str) -> None:
+    config = Config()
+    config.set_main_option("script_location", HISTORIES[schema])
+    assert head(HISTORIES[schema]) == ScriptDirectory.from_config(config).get_current_head()
 
 
 @pytest.mark.parametrize("schema", HISTORIES)
