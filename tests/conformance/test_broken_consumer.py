@@ -1,4 +1,4 @@
-"""A consumer that is not started again after the broker ended it: the mistake that only a real broker shows."""
+"""A consumer that is not started again once the broker ended it: a mistake that only a real broker shows."""
 
 from unittest.mock import patch
 

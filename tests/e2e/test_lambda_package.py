@@ -125,6 +125,59 @@ async def test_the_image_does_so_through_aws_s_runtime_client(image: str, owned_
         assert api.invoke({}) == REVISIONS, "it is safe to repeat"
 
 
+HEALTHZ: Final = {
+    "version": "2.0",
+    "routeKey": "GET /healthz",
+    "rawPath": "/healthz",
+    "rawQueryString": "",
+    "headers": {"host": "api.example"},
+    "requestContext": {
+        "http": {"method": "GET", "path": "/healthz", "protocol": "HTTP/1.1", "sourceIp": "192.0.2.1"},
+        "stage": "$default",
+    },
+    "isBase64Encoded": False,
+}
+"""A request as an HTTP API hands it over: payload format 2.0."""
+UNREADABLE: Final = {
+    "Records": [
+        {
+            "messageId": "059f36b4-87a3-44ab-83d2-661975830a7d",
+            "receiptHandle": "AQEBwJnKyrHigUMZj6rYigCgxlaS3SLy0a",
+            "body": "not a CloudEvents batch",
+            "attributes": {"ApproximateReceiveCount": "1"},
+            "messageAttributes": {},
+            "eventSource": "aws:sqs",
+            "eventSourceARN": "arn:aws:sqs:us-east-1:123456789012:orderflow-order",
+            "awsRegion": "us-east-1",
+        }
+    ]
+}
+"""What the queue holds can't be read, and nowhere is a dead-letter queue to put it: it must come again."""
+
+
+async def test_a_service_in_the_image_answers_requests_and_gives_back_what_it_can_not_take(
+    image: str, owned_database: str
+) -> None:
+    with function(image, "ops.aws_lambda.handler", {"DATABASE_URL": owned_database}) as api:
+        api.invoke({})
+    url = make_url(owned_database)
+    order = url.set(username=f"{url.database}_order", password="order")
+    environment = {
+        "DATABASE_URL": order.render_as_string(hide_password=False),
+        "TOPIC_ARN": "arn:aws:sns:us-east-1:123456789012:OrderEvents",
+        "QUEUE_URL": "http://127.0.0.1:9/123456789012/orderflow-order",
+        "DEAD_LETTER_QUEUE_URL": "http://127.0.0.1:9/123456789012/orderflow-order-dead",
+        "AWS_ENDPOINT_URL": "http://127.0.0.1:9",
+        "AWS_ACCESS_KEY_ID": "none",
+        "AWS_SECRET_ACCESS_KEY": "none",
+    }
+    with function(image, "services.order.aws_lambda.handler", environment) as api:
+        answer = api.invoke(HEALTHZ)
+        assert (answer["statusCode"], json.loads(answer["body"])) == (200, {"status": "ok"})
+        [failure] = api.invoke(UNREADABLE)["batchItemFailures"]
+        assert failure["itemIdentifier"] == UNREADABLE["Records"][0]["messageId"]
+
+
 async def test_what_is_in_the_way_is_told(image: str, owned_database: str) -> None:
     unknown = {"DATABASE_URL": owned_database.replace(":owner@", ":another@")}
     with function(image, "ops.aws_lambda.handler", unknown) as api, pytest.raises(AssertionError) as failure:
