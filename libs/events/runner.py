@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import math
 import random
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
@@ -73,8 +74,8 @@ class Runner(Generic[RowT, OutcomeT]):
         """Rows waiting, being performed, or ended and not yet committed."""
         self._outage = 0
         """Failed tries in a row of the outage that is on; 0 while there is none."""
-        self._paused_until = 0.0
-        self._next_sweep = 0.0
+        self._paused_until = -math.inf
+        self._next_sweep = -math.inf
         self._stopping = False
         self._changed = asyncio.Event()
         self._has_ended = asyncio.Event()

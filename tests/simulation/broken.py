@@ -2,7 +2,8 @@
 
 A checker counts only when it was seen to fail. `VARIANTS` names for every mistake the invariant that must
 catch it.
-The mistake that needs a real broker (a consumer that is not started again) is in `tests.conformance`.
+The one that needs a real broker, a consumer that is not started again, is in
+`tests.conformance.test_broken_consumer`.
 """
 
 import asyncio
