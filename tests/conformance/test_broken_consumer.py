@@ -1,4 +1,4 @@
-"""A consumer that is not started again once the broker ended it: a mistake that only a real broker shows."""
+"""A consumer that is not started again after the broker ended it: only a real broker shows that mistake."""
 
 from unittest.mock import patch
 
