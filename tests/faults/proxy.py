@@ -47,6 +47,11 @@ class Proxy:
         """How many connections go through it now."""
         return sum(not connection.silent for connection in self._open)
 
+    @property
+    def silenced(self) -> int:
+        """How many connections are silent."""
+        return len(self._open) - self.connections
+
     def through(self, url: str) -> str:
         """The URL of the same server by way of this proxy."""
         parts = urlsplit(url)

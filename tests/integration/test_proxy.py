@@ -293,6 +293,15 @@ async def test_a_request_is_cut_off_before_or_after_it_is_done(moment: Moment, d
 # Everything
 
 
+async def until(holds: Callable[[], bool]) -> None:
+    """Returns when it holds."""
+
+    async def probe() -> bool:
+        return holds()
+
+    await eventually(probe, bool)
+
+
 @asynccontextmanager
 async def echoing() -> AsyncIterator[tuple[Proxy, Callable[[], Awaitable[asyncio.StreamReader]]]]:
     """A proxy before a server that says everything back, and how to connect to it and say `hello`."""
@@ -336,7 +345,7 @@ async def test_a_black_hole_swallows_what_is_there_and_what_comes() -> None:
         assert await old.read(5) == b"hello"
         assert proxy.silence(also_new=True) == 1
         new = await hello()
-        await eventually(_sides_of(proxy), lambda sides: sides == 4)
+        await until(lambda: proxy.silenced == 2)
         assert not proxy.connections
         proxy.forget_silent()
         for reader in (old, new):
@@ -350,7 +359,7 @@ async def test_a_half_open_connection_is_lost_to_the_server_alone() -> None:
         reader = await hello()
         assert await reader.read(5) == b"hello"
         assert proxy.half_open() == 1
-        await eventually(_sides_of(proxy), lambda sides: sides == 1)
+        await until(lambda: proxy.sides == 1)
         assert not reader.at_eof()
 
 
@@ -375,7 +384,7 @@ async def test_slow_bytes_arrive_in_order_and_all_of_them() -> None:
         for start in range(0, len(sent), 50_000):
             writer.write(sent[start : start + 50_000])
             await writer.drain()
-        await eventually(_held_up(proxy), bool)
+        await until(lambda: proxy.held_up > 0)
         proxy.to_server = proxy.to_client = AT_ONCE
         assert await receiving == sent
         writer.transport.abort()
@@ -393,20 +402,6 @@ async def test_what_was_said_arrives_before_the_connection_ends() -> None:
         assert await reader.read() == b"goodbye"
         writer.close()
         server.close()
-
-
-def _held_up(proxy: Proxy) -> Callable[[], Awaitable[int]]:
-    async def held_up() -> int:
-        return proxy.held_up
-
-    return held_up
-
-
-def _sides_of(proxy: Proxy) -> Callable[[], Awaitable[int]]:
-    async def sides() -> int:
-        return proxy.sides
-
-    return sides
 
 
 def test_nothing_that_ships_arms_a_kill_point() -> None:
