@@ -3,8 +3,10 @@
 What it can't show: it is consistent at once and loses nothing; it never throttles and knows no permissions.
 """
 
+import io
 import json
 import threading
+import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
@@ -28,22 +30,42 @@ CREDENTIALS: Final = {
 
 
 class _OneAtATime:
-    """moto's queues lose a message that is sent while another is deleted, so requests wait for each other."""
+    """moto's queues lose a message that is sent while another is deleted, so requests wait for each other.
+
+    A request that asks SQS to wait for a message must not hold up the others: it waits a little afterwards.
+    """
 
     def __init__(self, application: Callable[[Any, Any], Iterable[bytes]]) -> None:
         self._application = application
         self._lock = threading.Lock()
 
     def __call__(self, environ: Any, start_response: Any) -> Iterable[bytes]:
+        waits = environ.get("HTTP_X_AMZ_TARGET") == "AmazonSQS.ReceiveMessage" and _take_wait_out(environ)
         with self._lock:
-            return list(self._application(environ, start_response))
+            answer = list(self._application(environ, start_response))
+        if waits and b'"Messages"' not in b"".join(answer):
+            time.sleep(0.05)
+        return answer
+
+
+def _take_wait_out(environ: Any) -> bool:
+    request = json.loads(environ["wsgi.input"].read(int(environ["CONTENT_LENGTH"])))
+    waits = bool(request.pop("WaitTimeSeconds", 0))
+    body = json.dumps(request).encode()
+    environ["wsgi.input"], environ["CONTENT_LENGTH"] = io.BytesIO(body), str(len(body))
+    return waits
+
+
+class _Quiet(MotoRequestHandler):
+    def log_request(self, *_: object) -> None:
+        """Says nothing."""
 
 
 @contextmanager
 def aws_server() -> Iterator[str]:
     """Its address, as AWS_ENDPOINT_URL wants it."""
     application = _OneAtATime(DomainDispatcherApplication(create_backend_app))
-    server = make_server("127.0.0.1", 0, application, threaded=True, request_handler=MotoRequestHandler)
+    server = make_server("127.0.0.1", 0, application, threaded=True, request_handler=_Quiet)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     try:

@@ -1,0 +1,251 @@
+"""What SNS says, and does not say, about what is published; and how an invocation comes to its end."""
+
+import asyncio
+import uuid
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
+
+import pytest
+from uuid_utils.compat import uuid7
+
+from chassis import database
+from events import commit, envelope
+from events.aws import invocations as aws_invocations
+from events.aws.bus import AWSBus
+from events.aws.calls import Refused, meaning_of
+from events.aws.invocations import Invocations, is_from_queue, is_scheduled
+from events.aws.parcels import MAX_BYTES
+from events.bus import Message
+from events.commit import Transactions
+from events.contracts import OrderCreated
+from events.errors import BrokerUnavailable, UnknownOutcome, Unroutable
+from events.participant import Participant
+from events.transaction import Transaction
+from tests.aws_server import Cloud
+from tests.factories import order_created
+from tests.lambda_functions import SCHEDULED, enveloped, http_api, queue_event
+from tests.proxy import Proxy, proxy_to
+
+
+class Line:
+    """A bus whose topic is reached through a proxy."""
+
+    def __init__(self, bus: AWSBus, cloud: Cloud, proxy: Proxy) -> None:
+        self.bus = bus
+        self.cloud = cloud
+        self.proxy = proxy
+
+    def arrived(self, service: str = "invoice") -> list[Any]:
+        address = self.cloud.address_of(service)
+        found: list[Any] = []
+        while messages := self.cloud.take(address):
+            found += messages
+        return found
+
+
+@pytest.fixture
+async def line(aws: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Line]:
+    cloud = Cloud(aws, f"test-{uuid.uuid4().hex[:12]}-", visibility_seconds=30)
+    await asyncio.to_thread(cloud.declare, {"invoice": ["ORDER_CREATED"]})
+    async with proxy_to(aws) as proxy:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.through(aws))
+        async with AWSBus(cloud.topic_arn, prefix=cloud.prefix) as bus:
+            yield Line(bus, cloud, proxy)
+    await asyncio.to_thread(cloud.remove)
+
+
+def some_messages(count: int) -> list[Message]:
+    return [message for _ in range(count) for message in envelope.messages([order_created()])]
+
+
+async def test_what_is_published_together_arrives_with_its_type(line: Line) -> None:
+    messages = some_messages(35)
+    await asyncio.gather(*map(line.bus.publish, messages))
+    arrived = await asyncio.to_thread(line.arrived)
+    assert sorted(found["Body"] for found in arrived) == sorted(message.body.decode() for message in messages)
+    assert {found["MessageAttributes"]["type"]["StringValue"] for found in arrived} == {"ORDER_CREATED"}
+
+
+async def test_one_that_sns_refuses_is_told_so_and_its_neighbours_are_published(line: Line) -> None:
+    good = some_messages(3)
+    bad = Message(uuid7(), "ORDER_CREATED", b'["' + b"x" * MAX_BYTES + b'"]', (), ())
+    outcomes = await asyncio.gather(*map(line.bus.publish, (good[0], bad, *good[1:])), return_exceptions=True)
+    assert [type(outcome) for outcome in outcomes] == [type(None), Refused, type(None), type(None)]
+    assert len(await asyncio.to_thread(line.arrived)) == 3
+
+
+async def test_what_goes_wrong_has_the_meaning_that_the_relay_knows(line: Line) -> None:
+    [message] = some_messages(1)
+    await line.bus.publish(message)
+    await line.proxy.refuse()
+    with pytest.raises(BrokerUnavailable):
+        await line.bus.publish(message)
+    await line.proxy.accept()
+    await line.bus.publish(message)
+    await asyncio.to_thread(line.cloud.sns.delete_topic, TopicArn=line.cloud.topic_arn)
+    with pytest.raises(Unroutable, match="NotFound"):
+        await line.bus.publish(message)
+
+
+async def test_no_answer_is_an_unknown_outcome(monkeypatch: pytest.MonkeyPatch, aws: str) -> None:
+    async def say_nothing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+        writer.close()
+
+    server = await asyncio.start_server(say_nothing, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{port}")
+    async with server, AWSBus("arn:aws:sns:us-east-1:123456789012:silent", prefix="") as bus:
+        with pytest.raises(UnknownOutcome):
+            await bus.publish(some_messages(1)[0])
+
+
+@pytest.mark.parametrize(
+    ("code", "sender_fault", "meaning"),
+    [
+        ("InternalError", False, BrokerUnavailable),
+        ("ThrottledException", True, BrokerUnavailable),
+        ("Throttling", True, BrokerUnavailable),
+        ("AuthorizationError", True, BrokerUnavailable),
+        ("ExpiredToken", True, BrokerUnavailable),
+        ("KMSThrottling", True, BrokerUnavailable),
+        ("NotFound", True, Unroutable),
+        ("InvalidParameter", True, Refused),
+        ("BatchRequestTooLong", True, Refused),
+    ],
+)
+def test_only_what_is_said_of_the_message_is_held_against_it(
+    code: str, sender_fault: bool, meaning: type[Exception]
+) -> None:
+    """moto never says most of these."""
+    assert type(meaning_of(code, "told", sender_fault)) is meaning
+
+
+def test_events_are_told_apart_by_their_shape() -> None:
+    other_source = {"Records": [{"eventSource": "aws:s3"}]}
+    rule = {"source": "aws.events", "detail-type": "Scheduled Event", "detail": {}}
+    assert [is_from_queue(e) for e in (queue_event("x"), SCHEDULED, http_api("GET", "/"), other_source)] == [
+        True,
+        False,
+        False,
+        False,
+    ]
+    assert [is_scheduled(event) for event in (SCHEDULED, rule, queue_event("x"), http_api("GET", "/"))] == [
+        True,
+        True,
+        False,
+        False,
+    ]
+
+
+class Hall:
+    """A handler that is held up until it is let go, and what it has handled."""
+
+    def __init__(self) -> None:
+        self.let_go = asyncio.Event()
+        self.handled: list[uuid.UUID] = []
+
+    async def handle(self, events: Sequence[OrderCreated], tx: Transaction) -> None:
+        await self.let_go.wait()
+        tx.emit(*(order_created() for _ in events))
+        self.handled += [event.id for event in events]
+
+
+def invocations_of(line: Line, transactions: Transactions, hall: Hall) -> Invocations:
+    participant = Participant("invoice", {OrderCreated: hall.handle}, transactions, line.bus)
+    return Invocations(participant, line.bus)
+
+
+async def test_raw_and_enveloped_messages_are_handled_and_what_they_announce_is_published_before_the_end(
+    line: Line, transactions: Transactions
+) -> None:
+    hall = Hall()
+    hall.let_go.set()
+    raw, wrapped = some_messages(2)
+    event = queue_event(raw.body.decode(), enveloped(wrapped.body.decode(), wrapped.type))
+    before = asyncio.all_tasks()
+    assert await invocations_of(line, transactions, hall).consume(event, 30) == {"batchItemFailures": []}
+    assert sorted(hall.handled) == sorted(raw.event_ids + wrapped.event_ids)
+    async with transactions() as tx:
+        assert [row["state"] for row in await tx.fetch("SELECT state FROM outbox")] == ["published"]
+    assert asyncio.all_tasks() <= before
+
+
+async def test_a_function_whose_time_is_over_gives_back_what_it_has_not_committed_and_can_go_on(
+    line: Line, transactions: Transactions
+) -> None:
+    hall = Hall()
+    invoked = invocations_of(line, transactions, hall)
+    [message] = some_messages(1)
+    event = queue_event(message.body.decode())
+    before = asyncio.all_tasks()
+    assert await invoked.consume(event, 1.0) == {"batchItemFailures": [{"itemIdentifier": "message-0"}]}
+    assert asyncio.all_tasks() <= before
+    hall.let_go.set()
+    again = queue_event(message.body.decode(), receives=2)
+    assert await invoked.consume(again, 30) == {"batchItemFailures": []}
+    assert hall.handled == list(message.event_ids)
+
+
+async def test_what_could_not_be_published_in_time_is_free_for_the_next_and_the_schedule_does_it(
+    line: Line, transactions: Transactions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hall = Hall()
+    hall.let_go.set()
+    invoked = invocations_of(line, transactions, hall)
+    [message] = some_messages(1)
+    await line.proxy.refuse()
+    assert await invoked.consume(queue_event(message.body.decode()), 30) == {"batchItemFailures": []}
+    async with transactions() as tx:
+        [row] = await tx.fetch("SELECT state, claimed_until < now() + interval '14 s' AS free FROM outbox")
+        assert (row["state"], row["free"]) == ("pending", True)
+        await tx.execute("UPDATE outbox SET claimed_until = now()")
+    await line.proxy.accept()
+    for _ in range(3):  # the first ends the outage
+        await invoked.look_after_leftovers(30)
+        await asyncio.sleep(1)
+    async with transactions() as tx:
+        assert [row["state"] for row in await tx.fetch("SELECT state FROM outbox")] == ["published"]
+
+
+async def test_a_request_is_answered_when_what_it_left_behind_is_published_or_takes_too_long(
+    line: Line, transactions: Transactions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    invoked = invocations_of(line, transactions, Hall())
+
+    async def request() -> None:
+        async with transactions() as tx:
+            tx.emit(order_created())
+
+    async def states() -> list[str]:
+        async with transactions() as tx:
+            return [row["state"] for row in await tx.fetch("SELECT state FROM outbox ORDER BY id")]
+
+    await invoked.answer(request(), 30)
+    assert await states() == ["published"]
+    monkeypatch.setattr(aws_invocations, "LINGER_SECONDS", 0.1)
+    await line.proxy.refuse()
+    await invoked.answer(request(), 30)
+    assert await states() == ["published", "pending"]
+
+
+async def test_a_connection_that_was_lost_without_a_sign_is_replaced_before_it_is_used(
+    fresh_database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after a freeze, or behind a firewall that has forgotten it."""
+    monkeypatch.setattr(commit, "IDLE_SECONDS", 0.0)
+    async with (
+        proxy_to(fresh_database) as proxy,
+        database.connect(proxy.through(fresh_database), pool=1, application="test") as engine,
+    ):
+        transactions = Transactions(engine)
+
+        async def backend() -> int:
+            async with transactions() as tx:
+                [row] = await tx.fetch("SELECT pg_backend_pid() AS pid")
+                return int(row["pid"])
+
+        first = await backend()
+        assert await backend() == first
+        proxy.silence()
+        assert await backend() != first
