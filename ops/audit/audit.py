@@ -11,6 +11,7 @@ from events.errors import BrokerUnavailable
 from events.rabbitmq import QueueState, queues
 from ops.audit import delivery, invoices, mails, money, orders
 from ops.audit.check import Check
+from ops.audit.delivery import WORK
 from ops.audit.ledger import Ledger, LedgerCharge, LedgerRefund
 from ops.audit.report import Breach, Report
 from ops.errors import CommandFailed
@@ -29,6 +30,7 @@ _FOUND: Final = """
     SELECT order_id, detail, count(*) OVER () AS count FROM ({query}) AS found
     ORDER BY order_id LIMIT {limit}"""
 _DEAD: Final = "SELECT count(*) FROM \"{service}\".parked WHERE state = 'dead'"
+_GIVEN_UP: Final = "SELECT count(*) FROM {table} WHERE state = 'dead'"
 
 
 class RecordsUnavailable(CommandFailed):
@@ -58,36 +60,48 @@ async def audit(target: Target, *, ledger: Ledger, quiet: bool = False, patience
     breaches = list(_about_the_broker(broker))
     try:
         async with _one_moment(
-            target.database_url, timedelta(seconds=0 if quiet else patience)
+            target.database_url, timedelta(seconds=0 if quiet else patience), quiet=quiet
         ) as connection:
             count = await connection.fetchval('SELECT count(*) FROM "order".orders')
             await _take_down(connection, ledger)
             breaches += [found for check in checks if (found := await _breach(connection, check))]
             dead = {service: await connection.fetchval(_DEAD.format(service=service)) for service in SERVICES}
+            given_up = {
+                name: await connection.fetchval(_GIVEN_UP.format(table=table)) for name, table in WORK.items()
+            }
     except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
         raise RecordsUnavailable(f"{RecordsUnavailable.__doc__} ({error})") from error
     return Report(
         orders=count,
         checked=_promises(checks),
         breaches=tuple(sorted(breaches, key=lambda breach: int(breach.invariant[1:]))),
-        notes=tuple(_notes(broker, dead, listeners)),
+        notes=tuple(_notes(broker, dead, given_up, listeners)),
         dead={service: number for service, number in dead.items() if number},
     )
 
 
 @asynccontextmanager
-async def _one_moment(url: str, patience: timedelta) -> "AsyncIterator[asyncpg.Connection[Any]]":
-    """A connection in one read-only transaction that sees all schemas at one moment."""
+async def _one_moment(
+    url: str, patience: timedelta, *, quiet: bool
+) -> "AsyncIterator[asyncpg.Connection[Any]]":
+    """A connection in one read-only transaction that sees all schemas at one moment.
+
+    It may be idle for as long as a provider takes to list all that it ever charged.
+    """
     connection = await asyncpg.connect(
         url.replace("+asyncpg", "", 1), timeout=5, server_settings={"application_name": "orderflow audit"}
     )
     try:
         await connection.execute(
-            "SET default_transaction_read_only TO off; SET work_mem TO '64MB'; SET jit TO off"
+            "SET default_transaction_read_only TO off; SET work_mem TO '64MB'; SET jit TO off; "
+            "SET idle_in_transaction_session_timeout TO 0"
         )
         await connection.execute(_TEMPORARY)
         async with connection.transaction(isolation="repeatable_read", readonly=True):
-            await connection.execute(f"SET LOCAL audit.patience TO '{patience.total_seconds()} seconds'")
+            await connection.execute(
+                f"SET LOCAL audit.patience TO '{patience.total_seconds()} seconds'; "
+                f"SET LOCAL audit.quiet TO {'on' if quiet else 'off'}"
+            )
             yield connection
     finally:
         await connection.close()
@@ -150,7 +164,10 @@ def _about_the_broker(broker: Mapping[str, QueueState | None]) -> list[Breach]:
 
 
 def _notes(
-    broker: Mapping[str, QueueState | None], dead: Mapping[str, int], judged: Sequence[str]
+    broker: Mapping[str, QueueState | None],
+    dead: Mapping[str, int],
+    given_up: Mapping[str, int],
+    judged: Sequence[str],
 ) -> list[str]:
     notes = [
         f"{state.waiting} messages wait in the queue of {service}"
@@ -166,6 +183,11 @@ def _notes(
     notes += [
         f"{count} events of {service} are dead, and wait for a person: 'orderflow dead list'."
         for service, count in dead.items()
+        if count
+    ]
+    notes += [
+        f"{count} rows of work in {name} were given up, and wait for a person: 'orderflow dead list'."
+        for name, count in given_up.items()
         if count
     ]
     return notes

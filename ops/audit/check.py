@@ -5,6 +5,8 @@ from typing import Final
 
 SETTLED: Final = "now() - current_setting('audit.patience')::interval"
 """SQL: what is older than this is no longer on its way. The audit sets the patience of its transaction."""
+QUIET: Final = "current_setting('audit.quiet')::boolean"
+"""SQL: whether the system is said to be at rest, so that nothing is on its way."""
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,8 @@
 
 from typing import Final
 
-from ops.audit.check import SETTLED, Check
+from ops.audit.check import QUIET, SETTLED, Check
+from ops.audit.delivery import on_its_way
 
 RIGHT_PERSON: Final = Check(
     "I21",
@@ -23,7 +24,9 @@ EVERY_STEP: Final = Check(
     SELECT t.order_id, t.type || coalesce(' (' || m.state || ')', '') AS detail FROM "order".timeline t
     LEFT JOIN email.mails m ON m.order_id = t.order_id AND m.stage = t.type
     WHERE t.time < {SETTLED} AND (m.id IS NULL OR m.state = 'dead')
-        AND NOT EXISTS (SELECT FROM email.parked p WHERE p.id = t.event_id)""",
+        AND NOT EXISTS (SELECT FROM email.parked p WHERE p.id = t.event_id)
+        AND ({QUIET} OR m.id IS NOT NULL
+            OR t.event_id NOT IN (SELECT event_id FROM ({on_its_way("email")}) way))""",
 )
 
 WITH_OUTCOME: Final = Check(

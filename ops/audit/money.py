@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from ops.audit.check import SETTLED, Check
+from ops.audit.check import QUIET, SETTLED, Check
 
 ONE_CHARGE: Final = Check(
     "I6",
@@ -73,31 +73,34 @@ REFUNDED_ONCE: Final = Check(
     "I10",
     "Never more refunded than captured, once per cause, and only what billing asked for.",
     "{count} refunds are wrong, such as {detail}.",
-    """
+    f"""
     SELECT c.order_id,
-        format('%s given back in %s refunds of %s captured', g.amount, g.times, c.amount) AS detail
-    FROM (SELECT charge_id, sum(amount) AS amount, count(*) AS times FROM pg_temp.repayments
-        GROUP BY charge_id) g
+        format('%s given back in %s refunds of %s captured', g.amount, g.times, coalesce(c.amount, 0))
+            AS detail
+    FROM (SELECT charge_id, sum(amount) AS amount, count(*) AS times, min(created_at) AS created_at
+        FROM pg_temp.repayments GROUP BY charge_id) g
     LEFT JOIN pg_temp.charges c ON c.id = g.charge_id AND c.succeeded
-    WHERE c.id IS NULL OR g.amount > c.amount OR g.times > 1
+    WHERE c.id IS NULL AND g.created_at < {SETTLED} OR g.amount > c.amount OR g.times > 1
     UNION ALL
     SELECT r.order_id, 'the refund ' || coalesce(g.id, r.provider_reference, '') || ' told by one side only'
     FROM billing.refunds r JOIN billing.payments p ON p.id = r.payment_id
     FULL JOIN pg_temp.repayments g ON g.refund_id = r.id
-    WHERE r.id IS NULL AND g.created_at < now()
+    WHERE r.id IS NULL AND g.created_at < {SETTLED}
         OR g.id IS NULL AND r.state = 'refunded' AND p.provider = current_setting('audit.provider')""",
 )
 
 KNOWN_SOON: Final = Check(
     "I11",
-    "No payment stays unknown for longer than two minutes while the provider answers.",
+    "No payment that was asked for stays unknown for longer than two minutes.",
     "{count} payments and refunds are not settled after two minutes; the first was last told: {detail}.",
     f"""
     SELECT order_id, coalesce(last_error, 'nothing') AS detail FROM (
-        SELECT order_id, last_error, created_at, state FROM billing.payments
-        UNION ALL SELECT order_id, last_error, created_at, state FROM billing.refunds) asked
-    WHERE state = 'pending' AND created_at < least({SETTLED}, now() - interval '2 minutes')""",
+        SELECT order_id, last_error, created_at, state, attempts FROM billing.payments
+        UNION ALL SELECT order_id, last_error, created_at, state, attempts FROM billing.refunds) asked
+    WHERE state = 'pending' AND created_at < least({SETTLED}, now() - interval '2 minutes')
+        AND ({QUIET} OR attempts > 0)""",
 )
+"""An attempt counts when its outcome is unknown; one that an outage kept from being made does not."""
 
 PAID_FIRST: Final = Check(
     "I20",

@@ -2,7 +2,8 @@
 
 from typing import Final
 
-from ops.audit.check import SETTLED, Check
+from ops.audit.check import QUIET, SETTLED, Check
+from ops.audit.delivery import on_its_way
 from ops.services import SERVICES
 
 _WAYS: Final = (
@@ -12,7 +13,12 @@ _WAYS: Final = (
 )
 """The three ways of an order, each as its event types in alphabetical order."""
 
-_SET_ASIDE: Final = " UNION ALL ".join(f'SELECT order_id FROM "{service}".parked' for service in SERVICES)
+_CARRYING_ON: Final = tuple(service for service in SERVICES if service != "email")
+"""The services whose work carries an order on. A mail never does."""
+_SET_ASIDE: Final = " UNION ALL ".join(f'SELECT order_id FROM "{service}".parked' for service in _CARRYING_ON)
+_ON_ITS_WAY: Final = " UNION ALL ".join(
+    f"SELECT order_id FROM ({on_its_way(service)}) {service}_hears" for service in _CARRYING_ON
+)
 
 STANDS_STILL: Final = Check(
     "I3",
@@ -29,7 +35,8 @@ STANDS_STILL: Final = Check(
         AND NOT EXISTS (SELECT FROM billing.refunds r WHERE r.order_id = o.id AND r.state <> 'refunded')
         AND NOT EXISTS (SELECT FROM shipment.shipments s
             WHERE s.order_id = o.id AND s.state NOT IN ('shipped', 'refused'))
-        AND o.id NOT IN (SELECT order_id FROM ({_SET_ASIDE}) a WHERE order_id IS NOT NULL)""",
+        AND o.id NOT IN (SELECT order_id FROM ({_SET_ASIDE}) a WHERE order_id IS NOT NULL)
+        AND ({QUIET} OR o.id NOT IN ({_ON_ITS_WAY}))""",
 )
 
 LEGAL_WAY: Final = Check(
@@ -42,7 +49,8 @@ LEGAL_WAY: Final = Check(
         OR bool_or(type = 'PAYMENT_FAILED') AND bool_or(type = 'PAYMENT_CONFIRMED')
         OR bool_or(type = 'SHIPPED') AND bool_or(type = 'SHIPMENT_ERROR')
         OR bool_or(type IN ('PAYMENT_FAILED', 'SHIPPED', 'PAYMENT_REFUNDED')) AND max(time) < {SETTLED}
-            AND string_agg(type, ' ' ORDER BY type) NOT IN {_WAYS}""",
+            AND string_agg(type, ' ' ORDER BY type) NOT IN {_WAYS}
+            AND ({QUIET} OR order_id NOT IN (SELECT order_id FROM ({on_its_way("order")}) way))""",
 )
 
 SAME_STORY: Final = Check(
@@ -66,21 +74,23 @@ SAME_STORY: Final = Check(
     ) decided
     FULL JOIN (SELECT order_id, type, 'told' AS way FROM "order".timeline WHERE type <> 'ORDER_CREATED') told
         USING (order_id, type)
-    WHERE decided.at IS NULL OR told.way IS NULL AND decided.at < {SETTLED}""",
+    WHERE decided.at IS NULL OR told.way IS NULL AND decided.at < {SETTLED}
+        AND ({QUIET}
+            OR (order_id, type) NOT IN (SELECT order_id, type FROM ({on_its_way("order")}) way))""",
 )
 
 NO_GHOSTS: Final = Check(
     "I5",
     "Every invoice, payment, refund, shipment, mail and charge belongs to an accepted order.",
     "{count} things belong to no order, such as {detail}.",
-    """
+    f"""
     SELECT thing.order_id, thing.what AS detail FROM (
         SELECT order_id, 'an invoice' AS what FROM invoice.invoices
         UNION ALL SELECT order_id, 'a payment' FROM billing.payments
         UNION ALL SELECT order_id, 'a refund' FROM billing.refunds
         UNION ALL SELECT order_id, 'a shipment' FROM shipment.shipments
         UNION ALL SELECT order_id, 'a mail' FROM email.mails
-        UNION ALL SELECT order_id, 'a charge' FROM pg_temp.charges WHERE created_at < now()
+        UNION ALL SELECT order_id, 'a charge' FROM pg_temp.charges WHERE created_at < {SETTLED}
     ) thing
     WHERE NOT EXISTS (SELECT FROM "order".orders o WHERE o.id = thing.order_id)""",
 )
