@@ -23,8 +23,8 @@ from events.participant import Participant
 from events.transaction import Transaction
 from tests.aws_server import Cloud
 from tests.factories import order_created
+from tests.faults.proxy import Proxy, proxy_to
 from tests.lambda_functions import SCHEDULED, enveloped, http_api, queue_event
-from tests.proxy import Proxy, proxy_to
 
 
 class Line:
