@@ -21,6 +21,8 @@ from tests.faults.replica import ROOT, Replica
 REPLICAS: Final[Mapping[str, int]] = {"order": 1, "invoice": 1, "billing": 2, "shipment": 1, "email": 2}
 """How many processes of each service there are."""
 ROLES: Final = ("order", "invoice", "billing", "shipment", "email", "provider", "auditor")
+START_SECONDS: Final = 180.0
+"""Until every process serves, on a machine that has other work too."""
 Provider: TypeAlias = Literal["simulated", "stripe"]
 
 
@@ -184,7 +186,7 @@ async def cluster(
 ) -> AsyncIterator[Cluster]:
     """A fresh system that takes orders and is removed at the end; its logs stay in `folder`.
 
-    Raises NoDocker or MigrationFailed.
+    Every process serves already. Raises NoDocker, MigrationFailed or NotServing.
     """
     logs = folder / "logs"
     logs.mkdir(parents=True, exist_ok=True)
@@ -224,6 +226,7 @@ async def cluster(
         for replica in system.replicas.values():
             replica.keep()
         stack.push_async_callback(_closed, system)
+        await asyncio.gather(*(replica.answering(START_SECONDS) for replica in system.replicas.values()))
         yield system
 
 

@@ -15,7 +15,7 @@ from tests.faults.moments import Moment
 from tests.faults.proxy import Connection, Proxy
 from tests.faults.replica import Ended, NotServing, Replica
 
-PATIENCE: Final = 30.0
+PATIENCE: Final = 60.0
 """Seconds within which a process must have died as it was told, under load."""
 
 

@@ -23,7 +23,7 @@ from tests.faults.containers import NoDocker
 from tests.faults.history import History
 from tests.faults.load import Load, wishes
 from tests.faults.progress import Progress, progress
-from tests.faults.replica import ROOT
+from tests.faults.replica import ROOT, NotServing
 from tests.faults.report import Report
 from tests.faults.strikes import Strikes
 from tests.faults.verdict import judge
@@ -153,7 +153,7 @@ def main() -> int:
     say(f"{orders:,} orders, {faults:,} faults, SEED={seed}, provider {provider}; all is kept in {folder}")
     try:
         report = uvloop.run(soak(orders, faults, seed, provider, folder))
-    except (NoDocker, MigrationFailed) as error:
+    except (NoDocker, MigrationFailed, NotServing) as error:
         sys.exit(str(error))
     page = report.write(folder)
     say(report.markdown(), markup=False, soft_wrap=True)
