@@ -5,9 +5,3 @@ is given some seconds (`patience`) before it counts. The promises are in `orders
 `invoices` and `mails`, each with the query that finds who breaks it; docs/guarantees.md tells how they are
 kept.
 """
-
-from ops.audit.audit import audit
-from ops.audit.ledger import Ledger, ledger_of
-from ops.audit.report import Breach, Report
-
-__all__ = ["Breach", "Ledger", "Report", "audit", "ledger_of"]

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from ops.audit import audit
+from ops.audit.audit import audit
 from ops.target import Target
 from tests.faults.cluster import Cluster
 from tests.faults.deliveries import buried

@@ -12,7 +12,9 @@ from typer.testing import CliRunner
 
 from events.contracts import type_of
 from events.rabbitmq import declare
-from ops.audit import Report, audit, ledger_of
+from ops.audit.audit import audit
+from ops.audit.ledger import ledger_of
+from ops.audit.report import Report
 from ops.main import app
 from ops.migrate import AUDITOR
 from ops.services import SERVICES, load

@@ -9,8 +9,9 @@ import asyncpg
 import pytest
 from sqlalchemy import make_url
 
-from ops.audit import Ledger, Report, audit, ledger_of
-from ops.audit.ledger import LedgerCharge, LedgerRefund
+from ops.audit.audit import audit
+from ops.audit.ledger import Ledger, LedgerCharge, LedgerRefund, ledger_of
+from ops.audit.report import Report
 from ops.migrate import AUDITOR
 from ops.target import Target
 from tests.integration.conftest import order_called

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from events.worker import MAX_ATTEMPTS
-from ops.audit import audit, ledger_of
+from ops.audit.audit import audit
+from ops.audit.ledger import ledger_of
 from ops.services import SERVICES
 from ops.target import Target
 from tests.simulation.database import SimulatedDatabase
