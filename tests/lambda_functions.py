@@ -39,12 +39,15 @@ class Functions:
         self._environment = environment
         self._pollers: dict[str, Poller] = {}
         self._processes: dict[str, Process] = {}
+        self._dead_letters: dict[str, str] = {}
+        """Addresses of the dead-letter queues, as they are deployed: a function knows its own in any case."""
         self._open = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
         for service in SERVICES:
             self.apis[service] = self._open.enter_context(runtime_api())
             self._pollers[service] = self._poller(service)
+            self._dead_letters[service] = self.cloud.address_of(f"{service}-dead")
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -65,7 +68,7 @@ class Functions:
                 "PYTHONPATH": os.pathsep.join(("libs", ".")),
                 "AWS_LAMBDA_RUNTIME_API": self.apis[service].address,
                 "TOPIC_ARN": self.cloud.topic_arn,
-                "DEAD_LETTER_QUEUE_URL": self.cloud.address_of(f"{service}-dead"),
+                "DEAD_LETTER_QUEUE_URL": self._dead_letters[service],
                 "DATABASE_POOL": "2",
             },
         )

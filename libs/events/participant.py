@@ -76,7 +76,7 @@ class Participant:
             keeping = parts.create_task(
                 partitions.keep(self._transactions), name=f"{self.service} partitions"
             )
-            await self.worker.run()
+            await parts.create_task(self.worker.run(), name=f"{self.service} worker")
             keeping.cancel()
 
     @asynccontextmanager
