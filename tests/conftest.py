@@ -91,9 +91,16 @@ def postgres(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFacto
         yield url
 
 
-@pytest.fixture(scope="session")
-def rabbitmq(pytestconfig: pytest.Config) -> Iterator[Broker]:
+@pytest.fixture
+def rabbitmq(rabbitmq_server: Broker) -> Broker:
     """A RabbitMQ 4 of this run's own, in a container. Tests that need it are left out where there is none."""
+    rabbitmq_server.make_sound()
+    return rabbitmq_server
+
+
+@pytest.fixture(scope="session")
+def rabbitmq_server(pytestconfig: pytest.Config) -> Iterator[Broker]:
+    """The server itself, started once."""
     try:
         with servers.rabbitmq_in_container() as broker:
             yield broker
