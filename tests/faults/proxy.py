@@ -360,7 +360,7 @@ class _Side(asyncio.Protocol):
     def reset(self) -> None:
         """Ends it as it stands, with RST in place of FIN."""
         own: socket.socket | None = self.transport.get_extra_info("socket")
-        with suppress(OSError):
+        with suppress(OSError, ValueError):  # it is closed already: asyncio says the one, uvloop the other
             if own is not None and own.family in (socket.AF_INET, socket.AF_INET6):
                 own.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.transport.abort()

@@ -15,6 +15,7 @@ import aiosmtplib
 import asyncpg
 import httpx
 import pytest
+import uvloop
 from aio_pika import Message
 from aio_pika.abc import AbstractIncomingMessage
 from aio_pika.exceptions import AMQPError, ChannelInvalidStateError
@@ -337,6 +338,19 @@ async def test_a_cut_connection_is_reset() -> None:
         with pytest.raises(ConnectionResetError):
             await reader.read(1)
         assert await (await hello()).read(5) == b"hello"
+
+
+def test_what_fell_silent_and_was_closed_meanwhile_is_forgotten_on_the_loop_of_the_soak() -> None:
+    async def closed_behind_the_black_hole() -> None:
+        async with echoing() as (proxy, hello):
+            await (await hello()).read(5)
+            [connection] = proxy._open
+            proxy.silence()
+            connection._near.close()
+            await until(lambda: connection._near.transport.get_extra_info("socket").fileno() < 0)
+            proxy.forget_silent()
+
+    uvloop.run(closed_behind_the_black_hole())
 
 
 async def test_a_black_hole_swallows_what_is_there_and_what_comes() -> None:
