@@ -111,6 +111,11 @@ class Participant:
         async with self._transactions() as tx:
             await partitions.renew(tx, datetime.now(UTC))
 
+    @property
+    def in_outage(self) -> Sequence[str]:
+        """Names of the runners that wait for the outside to answer again."""
+        return [runner.name for stage in self._stages for runner in stage if runner.in_outage]
+
     def stop(self) -> None:
         """Asks `run` to come to its end."""
         self.worker.stop()

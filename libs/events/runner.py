@@ -76,6 +76,7 @@ class Runner(Generic[RowT, OutcomeT]):
         """Failed tries in a row of the outage that is on; 0 while there is none."""
         self._paused_until = -math.inf
         self._next_sweep = -math.inf
+        self._sweeping = False
         self._stopping = False
         self._changed = asyncio.Event()
         self._has_ended = asyncio.Event()
@@ -87,6 +88,11 @@ class Runner(Generic[RowT, OutcomeT]):
     def has_room(self) -> bool:
         """Whether more work may be made for it: not while it is full, nor in an outage."""
         return self._has_room.is_set()
+
+    @property
+    def in_outage(self) -> bool:
+        """Whether the last that was heard of the outside is that it is away."""
+        return self._outage > 0
 
     async def wait_for_room(self) -> None:
         """Returns when `has_room`."""
@@ -108,13 +114,8 @@ class Runner(Generic[RowT, OutcomeT]):
 
         What does not fit waits in its table until its claim runs out.
         """
-        for row in rows:
-            if len(self._held) >= self._memory or self._stopping:
-                break
-            if row.id not in self._held:
-                self._held.add(row.id)
-                self._waiting.append((row, claimed_at + LEASE_SECONDS))
-        self._notice()
+        if not self._stopping:
+            self._hold(rows, claimed_at)
 
     async def run(self) -> None:
         """Works until `stop`: then what is being performed is finished and settled, the rest given back.
@@ -148,6 +149,7 @@ class Runner(Generic[RowT, OutcomeT]):
             self._ended.clear()
             self._held.clear()
             self._stopping = False
+            self._notice()
 
     def stop(self) -> None:
         """Asks `run` to come to its end."""
@@ -173,11 +175,21 @@ class Runner(Generic[RowT, OutcomeT]):
     @property
     def _is_idle(self) -> bool:
         left_alone = len(self._waiting) if self._outage else 0
-        return len(self._held) == left_alone and _now() < self._next_sweep
+        looks_later = not self._sweeping and _now() < max(self._next_sweep, self._paused_until)
+        return len(self._held) == left_alone and looks_later
 
     def _room(self) -> int:
         """How many more rows may be claimed; in an outage one, to try with."""
         return (1 if self._outage else self._memory) - len(self._held)
+
+    def _hold(self, rows: Sequence[RowT], claimed_at: float) -> None:
+        for row in rows:
+            if len(self._held) >= self._memory:
+                break
+            if row.id not in self._held:
+                self._held.add(row.id)
+                self._waiting.append((row, claimed_at + LEASE_SECONDS))
+        self._notice()
 
     # Performing
 
@@ -283,15 +295,18 @@ class Runner(Generic[RowT, OutcomeT]):
         if now < max(self._next_sweep, self._paused_until) or limit <= 0:
             return
         self._next_sweep = now + self._sweep_seconds * random.uniform(0.8, 1.2)  # noqa: S311  # no secret
+        self._sweeping = True
         try:
             async with self._transactions() as tx:
                 rows = await self._leases.claim(tx, limit)
         except Unavailable as error:
             logger.warning("%s: can't look for waiting rows: %s", self.name, error)
             return
+        finally:
+            self._sweeping = False
         if rows:
             reach(KillPoint.CLAIMED)
-            self.offer(rows, tx.started)
+            self._hold(rows, tx.started)  # also when stopping: then they are released
             if len(rows) == limit:
                 self._next_sweep = now
         elif self._outage and not self._held:

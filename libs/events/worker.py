@@ -66,14 +66,18 @@ class Worker:
     async def run(self) -> None:
         """Works until `stop`: then the batch in hand is finished, and what was not begun is given back."""
         async with self._bus.subscribe(self.service, self._handlers.keys()) as subscription:
-            await self.consume(subscription)
+            await self.consume(subscription, holds_back=True)
 
-    async def consume(self, subscription: Subscription) -> None:
-        """Works until `stop` or the subscription's end. It may be asked again."""
+    async def consume(self, subscription: Subscription, *, holds_back: bool) -> None:
+        """Works until `stop` or the subscription's end. It may be asked again.
+
+        With `holds_back` nothing is taken while a runner has no room. Without, the work that handlers leave
+        behind waits in its table.
+        """
         stopped = asyncio.create_task(self._stopping.wait())
         try:
             while not self._stopping.is_set():
-                taken = asyncio.create_task(self._take(subscription))
+                taken = asyncio.create_task(self._take(subscription, holds_back))
                 try:
                     await asyncio.wait({taken, stopped}, return_when=asyncio.FIRST_COMPLETED)
                     if taken.done():
@@ -110,8 +114,8 @@ class Worker:
                 await self._attempts.finish(tx, [waiting.id])
         self._attempts.forget([waiting.id])
 
-    async def _take(self, subscription: Subscription) -> Sequence[Delivery]:
-        for runner in self._runners:
+    async def _take(self, subscription: Subscription, holds_back: bool) -> Sequence[Delivery]:
+        for runner in self._runners if holds_back else ():
             await runner.wait_for_room()
         return await subscription.take(MAX_MESSAGES)
 

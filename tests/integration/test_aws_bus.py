@@ -9,7 +9,7 @@ import pytest
 from uuid_utils.compat import uuid7
 
 from chassis import database
-from events import commit, envelope
+from events import commit, envelope, outbox
 from events.aws import invocations as aws_invocations
 from events.aws.bus import AWSBus
 from events.aws.calls import Refused, meaning_of
@@ -18,13 +18,15 @@ from events.aws.parcels import MAX_BYTES
 from events.bus import Message
 from events.commit import Transactions
 from events.contracts import OrderCreated
-from events.errors import BrokerUnavailable, UnknownOutcome, Unroutable
+from events.errors import BrokerUnavailable, Unavailable, UnknownOutcome, Unroutable
 from events.participant import Participant
+from events.runner import Runner
 from events.transaction import Transaction
 from tests.aws_server import Cloud
 from tests.factories import order_created
 from tests.faults.proxy import Proxy, proxy_to
 from tests.lambda_functions import SCHEDULED, enveloped, http_api, queue_event
+from tests.waiting import eventually
 
 
 class Line:
@@ -201,11 +203,64 @@ async def test_what_could_not_be_published_in_time_is_free_for_the_next_and_the_
         assert (row["state"], row["free"]) == ("pending", True)
         await tx.execute("UPDATE outbox SET claimed_until = now()")
     await line.proxy.accept()
-    for _ in range(3):  # the first ends the outage
+
+    async def states_after_a_visit() -> list[str]:
         await invoked.look_after_leftovers(30)
-        await asyncio.sleep(1)
+        async with transactions() as tx:
+            return [row["state"] for row in await tx.fetch("SELECT state FROM outbox")]
+
+    await eventually(states_after_a_visit, lambda states: states == ["published"])
+
+
+async def test_the_schedule_does_what_waits_in_one_visit_however_long_it_takes_to_find_it(
+    line: Line, transactions: Transactions
+) -> None:
+    async with transactions() as tx:
+        tx.emit(order_created())
+    invoked = invocations_of(line, transactions, Hall())
+
+    async def waits_for_a_lock() -> bool:
+        async with transactions() as tx:
+            return bool(await tx.fetch("SELECT FROM pg_locks WHERE NOT granted"))
+
+    async with transactions() as tx:
+        await tx.execute("LOCK TABLE outbox IN EXCLUSIVE MODE")
+        visit = asyncio.create_task(invoked.look_after_leftovers(30))
+        await eventually(waits_for_a_lock, bool)
+    await visit
     async with transactions() as tx:
         assert [row["state"] for row in await tx.fetch("SELECT state FROM outbox")] == ["published"]
+
+
+async def test_in_an_outage_of_the_outside_messages_are_done_and_what_they_ask_for_is_left_alone(
+    line: Line, transactions: Transactions, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whatever time the function has: it does not wait for the end of an outage."""
+
+    async def ask(events: Sequence[OrderCreated], tx: Transaction) -> None:
+        tx.intend(*envelope.messages(events))
+
+    async def is_away(_: Message) -> None:
+        calls.append(_)
+        raise Unavailable("closed for lunch", retry_after=3600)
+
+    async def settle(tx: Transaction, done: object) -> None:
+        raise AssertionError("nothing is ever done")
+
+    calls: list[Message] = []
+    runner = Runner("errands", outbox.LEASES, transactions, is_away, settle)
+    participant = Participant("invoice", {OrderCreated: ask}, transactions, line.bus, {Message: runner})
+    invoked = Invocations(participant, line.bus)
+    async with asyncio.timeout(60):
+        for message in some_messages(3):
+            event = queue_event(message.body.decode())
+            assert await invoked.consume(event, 3600) == {"batchItemFailures": []}
+            assert not runner.has_room
+        assert len(calls) == 1
+        await invoked.look_after_leftovers(3600)
+    assert [r.message for r in caplog.records if r.levelname == "ERROR"] == [
+        "errands: an outage is on, its work waits in the table"
+    ]
 
 
 async def test_a_request_is_answered_when_what_it_left_behind_is_published_or_takes_too_long(

@@ -19,8 +19,6 @@ LAST_SECONDS: Final = 1.0
 """How long before its end everything is broken off. That costs no more than a crash would."""
 LINGER_SECONDS: Final = 3.0
 """How long an answer over HTTP waits for what it left behind; what is not done by then is left over."""
-ROOM_SECONDS: Final = 5.0
-"""How long messages wait in the function for an outage to end; then the queue keeps them."""
 
 logger = logging.getLogger(__name__)
 
@@ -51,7 +49,8 @@ class Invocations:
         """Handles the messages that Lambda hands over, and says which of them are to come again.
 
         A message is done when all its events are handled or parked, and that is committed; or when it can't
-        be decoded and is in the dead-letter queue. Only an outage gives it back.
+        be decoded and is in the dead-letter queue. Only an outage of the database gives it back: what is to
+        be asked of a payment provider that is away waits in its table.
         """
         worker, loop = self._participant.worker, asyncio.get_running_loop()
 
@@ -60,27 +59,20 @@ class Invocations:
 
         records = Records(event, bury)
         ends = loop.time() + seconds
-
-        def no_room() -> None:
-            if not records.was_taken:
-                logger.warning("%s: the queue keeps its messages through an outage", worker.service)
-                worker.stop()
-
-        timers = [
-            loop.call_at(ends - _grace(seconds), worker.stop),
-            loop.call_later(ROOM_SECONDS, no_room),
-        ]
+        time_is_over = loop.call_at(ends - _grace(seconds), worker.stop)
         try:
             async with self._working(seconds):
-                await worker.consume(records)
+                await worker.consume(records, holds_back=False)
                 await self._rest(ends - _grace(seconds))
         finally:
-            for timer in timers:
-                timer.cancel()
+            time_is_over.cancel()
         return records.answer
 
     async def look_after_leftovers(self, seconds: float) -> None:
-        """Does what is due and nobody has done: messages, retries, unknown outcomes, partitions."""
+        """Does what is due and nobody has done: messages, retries, unknown outcomes, partitions.
+
+        An outage that keeps it from that is logged as an error, each time.
+        """
         ends = asyncio.get_running_loop().time() + seconds
         async with self._working(seconds):
             try:
@@ -89,6 +81,8 @@ class Invocations:
                 logger.warning("%s: leftovers wait: %s", self._participant.service, error)
             else:
                 await self._rest(ends - _grace(seconds))
+                for name in self._participant.in_outage:
+                    logger.error("%s: an outage is on, its work waits in the table", name)
 
     async def answer(self, request: Awaitable[None], seconds: float) -> None:
         """Answers a request, and lingers for what it left behind."""

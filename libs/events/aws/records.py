@@ -73,8 +73,6 @@ class Records:
         self._waiting = deque(map(delivery_of, event["Records"]))
         self._given_back = dict.fromkeys(record_of(delivery).id for delivery in self._waiting)
         self._bury = bury
-        self.was_taken = False
-        """Whether anybody has begun to handle them."""
 
     @property
     def answer(self) -> Answer:
@@ -83,7 +81,6 @@ class Records:
 
     async def take(self, limit: int) -> Sequence[Delivery]:
         """What is left of them up to `limit`; nothing at the end."""
-        self.was_taken = True
         return [self._waiting.popleft() for _ in range(min(limit, len(self._waiting)))]
 
     async def acknowledge(self, deliveries: Sequence[Delivery]) -> None:
