@@ -30,6 +30,22 @@ SCHEDULED: Final = {"orderflow": "leftovers"}
 Json = dict[str, Any]
 
 
+async def start(service: str, runtime_api: str, environment: Mapping[str, str]) -> Process:
+    """A container of the service's function: its process, under AWS's runtime client."""
+    inherited = {
+        name: value for name, value in os.environ.items() if name.startswith(("AWS", "PATH", "HOME"))
+    }
+    own = {
+        "PYTHONPATH": os.pathsep.join(("libs", ".")),
+        "AWS_LAMBDA_RUNTIME_API": runtime_api,
+        "DATABASE_POOL": "2",
+    }
+    return await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "awslambdaric", f"services.{service}.aws_lambda.handler"),
+        env={**inherited, **environment, **own},
+    )
+
+
 class Functions:
     """The functions of a whole system, and who invokes them."""
 
@@ -57,21 +73,12 @@ class Functions:
         await self._open.aclose()
 
     async def _start(self, service: str) -> None:
-        inherited = {
-            name: value for name, value in os.environ.items() if name.startswith(("AWS", "PATH", "HOME"))
+        environment = {
+            **self._environment[service],
+            "TOPIC_ARN": self.cloud.topic_arn,
+            "DEAD_LETTER_QUEUE_URL": self._dead_letters[service],
         }
-        self._processes[service] = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "awslambdaric", f"services.{service}.aws_lambda.handler"),
-            env=inherited
-            | dict(self._environment[service])
-            | {
-                "PYTHONPATH": os.pathsep.join(("libs", ".")),
-                "AWS_LAMBDA_RUNTIME_API": self.apis[service].address,
-                "TOPIC_ARN": self.cloud.topic_arn,
-                "DEAD_LETTER_QUEUE_URL": self._dead_letters[service],
-                "DATABASE_POOL": "2",
-            },
-        )
+        self._processes[service] = await start(service, self.apis[service].address, environment)
 
     async def invoke(self, service: str, event: object) -> Any:
         """What the service's function answers; its container is started when there is none."""

@@ -2,7 +2,10 @@
 
 from typing import Final
 
-from chassis.function import Function
-from services.shipment.main import SERVICE
+from chassis.loading import uncollected
+
+with uncollected():
+    from chassis.function import Function
+    from services.shipment.main import SERVICE
 
 handler: Final = Function(SERVICE)

@@ -29,6 +29,8 @@ class RuntimeApi(ThreadingHTTPServer):
         """The function's timeout, as it is configured."""
         self.events: queue.Queue[Any] = queue.Queue()
         self.outcomes: queue.Queue[tuple[str, Any]] = queue.Queue()
+        self.polls: queue.Queue[None] = queue.Queue()
+        """One for each time that the function has asked for an event: it is idle then."""
 
     @property
     def address(self) -> str:
@@ -46,8 +48,10 @@ class RuntimeApi(ThreadingHTTPServer):
 class _Conversation(BaseHTTPRequestHandler):
     server: RuntimeApi
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # headers and body are written apart; each waited for the other's arrival
 
     def do_GET(self) -> None:
+        self.server.polls.put(None)
         body = json.dumps(self.server.events.get()).encode()
         self.send_response(200)
         for name, value in {**HEADERS, "Content-Length": str(len(body))}.items():
