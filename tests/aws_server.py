@@ -124,6 +124,26 @@ class Cloud:
             self.sqs.delete_message(QueueUrl=address, ReceiptHandle=message["ReceiptHandle"])
         return messages
 
+    def dead(self, service: str) -> int:
+        """How many dead letters a service has."""
+        answer = self.sqs.get_queue_attributes(
+            QueueUrl=self.address_of(f"{service}-dead"), AttributeNames=["ApproximateNumberOfMessages"]
+        )
+        return int(answer["Attributes"]["ApproximateNumberOfMessages"])
+
+    def redrive(self, service: str) -> None:
+        """What StartMessageMoveTask does, which moto does not know: its dead letters, as new messages.
+
+        Body and attributes are kept, identifier and count of receives are not.
+        https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_StartMessageMoveTask.html
+        """
+        for message in self.take(self.address_of(f"{service}-dead")):
+            self.sqs.send_message(
+                QueueUrl=self.address_of(service),
+                MessageBody=message["Body"],
+                MessageAttributes=message.get("MessageAttributes", {}),
+            )
+
     def remove(self) -> None:
         """Takes everything of it away."""
         self.sns.delete_topic(TopicArn=self.topic_arn)

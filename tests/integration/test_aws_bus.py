@@ -189,6 +189,30 @@ async def test_a_function_whose_time_is_over_gives_back_what_it_has_not_committe
     assert hall.handled == list(message.event_ids)
 
 
+async def test_an_invocation_after_one_that_used_all_of_its_time_handles_its_messages(
+    line: Line, transactions: Transactions
+) -> None:
+    """The one before handled its own at once; what it left behind took too long."""
+    done = asyncio.Event()
+
+    async def ask(events: Sequence[OrderCreated], tx: Transaction) -> None:
+        tx.intend(*envelope.messages(events))
+
+    async def take_long(_: Message) -> None:
+        await done.wait()
+
+    async def settle(tx: Transaction, outcomes: object) -> None:
+        """It leaves no row."""
+
+    runner = Runner("errands", outbox.LEASES, transactions, take_long, settle)
+    participant = Participant("invoice", {OrderCreated: ask}, transactions, line.bus, {Message: runner})
+    invoked = Invocations(participant, line.bus)
+    first, second = some_messages(2)
+    assert await invoked.consume(queue_event(first.body.decode()), 4.0) == {"batchItemFailures": []}
+    done.set()
+    assert await invoked.consume(queue_event(second.body.decode()), 30) == {"batchItemFailures": []}
+
+
 async def test_what_could_not_be_published_in_time_is_free_for_the_next_and_the_schedule_does_it(
     line: Line, transactions: Transactions, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -63,6 +63,7 @@ class Invocations:
         try:
             async with self._working(seconds):
                 await worker.consume(records, holds_back=False)
+                time_is_over.cancel()  # or the worker would be stopped before it begins the next time
                 await self._rest(ends - _grace(seconds))
         finally:
             time_is_over.cancel()
