@@ -102,5 +102,5 @@ def _settings(service: Service, url: str, passwords: migrate.Passwords, state: S
         ledger = migrate.url_for(url, migrate.PROVIDER, passwords[migrate.PROVIDER])
         given |= {"payment_provider": "simulated", "provider_database_url": ledger}
     if service.name == "email":
-        given |= {"mail_folder": state.mails, "smtp_url": None}
+        given |= {"mail_folder": state.mails, "smtp_url": None, "mail_record_only": False}
     return settings.read(service.settings, **given)

@@ -23,6 +23,8 @@ class BillingSettings(ServiceSettings):
     """Most charges under way at a time, and as many refunds."""
     provider_database_url: DatabaseUrl | None = None
     """The simulated provider's own ledger, with its own role `<database>_provider`."""
+    simulated_latency_ms: Annotated[int, Field(ge=0, le=5000)] = 0
+    """How long the simulated provider takes for an answer, as a real one does."""
     stripe_api_key: SecretStr | None = None
     stripe_base_url: str | None = None
     """Where Stripe answers; unset, where it really does."""
@@ -56,7 +58,7 @@ def _provider(settings: BillingSettings) -> AbstractAsyncContextManager[Provider
         assert settings.stripe_api_key
         return stripe_provider.connect(settings.stripe_api_key.get_secret_value(), settings.stripe_base_url)
     assert settings.provider_database_url
-    return simulated.connect(settings.provider_database_url)
+    return simulated.connect(settings.provider_database_url, latency=settings.simulated_latency_ms / 1000)
 
 
 SERVICE = Service("billing", HANDLERS, BillingSettings, assemble)

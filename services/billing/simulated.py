@@ -8,6 +8,7 @@ Idempotency: the same key with the same parameters gets the same answer, for eve
 KeyReused. What was committed while the answer was lost is therefore told when it is asked again.
 """
 
+import asyncio
 import uuid
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -140,8 +141,10 @@ class SimulatedProvider:
 
     name = "simulated"
 
-    def __init__(self, ledger: Transactions) -> None:
+    def __init__(self, ledger: Transactions, *, latency: float = 0.0) -> None:
+        """`latency` (seconds) passes before every charge and refund."""
         self._ledger = ledger
+        self._latency = latency
         self._charges: GroupCommit[Charge, ChargeAnswer | KeyReused] = GroupCommit(self._commit_charges)
         self._repayments: GroupCommit[Repayment, Repaid | KeyReused | NotRefundable] = GroupCommit(
             self._commit_repayments
@@ -149,6 +152,7 @@ class SimulatedProvider:
 
     async def charge(self, charge: Charge) -> ChargeAnswer:
         """Charges once per key. Raises KeyReused."""
+        await self._take_time()
         answer = await self._charges.submit(charge)
         if isinstance(answer, KeyReused):
             raise answer
@@ -162,6 +166,7 @@ class SimulatedProvider:
 
     async def repay(self, repayment: Repayment) -> RepaymentAnswer:
         """Gives back once per key, and never more than was captured. Raises KeyReused or NotRefundable."""
+        await self._take_time()
         answer = await self._repayments.submit(repayment)
         if isinstance(answer, KeyReused | NotRefundable):
             raise answer
@@ -177,6 +182,10 @@ class SimulatedProvider:
         """Returns when nothing is being committed any more."""
         await self._charges.drain()
         await self._repayments.drain()
+
+    async def _take_time(self) -> None:
+        if self._latency:
+            await asyncio.sleep(self._latency)
 
     async def _commit_charges(self, charges: Sequence[Charge]) -> Sequence[ChargeAnswer | KeyReused]:
         records = [_charge_record(charge) for charge in sorted(charges, key=lambda charge: charge.key)]
@@ -274,12 +283,12 @@ def _new_id(prefix: str) -> str:
 
 
 @asynccontextmanager
-async def connect(database_url: str) -> AsyncIterator[SimulatedProvider]:
-    """The provider on its ledger, once `orderflow migrate` has made it."""
+async def connect(database_url: str, *, latency: float = 0.0) -> AsyncIterator[SimulatedProvider]:
+    """The provider on its ledger, once `orderflow migrate` has made it; `latency` in seconds."""
     async with database.connect(database_url, pool=4, application="provider") as engine:
         ledger = Transactions(engine)
         await database.wait_for_schema(ledger, revisions.head(HISTORY))
-        provider = SimulatedProvider(ledger)
+        provider = SimulatedProvider(ledger, latency=latency)
         try:
             yield provider
         finally:

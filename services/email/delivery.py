@@ -13,8 +13,13 @@ from services.email.mailer import Mailer, MailPostponed
 from services.email.mime import UnusableAddress
 
 
-async def deliver(mail: Mail, letters: Letters, mailer: Mailer) -> Outcome:
-    """The mail's definite outcome. Raises what the mailer raises while there is none."""
+async def deliver(mail: Mail, letters: Letters, mailer: Mailer | None) -> Outcome:
+    """The mail's definite outcome. Raises what the mailer raises while there is none.
+
+    Without a mailer no letter is written: the record is all that becomes of it.
+    """
+    if mailer is None:
+        return Outcome("sent", "recorded only")
     try:
         letter = letters.write(mail)
     except UnusableAddress as error:
@@ -30,7 +35,7 @@ async def deliver(mail: Mail, letters: Letters, mailer: Mailer) -> Outcome:
 def delivery(
     transactions: Transactions,
     letters: Letters,
-    mailer: Mailer,
+    mailer: Mailer | None,
     *,
     concurrency: int,
     sweep_seconds: float = 5.0,

@@ -33,21 +33,27 @@ class EmailSettings(ServiceSettings):
     """`smtp[s]://[user:password@]host[:port]`; `?starttls` insists on STARTTLS."""
     mail_folder: Path | None = None
     """A folder for `.eml` files, in place of a mail server."""
+    mail_record_only: bool = False
+    """Mails are recorded as sent and go nowhere, in place of a mail server: for rehearsals and load tests."""
     mail_concurrency: Annotated[int, Field(ge=1, le=200)] = 16
     """Most mails that are being sent at a time, each over a connection of its own."""
 
     @model_validator(mode="after")
     def _one_way_out(self) -> Self:
-        if (self.smtp_url is None) == (self.mail_folder is None):
-            raise ValueError("Set exactly one of SMTP_URL (a mail server) and MAIL_FOLDER (.eml files).")
+        if [self.smtp_url is not None, self.mail_folder is not None, self.mail_record_only].count(True) != 1:
+            raise ValueError(
+                "Set exactly one of SMTP_URL (a mail server), MAIL_FOLDER (.eml files) and MAIL_RECORD_ONLY."
+            )
         if self.smtp_url is not None:
             smtp.Server.parse(self.smtp_url)
         return self
 
 
 @asynccontextmanager
-async def _mailer(settings: EmailSettings, domain: str) -> AsyncIterator[Mailer]:
-    if settings.mail_folder is not None:
+async def _mailer(settings: EmailSettings, domain: str) -> AsyncIterator[Mailer | None]:
+    if settings.mail_record_only:
+        yield None
+    elif settings.mail_folder is not None:
         yield FolderMailer(settings.mail_folder)
     else:
         assert settings.smtp_url is not None

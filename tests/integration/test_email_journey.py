@@ -115,6 +115,21 @@ async def test_every_event_in_the_handler_table_becomes_one_mail(journey: Journe
         assert record["recipient"] == "ana@example.com"
 
 
+async def test_mails_that_are_recorded_only_go_nowhere(
+    journey: Journey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("SMTP_URL", raising=False)
+    settings = EmailSettings(database_url=journey.url, mail_record_only=True)
+    async with put_together(SERVICE, settings, journey.bus) as service:
+        running = asyncio.create_task(service.participant.run())
+        await journey.publish(*one_of_each().values())
+        records = await journey.settled(len(HANDLERS))
+        service.participant.stop()
+        await running
+    assert {(record["state"], record["outcome"]) for record in records} == {("sent", "recorded only")}
+    assert not journey.server.mails
+
+
 async def test_an_event_that_comes_again_makes_no_second_mail(journey: Journey) -> None:
     order = an_order()
     once = order_created(order)

@@ -57,6 +57,8 @@ def test_a_password_is_not_shown() -> None:
         {},
         {"SMTP_URL": "smtp://mail", "MAIL_FOLDER": "mails"},
         {"SMTP_URL": "", "MAIL_FOLDER": ""},
+        {"SMTP_URL": "smtp://mail", "MAIL_RECORD_ONLY": "true"},
+        {"MAIL_FOLDER": "mails", "MAIL_RECORD_ONLY": "true"},
     ],
 )
 def test_mails_go_exactly_one_way(monkeypatch: pytest.MonkeyPatch, environment: dict[str, str]) -> None:

@@ -1,0 +1,171 @@
+"""The load: orders over HTTP, from as many connections as asked for, for as little CPU as Python allows."""
+
+import asyncio
+import itertools
+import json
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any, Final, cast
+
+import httptools
+
+_ITEMS: Final = [
+    {"sku": "MUG-01", "name": "Mug, blue glaze", "quantity": 2, "unit_price": "19.90", "tax_rate": "0.17"},
+    {"sku": "TEA-07", "name": "Green tea, 250 g", "quantity": 1, "unit_price": "8.45", "tax_rate": "0.07"},
+    {"sku": "BOX-12", "name": "Gift box, large", "quantity": 3, "unit_price": "4.99", "tax_rate": "0.17"},
+]
+ITEMS_PER_ORDER: Final = len(_ITEMS)
+
+
+def order(number: int) -> dict[str, Any]:
+    """An order of three items, like every other but for its reference and its buyer."""
+    return {
+        "reference": f"BENCH-{number}",
+        "customer": {"name": "Ana Souza", "email": f"ana{number}@example.com", "locale": "pt-BR"},
+        "shipping_address": {
+            "line1": "Rua Augusta 1",
+            "city": "São Paulo",
+            "postal_code": "01304-001",
+            "country": "BR",
+        },
+        "currency": "BRL",
+        "items": _ITEMS,
+        "payment_method": "pm_card_visa",
+    }
+
+
+def requests() -> Iterator[bytes]:
+    """`POST /orders` without end, each another order."""
+    for number in itertools.count(1):
+        body = json.dumps(order(number), ensure_ascii=False).encode()
+        head = (
+            "POST /orders HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
+            f"Content-Length: {len(body)}\r\n\r\n"
+        )
+        yield head.encode() + body
+
+
+class Refused(Exception):
+    """An order was not accepted, or the connection ended before the answer."""
+
+
+@dataclass
+class Answers:
+    """What became of the requests."""
+
+    began: float = field(default_factory=time.time)
+    """When the first was sent, by the wall clock."""
+    seconds: list[float] = field(default_factory=list)
+    """How long each answer took."""
+
+
+class _Connection(asyncio.Protocol):
+    """One connection that sends a request, waits for its answer, and sends the next."""
+
+    def __init__(self) -> None:
+        self._transport: asyncio.Transport | None = None
+        self._answer: asyncio.Future[int] | None = None
+        self._parser = httptools.HttpResponseParser(self)
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's is none by its type
+
+    def data_received(self, data: bytes) -> None:
+        self._parser.feed_data(data)
+
+    def on_message_complete(self) -> None:
+        """The parser has seen the whole answer."""
+        status = self._parser.get_status_code()
+        self._parser = httptools.HttpResponseParser(self)
+        if self._answer and not self._answer.done():
+            self._answer.set_result(status)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._answer and not self._answer.done():
+            self._answer.set_exception(Refused(f"The connection was lost: {exc}"))
+
+    async def ask(self, request: bytes) -> int:
+        """The status of the answer."""
+        assert self._transport
+        self._answer = asyncio.get_running_loop().create_future()
+        self._transport.write(request)
+        return await self._answer
+
+    def close(self) -> None:
+        """Ends it."""
+        if self._transport:
+            self._transport.close()
+
+
+async def closed_loop(
+    port: int, connections: int, orders: int, placed: Callable[[int], None] = lambda _: None
+) -> Answers:
+    """Places so many orders; each connection sends the next when it has the answer to the last.
+
+    `placed` is told now and then how many there are. Raises Refused.
+    """
+    answers, waiting = Answers(), itertools.islice(requests(), orders)
+
+    async def keep_asking() -> None:
+        connection = await _connect(port)
+        try:
+            for request in waiting:
+                await _place(connection, request, answers)
+                if len(answers.seconds) % 100 == 0:
+                    placed(len(answers.seconds))
+        finally:
+            connection.close()
+
+    async with asyncio.TaskGroup() as group:
+        for _ in range(connections):
+            group.create_task(keep_asking())
+    return answers
+
+
+async def open_loop(port: int, per_second: float, orders: int) -> Answers:
+    """Places orders at a steady rate, whatever the answers do. Raises Refused."""
+    answers = Answers()
+    idle: list[_Connection] = []
+    loop = asyncio.get_running_loop()
+
+    async def place(request: bytes) -> None:
+        connection = idle.pop() if idle else await _connect(port)
+        await _place(connection, request, answers)
+        idle.append(connection)
+
+    start = loop.time()
+    try:
+        async with asyncio.TaskGroup() as group:
+            for number, request in enumerate(itertools.islice(requests(), orders)):
+                await asyncio.sleep(start + number / per_second - loop.time())
+                group.create_task(place(request))
+    finally:
+        for connection in idle:
+            connection.close()
+    return answers
+
+
+async def answers_healthy(port: int) -> bool:
+    """Whether `/healthz` says 200."""
+    with suppress(OSError, Refused):
+        connection = await _connect(port)
+        try:
+            return await connection.ask(b"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n") == 200
+        finally:
+            connection.close()
+    return False
+
+
+async def _connect(port: int) -> _Connection:
+    _, connection = await asyncio.get_running_loop().create_connection(_Connection, "127.0.0.1", port)
+    return connection
+
+
+async def _place(connection: _Connection, request: bytes, answers: Answers) -> None:
+    sent = time.perf_counter()
+    status = await connection.ask(request)
+    answers.seconds.append(time.perf_counter() - sent)
+    if status != 201:
+        raise Refused(f"An order was answered with {status}.")

@@ -1,0 +1,221 @@
+"""The report: the table, the file of results, and the plot."""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from statistics import median
+from typing import Any, Final
+
+from rich.console import Console
+from rich.table import Table
+
+from bench.measure import Measured
+from bench.rounds import CONNECTIONS, Round, Turn
+
+OURS: Final = "Orderflow"
+FASTSTREAM: Final = "FastStream + SQLAlchemy"
+CELERY: Final = "Celery + SQLAlchemy"
+SAME_GUARANTEES: Final = "aio-pika + asyncpg, same guarantees"
+
+
+@dataclass(frozen=True)
+class Goal:
+    """A ratio that is to be reached; `most` says that less is better."""
+
+    name: str
+    must: float
+    reach_for: float
+    ratio: Callable[[Round], float]
+    most: bool = False
+
+    def is_met(self, value: float, goal: float) -> bool:
+        """Whether the value is as good as the goal, or better."""
+        return value <= goal if self.most else value >= goal
+
+
+def _throughput(peer: str, connections: int) -> Callable[[Round], float]:
+    def ratio(played: Round) -> float:
+        ours, theirs = played.turns[OURS], played.turns[peer]
+        return ours.closed[connections].per_second / theirs.closed[connections].per_second
+
+    return ratio
+
+
+def _cpu_over_floor(played: Round) -> float:
+    assert played.floor
+    return played.turns[OURS].closed[128].cpu_total / played.floor.total
+
+
+def _steady_p50(peer: str) -> Callable[[Round], float]:
+    def ratio(played: Round) -> float:
+        return _steady(played.turns[OURS]).end_to_end.p50 / _steady(played.turns[peer]).end_to_end.p50
+
+    return ratio
+
+
+def _post_p99(played: Round) -> float:
+    return played.turns[OURS].closed[128].post.p99 / played.turns[FASTSTREAM].closed[128].post.p99
+
+
+def _steady(turn: Turn) -> Measured:
+    assert turn.steady
+    return turn.steady
+
+
+GOALS: Final = (
+    Goal("orders/s against FastStream, 128 connections", 15, 20, _throughput(FASTSTREAM, 128)),
+    Goal("orders/s against FastStream, 32", 10, 15, _throughput(FASTSTREAM, 32)),
+    Goal("orders/s against Celery, 128", 15, 20, _throughput(CELERY, 128)),
+    Goal("orders/s against Celery, 32", 10, 15, _throughput(CELERY, 32)),
+    Goal("orders/s against the same guarantees, 128", 10, 12, _throughput(SAME_GUARANTEES, 128)),
+    Goal("orders/s against the same guarantees, 32", 6, 10, _throughput(SAME_GUARANTEES, 32)),
+    Goal("CPU an order against the floor's sum, 128", 2, 1.5, _cpu_over_floor, most=True),
+    Goal("end-to-end p50 at 20/s against the same guarantees", 1, 1, _steady_p50(SAME_GUARANTEES), most=True),
+    Goal("end-to-end p50 at 20/s against FastStream", 1, 0.5, _steady_p50(FASTSTREAM), most=True),
+    Goal("POST p99 at saturation against FastStream", 0.25, 0.1, _post_p99, most=True),
+)
+
+
+@dataclass
+class Results:
+    """All that was seen."""
+
+    cores: int
+    servers: str = ""
+    tuning: dict[str, dict[str, object]] = field(default_factory=dict)
+    rounds: list[Round] = field(default_factory=list)
+    scenarios: dict[str, Any] = field(default_factory=dict)
+
+    def ratios(self, goal: Goal) -> list[float]:
+        """A goal's ratio in each round that has both sides of it."""
+        found = []
+        for played in self.rounds:
+            try:
+                found.append(goal.ratio(played))
+            except KeyError:
+                continue
+        return found
+
+    def write(self, folder: Path) -> None:
+        """`results.json`: every figure of every round, and the ratios."""
+        document = asdict(self) | {
+            "ratios": {goal.name: ratios for goal in GOALS if (ratios := self.ratios(goal))}
+        }
+        (folder / "results.json").write_text(json.dumps(document, indent=1, default=str))
+
+
+def show(results: Results, console: Console) -> None:
+    """Prints the tables."""
+    if results.rounds:
+        console.print(_systems(results))
+        console.print(_where(results))
+        if any(results.ratios(goal) for goal in GOALS):
+            console.print(_goals(results))
+    for name, said in results.scenarios.items():
+        console.print(f"{name}: {said['said']}")
+
+
+def _systems(results: Results) -> Table:
+    table = Table(title=f"Medians of {len(results.rounds)} rounds on {results.cores} cores")
+    for heading in (
+        "system",
+        "connections",
+        "orders/s",
+        "CPU ms/order",
+        "POST p50/p99 ms",
+        "end to end p50/p99 ms",
+        "at 20/s p50/p99 ms",
+    ):
+        table.add_column(heading, justify="left" if heading == "system" else "right")
+    for name in results.rounds[0].turns:
+        turns = [played.turns[name] for played in results.rounds]
+        steady = [_steady(turn) for turn in turns]
+        for connections in CONNECTIONS:
+            seen = [turn.closed[connections] for turn in turns]
+            table.add_row(
+                name,
+                str(connections),
+                f"{_middle(seen, lambda m: m.per_second):,.0f}",
+                f"{_middle(seen, lambda m: m.cpu_total):.2f}",
+                f"{_middle(seen, lambda m: m.post.p50):.0f} / {_middle(seen, lambda m: m.post.p99):.0f}",
+                f"{_middle(seen, lambda m: m.end_to_end.p50):,.0f} / "
+                f"{_middle(seen, lambda m: m.end_to_end.p99):,.0f}",
+                f"{_middle(steady, lambda m: m.end_to_end.p50):.0f} / "
+                f"{_middle(steady, lambda m: m.end_to_end.p99):.0f}",
+            )
+    return table
+
+
+def _where(results: Results) -> Table:
+    table = Table(title="Where an order's CPU goes at 128 connections, ms")
+    table.add_column("system")
+    columns = ("services", "PostgreSQL", "RabbitMQ")
+    for heading in (*columns, "memory of all processes, MiB"):
+        table.add_column(heading, justify="right")
+    for name in results.rounds[0].turns:
+        seen = [played.turns[name].closed[128] for played in results.rounds]
+        memory = [
+            sum(mib for part, mib in m.memory.items() if part not in ("PostgreSQL", "RabbitMQ")) for m in seen
+        ]
+        cpu = [f"{median(m.cpu[column] for m in seen):.2f}" for column in columns]
+        table.add_row(name, *cpu, f"{median(memory):.0f}")
+    floors = [played.floor for played in results.rounds if played.floor]
+    if floors:
+        table.add_row(
+            "floor (PostgreSQL and RabbitMQ with their clients, FastAPI)",
+            f"{median(f.fastapi for f in floors):.2f}",
+            f"{median(f.postgresql for f in floors):.2f}",
+            f"{median(f.rabbitmq for f in floors):.2f}",
+        )
+    return table
+
+
+def _goals(results: Results) -> Table:
+    table = Table(title="Ratios: medians of the rounds' pairs")
+    for heading in ("ratio", "seen", "must", "reach for"):
+        table.add_column(heading, justify="left" if heading == "ratio" else "right")
+    for goal in GOALS:
+        ratios = results.ratios(goal)
+        if ratios:
+            seen = median(ratios)
+            colour = "green" if goal.is_met(seen, goal.must) else "red"
+            sign = "≤" if goal.most else "≥"
+            table.add_row(
+                goal.name, f"[{colour}]{seen:.2f}[/]", f"{sign} {goal.must:g}", f"{sign} {goal.reach_for:g}"
+            )
+    return table
+
+
+def _middle(seen: Sequence[Measured], figure: Callable[[Measured], float]) -> float:
+    return median(figure(measured) for measured in seen)
+
+
+def plot(results: Results, folder: Path) -> None:
+    """`plot.svg`: throughput side by side, where the CPU goes, and the cost as the tables grow."""
+    from matplotlib.figure import Figure  # noqa: PLC0415  # slow to load, and needed at the end only
+
+    figure = Figure(figsize=(13, 4), layout="constrained")
+    throughput, cost, growth = figure.subplots(1, 3)
+    if results.rounds:
+        names = list(results.rounds[0].turns)
+        seen = {name: [played.turns[name].closed[128] for played in results.rounds] for name in names}
+        throughput.barh(names, [_middle(seen[name], lambda m: m.per_second) for name in names])
+        throughput.set_title("orders/s, 128 connections")
+        left = [0.0] * len(names)
+        for part in ("services", "PostgreSQL", "RabbitMQ"):
+            widths = [median(m.cpu[part] for m in seen[name]) for name in names]
+            cost.barh(names, widths, left=left, label=part)
+            left = [begin + width for begin, width in zip(left, widths, strict=True)]
+        cost.set_title("CPU an order, ms")
+        cost.set_yticklabels([])
+        cost.legend(fontsize="small")
+        for axes in (throughput, cost):
+            axes.invert_yaxis()
+            axes.tick_params(labelsize="small")
+    if "growth" in results.scenarios:
+        steps = results.scenarios["growth"]["steps"]
+        growth.plot([s["orders_in_tables"] for s in steps], [s["cpu_total"] for s in steps], marker="o", ms=3)
+        growth.set_ylim(bottom=0)
+        growth.set_title("Orderflow: CPU an order (ms) by orders in the tables")
+    figure.savefig(folder / "plot.svg")
