@@ -4,11 +4,13 @@
 #
 # Versions in a lock stay as they are unless pyproject.toml or --upgrade asks for others, so a new release on the
 # index does not make a lock stale. The development lock is solved first and binds what runs: those four agree. The
-# template's linters stand alone, because the SAM translator pins pydantic.
+# template's linters stand alone, because the SAM translator pins pydantic. The benchmark's peers use the same
+# versions of what they share with Orderflow.
 set -eu
 cd "$(dirname "$0")/.."
 uv=$PWD/.venv/bin/uv
 python=$PWD/.venv/bin/python
+peers=bench/peers/requirements
 
 . deploy/index.sh
 
@@ -24,6 +26,7 @@ compile_all() {
     compile_part requirements-image.lock "$@" --extra stripe
     compile_part requirements-lambda.lock "$@" --extra stripe --extra aws
     compile requirements-sam.lock "$@" --group pyproject.toml:sam
+    compile "$peers.lock" "$@" --constraint requirements-dev.lock "$peers.in"
 }
 
 if [ "${1:-}" != --check ]; then
@@ -31,17 +34,19 @@ if [ "${1:-}" != --check ]; then
     exit
 fi
 
-if grep -n '://' requirements*.lock; then
+if grep -n '://' requirements*.lock "$peers.lock"; then
     echo 'A lock file names an address (above): make the locks with `make lock`.' >&2
     exit 1
 fi
 copy=$(mktemp -d)
 trap 'rm -rf "$copy"' EXIT
+mkdir -p "$copy/bench/peers"
 cp pyproject.toml requirements*.lock "$copy"
+cp "$peers.in" "$peers.lock" "$copy/bench/peers"
 cd "$copy"
 compile_all
 stale=0
-for lock in requirements*.lock; do
+for lock in requirements*.lock "$peers.lock"; do
     diff -u "$OLDPWD/$lock" "$lock" || stale=1
 done
-[ "$stale" = 0 ] || { echo 'The locks do not follow from pyproject.toml: run `make lock`.' >&2; exit 1; }
+[ "$stale" = 0 ] || { echo 'The locks do not follow from pyproject.toml or the .in: run `make lock`.' >&2; exit 1; }

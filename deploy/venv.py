@@ -1,11 +1,11 @@
-"""Make `.venv` from a lock file: `python3 deploy/venv.py requirements.lock`.
+"""Make `.venv`, or the folder named, from a lock file: `python3 deploy/venv.py requirements.lock [FOLDER]`.
 
 Started by `deploy/venv.sh` with the interpreter that the environment is to have; standard library only.
 
-Promises: the environment holds the lock's packages, each checked by its hash, and finds the project's own in
-this checkout; two calls at once take turns; what an interrupted call left behind, or one whose interpreter is
-gone, is made anew by the next call; what is configured for pip (index, proxy, certificates) applies, because
-pip does the work.
+Promises: the environment holds the lock's packages, each checked by its hash, and `.venv` finds the project's
+own in this checkout; two calls at once take turns; what an interrupted call left behind, or one whose
+interpreter is gone, is made anew by the next call; what is configured for pip (index, proxy, certificates)
+applies, because pip does the work.
 """
 
 import fcntl
@@ -16,7 +16,9 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-VENV = ROOT / ".venv"
+PROJECTS_OWN = ".venv"
+FOLDER = sys.argv[2] if len(sys.argv) > 2 else PROJECTS_OWN
+VENV = ROOT / FOLDER
 PYTHON = VENV / "bin" / "python"
 UNFINISHED = VENV / "unfinished"
 INSTALLED = VENV / "installed"
@@ -45,7 +47,7 @@ def works() -> bool:
 def make() -> None:
     """Make an empty environment in which the project's packages are found."""
     version = ".".join(map(str, sys.version_info[:3]))
-    say(f"Making .venv with Python {version} ({sys.executable})")
+    say(f"Making {FOLDER} with Python {version} ({sys.executable})")
     shutil.rmtree(VENV, ignore_errors=True)
     VENV.mkdir()
     UNFINISHED.touch()
@@ -64,7 +66,8 @@ def install(lock_name: str) -> None:
     say(f"Installing {lock_name} (once, about a minute)")
     UNFINISHED.touch()
     run(PYTHON, "-m", "pip", "install", "-qq", "--require-hashes", "--requirement", lock_name)
-    link_project()
+    if FOLDER == PROJECTS_OWN:
+        link_project()
     UNFINISHED.unlink()
 
 
@@ -84,8 +87,9 @@ def link_project() -> None:
 def remember(lock_name: str, lock: bytes) -> None:
     """Note what is installed now: the development lock holds the other locks too."""
     shutil.rmtree(INSTALLED, ignore_errors=True)
-    INSTALLED.mkdir()
-    (INSTALLED / lock_name).write_bytes(lock)
+    copy = INSTALLED / lock_name
+    copy.parent.mkdir(parents=True)
+    copy.write_bytes(lock)
     if lock_name == SUPERSET:
         shutil.copyfile(ROOT / "requirements.lock", INSTALLED / "requirements.lock")
 
@@ -120,6 +124,6 @@ if __name__ == "__main__":
     try:
         main(sys.argv[1])
     except OSError as error:
-        sys.exit(f"Installing failed: {error}. What another user made in .venv, that user has to remove.")
+        sys.exit(f"Installing failed: {error}. What another user made in {FOLDER}, that user has to remove.")
     except KeyboardInterrupt:
         sys.exit("Installing was interrupted; the next call starts it anew.")

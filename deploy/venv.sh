@@ -1,5 +1,5 @@
 #!/bin/sh
-# Makes sure that .venv holds what a lock file names:  deploy/venv.sh requirements.lock
+# Makes sure that .venv, or the folder named, holds what a lock names:  deploy/venv.sh requirements.lock [FOLDER]
 #
 # Nothing happens when it does already. Otherwise the newest working Python (3.11 or later) on the PATH is taken,
 # or the one named by PYTHON, and deploy/venv.py does the rest. Needs sh and nothing else; a shim that cannot run, an
@@ -7,8 +7,9 @@
 set -eu
 cd "$(dirname "$0")/.."
 lock=$1
+venv=${2:-.venv}
 
-if cmp -s "$lock" ".venv/installed/$lock" && [ ! -e .venv/unfinished ] && .venv/bin/python -c '' 2>/dev/null; then
+if cmp -s "$lock" "$venv/installed/$lock" && [ ! -e "$venv/unfinished" ] && "$venv/bin/python" -c '' 2>/dev/null; then
     exit 0
 fi
 
@@ -42,7 +43,7 @@ if [ -n "${PYTHON:-}" ]; then
         echo "PYTHON=$PYTHON cannot be used: Orderflow needs CPython 3.11 or newer that runs and has its venv module." >&2
         exit 1
     }
-    exec "$PYTHON" deploy/venv.py "$lock"
+    exec "$PYTHON" deploy/venv.py "$lock" "$venv"
 fi
 
 without_venv=
@@ -51,7 +52,7 @@ while read -r _ path; do
     status=0
     usable "$path" || status=$?
     case $status in
-        0) exec "$path" deploy/venv.py "$lock" ;;
+        0) exec "$path" deploy/venv.py "$lock" "$venv" ;;
         3) without_venv=${without_venv:-$path} ;;
     esac
 done <<LIST
