@@ -1,0 +1,22 @@
+"""FastAPI and Celery on RabbitMQ, SQLAlchemy's ORM on psycopg 3.
+
+An event is a task for every service that listens, in that service's quorum queue. A worker for each queue
+runs tasks in threads, with a session each, and acknowledges late. Publishing comes after the commit, and is
+confirmed. There is no outbox: a process that dies between the two leaves the order where it is. The order
+service is uvicorn, and beside it the worker of its queue.
+
+As documented by Celery ("Using RabbitMQ", "Tasks", "Optimizing"), FastAPI ("SQL Databases") and SQLAlchemy
+("Session Basics").
+"""
+
+from typing import Final
+
+TUNING: Final = {
+    "worker pool": "threads",
+    "concurrency": 10,  # tasks that a worker runs at once, and its connections to PostgreSQL
+    "prefetch multiplier": 4,
+    "web pool": 10,  # connections to PostgreSQL of the web server
+    "web threads": 40,  # requests at once: the default of FastAPI for functions that are not async
+    "event loop": "uvloop (web)",
+    "HTTP parser": "httptools",
+}

@@ -1,0 +1,22 @@
+"""`python -m bench.peers.faststream_sqlalchemy setup`, or one of the services."""
+
+import importlib
+import logging
+import sys
+
+import uvloop
+
+from bench.peers.faststream_sqlalchemy import setup
+
+
+def main(command: str) -> None:
+    """Do what was asked; a service runs until SIGTERM."""
+    logging.basicConfig(level=logging.WARNING)
+    if command == "setup":
+        uvloop.run(setup.setup())
+    else:
+        importlib.import_module(f"bench.peers.faststream_sqlalchemy.{command}").run()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
