@@ -28,7 +28,7 @@ class _Read(BaseModel):
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
 
 
-class Customer(_Read):
+class NewCustomer(_Read):
     """Who orders, and where mails go."""
 
     name: Text
@@ -36,7 +36,7 @@ class Customer(_Read):
     locale: Locale | None = None
 
 
-class Address(_Read):
+class NewAddress(_Read):
     """Where the parcel goes."""
 
     line1: Text
@@ -61,8 +61,8 @@ class NewOrder(_Read):
     """An order as the merchant's backend places it."""
 
     reference: Text | None = None
-    customer: Customer
-    shipping_address: Address
+    customer: NewCustomer
+    shipping_address: NewAddress
     currency: Currency
     items: Annotated[list[NewItem], Field(min_length=1, max_length=100)]
     payment_method: Token
@@ -76,7 +76,7 @@ class NewOrder(_Read):
         return self
 
 
-# What an order costs
+# What is kept, and what it costs
 
 _OTHER_DECIMALS: Final = {
     **dict.fromkeys("BIF CLP DJF GNF ISK JPY KMF KRW PYG RWF UGX VND VUV XAF XOF XPF".split(), 0),
@@ -94,6 +94,25 @@ def amount(minor: int, currency: str) -> str:
     decimals = decimals_of(currency)
     digits = str(minor).zfill(decimals + 1)
     return f"{digits[:-decimals]}.{digits[-decimals:]}" if decimals else digits
+
+
+class Customer(BaseModel):
+    """Who ordered."""
+
+    name: str
+    email: str
+    locale: str | None
+
+
+class Address(BaseModel):
+    """Where the parcel goes."""
+
+    line1: str
+    line2: str | None
+    city: str
+    state: str | None
+    postal_code: str
+    country: str
 
 
 class Item(BaseModel):
@@ -149,8 +168,8 @@ class Order(BaseModel):
             id=uuid7(),
             created_at=datetime.now(UTC),
             reference=new.reference,
-            customer=new.customer,
-            shipping_address=new.shipping_address,
+            customer=Customer(**dict(new.customer)),
+            shipping_address=Address(**dict(new.shipping_address)),
             currency=new.currency,
             items=items,
             subtotal=sum(item.subtotal for item in items),

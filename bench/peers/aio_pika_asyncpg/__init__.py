@@ -12,7 +12,7 @@ microservices.io ("Transactional outbox", "Idempotent Consumer").
 from typing import Final
 
 TUNING: Final = {
-    "pool": 10,  # connections to PostgreSQL, for each of the five processes
+    "pool": 5,  # connections to PostgreSQL, for each of the five processes
     "prefetch": 20,  # messages that a service handles at once: those beyond the pool wait for a connection
     "relay batch": 100,  # messages published at once, and marked with one statement
     "event loop": "uvloop",

@@ -13,9 +13,9 @@ from typing import Final
 
 TUNING: Final = {
     "worker pool": "threads",
-    "concurrency": 10,  # tasks that a worker runs at once, and its connections to PostgreSQL
-    "prefetch multiplier": 4,
-    "web pool": 10,  # connections to PostgreSQL of the web server
+    "concurrency": 8,  # tasks that a worker runs at once
+    "prefetch multiplier": 4,  # so 32 tasks wait in a worker or run
+    "pool": 10,  # connections to PostgreSQL and to RabbitMQ, at most, of a worker or the web server
     "web threads": 40,  # requests at once: the default of FastAPI for functions that are not async
     "event loop": "uvloop (web)",
     "HTTP parser": "httptools",

@@ -31,7 +31,7 @@ app.conf.update(
     task_ignore_result=True,
     worker_prefetch_multiplier=TUNING["prefetch multiplier"],
     broker_transport_options={"confirm_publish": True},
-    broker_pool_limit=TUNING["concurrency"],
+    broker_pool_limit=TUNING["pool"],
 )
 
 
@@ -52,7 +52,6 @@ def worker_options(service: str) -> list[str]:
         f"--concurrency={TUNING['concurrency']}",
         "--without-gossip",
         "--without-mingle",
-        "--without-heartbeat",
         "--loglevel=WARNING",
     ]
 

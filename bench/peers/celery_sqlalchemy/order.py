@@ -66,6 +66,7 @@ def follow(event: Envelope) -> None:
             update(models.Order)
             .where(models.Order.id == event.subject, models.Order.status.in_(business.before(event.type)))
             .values(status=event.type)
+            .execution_options(synchronize_session=False)  # the session holds no order
         )
 
 

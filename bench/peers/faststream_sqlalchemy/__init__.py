@@ -12,8 +12,8 @@ As documented by FastStream ("FastAPI Plugin", "Publishing"), FastAPI ("SQL Data
 from typing import Final
 
 TUNING: Final = {
-    "pool": 10,  # connections to PostgreSQL, for each of the five processes
-    "prefetch": 20,  # messages that a service handles at once
+    "pool": 5,  # connections to PostgreSQL, for each of the five processes
+    "prefetch": 10,  # messages that a service handles at once
     "event loop": "uvloop",
     "HTTP parser": "httptools",
 }

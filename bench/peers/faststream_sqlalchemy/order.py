@@ -58,6 +58,7 @@ async def follow(event: AnyEvent, session: Session) -> None:
         update(models.Order)
         .where(models.Order.id == event.subject, models.Order.status.in_(business.before(event.type)))
         .values(status=event.type)
+        .execution_options(synchronize_session=False)  # the session holds no order
     )
     await session.commit()
 
