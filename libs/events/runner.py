@@ -168,8 +168,8 @@ class Runner(Generic[RowT, OutcomeT]):
     def _seconds_to_wait(self) -> float | None:
         """Until there is something to do although nothing changes; None while only a change can tell."""
         now = _now()
-        if self._waiting and self._paused_until > now:
-            return self._paused_until - now
+        if self._waiting and len(self._performing) < self._slots:
+            return max(0.0, self._paused_until - now)  # the pause may have ended since it was last looked at
         return max(self._next_sweep, self._paused_until) - now if self._room() > 0 else None
 
     @property
@@ -177,6 +177,11 @@ class Runner(Generic[RowT, OutcomeT]):
         left_alone = len(self._waiting) if self._outage else 0
         looks_later = not self._sweeping and _now() < max(self._next_sweep, self._paused_until)
         return len(self._held) == left_alone and looks_later
+
+    @property
+    def _slots(self) -> int:
+        """How many rows may be performed at a time; in an outage one, to try with."""
+        return 1 if self._outage else self._concurrency
 
     def _room(self) -> int:
         """How many more rows may be claimed; in an outage one, to try with."""
@@ -195,8 +200,7 @@ class Runner(Generic[RowT, OutcomeT]):
 
     def _start_performing(self) -> None:
         now = _now()
-        slots = 1 if self._outage else self._concurrency
-        while self._waiting and len(self._performing) < slots and now >= self._paused_until:
+        while self._waiting and len(self._performing) < self._slots and now >= self._paused_until:
             row, expires = self._waiting.popleft()
             if (
                 now + self._perform_seconds > expires

@@ -1,11 +1,14 @@
 """Runners on a real PostgreSQL."""
 
 import asyncio
+from collections.abc import Sequence
 
 from chassis import database
 from events import outbox
 from events.bus import Message
 from events.commit import Transactions
+from events.errors import Unavailable
+from events.leases import LEASE_SECONDS
 from events.runner import Runner
 from events.transaction import Transaction
 from tests.conftest import create_tables
@@ -17,6 +20,15 @@ class LoopWithAnotherClock(asyncio.SelectorEventLoop):
 
     def time(self) -> float:
         return super().time() - 1_000_000
+
+
+class LoopWhoseClockJumps(asyncio.SelectorEventLoop):
+    """Its clock can be put forward at any moment."""
+
+    ahead = 0.0
+
+    def time(self) -> float:
+        return super().time() + self.ahead
 
 
 def test_rows_are_found_whatever_clock_the_loop_goes_by(fresh_database: str) -> None:
@@ -43,3 +55,47 @@ def test_rows_are_found_whatever_clock_the_loop_goes_by(fresh_database: str) -> 
 
     with asyncio.Runner(loop_factory=LoopWithAnotherClock) as loop:
         loop.run(found())
+
+
+def test_work_goes_on_also_when_a_pause_ends_between_two_looks_at_the_clock(fresh_database: str) -> None:
+    class PauseEndsInBetween(Runner[Message, None]):
+        """As soon as nothing but the clock can wake it, the clock jumps: just after it was looked at."""
+
+        def _start_performing(self) -> None:
+            super()._start_performing()
+            if self.in_outage and self._waiting and len(self._held) == len(self._waiting):
+                clock.ahead = 60.0
+
+    async def went_on() -> None:
+        await create_tables(fresh_database)
+        async with database.connect(fresh_database, pool=4, application="test") as engine:
+            transactions = Transactions(engine)
+            asked: list[Message] = []
+            went_on = asyncio.Event()
+
+            async def perform(message: Message) -> None:
+                asked.append(message)
+                if len(asked) == 1:
+                    raise Unavailable("away")
+                went_on.set()
+
+            async def settle(tx: Transaction, done: Sequence[tuple[Message, None]]) -> None:
+                await outbox.mark_published(tx, [message for message, _ in done])
+
+            relay = PauseEndsInBetween("relay", outbox.LEASES, transactions, perform, settle, concurrency=1)
+            transactions.lease_of_messages = lambda: LEASE_SECONDS
+            transactions.committed = lambda tx: relay.offer(
+                tx.messages, tx.started + 100 if tx.messages else 0
+            )
+            running = asyncio.create_task(relay.run())
+            for _ in range(2):
+                async with transactions() as tx:
+                    tx.emit(order_created())
+            async with asyncio.timeout(90):  # 60 of them pass at once
+                await went_on.wait()
+            relay.stop()
+            await running
+
+    clock = LoopWhoseClockJumps()
+    with asyncio.Runner(loop_factory=lambda: clock) as loop:
+        loop.run(went_on())
