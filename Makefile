@@ -6,7 +6,7 @@ compose = sh deploy/compose.sh
 # Each process has servers of its own; most tests wait, so there may be more of them than processors.
 in_parallel = --numprocesses 4 --dist worksteal
 
-.PHONY: help demo run up down logs test test-integration faults soak check fmt lock lambda lambda-image orderflow migrate \
+.PHONY: help demo run up down logs test test-integration faults soak bench check fmt lock lambda lambda-image orderflow migrate \
 	environment dev-environment
 
 help: ## show this list
@@ -46,6 +46,10 @@ faults: dev-environment ## every fault once, under load, each seen to strike; th
 
 soak: dev-environment ## random faults under load: ORDERS=100000 FAULTS=1000 SEED=7 PROVIDER=simulated; ends in a report
 	@ORDERS='$(ORDERS)' FAULTS='$(FAULTS)' SEED='$(SEED)' PROVIDER='$(PROVIDER)' $(python) -m tests.faults.soak
+
+bench: dev-environment ## what an order costs, beside the usual tools (20 minutes); ARGS="--rounds 1 --only rounds" for a part
+	@sh deploy/venv.sh bench/peers/requirements.lock bench/peers/.venv
+	@$(python) -m bench $(ARGS)
 
 check: dev-environment ## lint, formatting, types, import rules, lock files, the AWS template
 	@$(python) -m ruff check .

@@ -9,7 +9,7 @@ import random
 import sys
 import time
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
@@ -36,8 +36,14 @@ MOST_BEHIND: Final = 1500
 """Orders under way at most: the load waits for the system, as its customers would."""
 AHEAD: Final = 0.03
 """How far the load may be ahead of the faults, as a part of the whole run."""
+STALLED_SECONDS: Final = 300.0
+"""The longest for which no order may come to its end while some are under way: no fault lasts as long."""
 DRAIN_SECONDS: Final = 600.0
 """Only ends what hangs: what a queue lost long ago is found as reconcile goes through all there is."""
+
+
+class SystemStalled(Exception):
+    """Orders are under way, and none of them has come to its end for minutes."""
 
 
 @dataclass
@@ -50,6 +56,8 @@ class Pace:
     history: History
     ended: int = 0
     """Orders that have come to their end."""
+    moved: float = field(default_factory=time.monotonic)
+    """When an order last did, or none was under way."""
 
     async def may_place(self) -> None:
         """Returns when the next order may be placed."""
@@ -68,9 +76,17 @@ class Pace:
         """Keeps count of the orders that have come to their end."""
         while True:
             asked = time.monotonic()
-            self.ended = await quiet.reached_end(system)
+            ended = await quiet.reached_end(system)
+            if ended > self.ended or ended >= self.history.accepted:
+                self.moved = asked
+            self.ended = ended
             took = time.monotonic() - asked
             await asyncio.sleep(max(1.0, 20 * took))  # counting takes longer the more there are
+
+    def check(self) -> None:
+        """Raises SystemStalled when the system has stopped working: the load waits for it, for ever."""
+        if time.monotonic() - self.moved > STALLED_SECONDS:
+            raise SystemStalled(f"{SystemStalled.__doc__} ({self.history.accepted - self.ended} orders)")
 
     def _is_far_ahead(self) -> bool:
         if not self.faults or self.strikes.effective >= self.faults:
@@ -102,6 +118,7 @@ async def soak(orders: int, faults: int, seed: int, provider: Provider, folder: 
             placing = asyncio.create_task(load.run(CLIENTS))
             await _strike_all(pace, seed, provider)
             while not pace.is_over():
+                pace.check()
                 await asyncio.sleep(0.2)
             load.target = 0
             await placing
@@ -128,6 +145,7 @@ async def _strike_all(pace: Pace, seed: int, provider: Provider) -> None:
             if pace.strikes.effective >= pace.faults:
                 await asyncio.gather(*under_way)
                 return
+            pace.check()
             await asyncio.sleep(0.05)
             for task in [task for task in under_way if task.done()]:
                 under_way.discard(task)
@@ -153,7 +171,7 @@ def main() -> int:
     say(f"{orders:,} orders, {faults:,} faults, SEED={seed}, provider {provider}; all is kept in {folder}")
     try:
         report = uvloop.run(soak(orders, faults, seed, provider, folder))
-    except (NoDocker, MigrationFailed, NotServing) as error:
+    except (NoDocker, MigrationFailed, NotServing, SystemStalled) as error:
         sys.exit(str(error))
     page = report.write(folder)
     say(report.markdown(), markup=False, soft_wrap=True)

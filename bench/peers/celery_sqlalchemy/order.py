@@ -78,7 +78,7 @@ def run() -> None:
     """Serves until SIGTERM, with the worker beside the web server."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # uvicorn has its own, and afterwards repeats the signal
     command = [sys.executable, "-m", "celery", f"--app={__name__}:app", *worker_options("order")]
-    with subprocess.Popen(command) as worker:  # noqa: S603 (own)
+    with subprocess.Popen(command) as worker:
         uvicorn.run(
             web,
             host="127.0.0.1",
