@@ -195,27 +195,46 @@ def plot(results: Results, folder: Path) -> None:
     """`plot.svg`: throughput side by side, where the CPU goes, and the cost as the tables grow."""
     from matplotlib.figure import Figure  # noqa: PLC0415  # slow to load, and needed at the end only
 
-    figure = Figure(figsize=(13, 4), layout="constrained")
-    throughput, cost, growth = figure.subplots(1, 3)
+    panels: list[Callable[[Any, Results], None]] = []
     if results.rounds:
-        names = list(results.rounds[0].turns)
-        seen = {name: [played.turns[name].closed[128] for played in results.rounds] for name in names}
-        throughput.barh(names, [_middle(seen[name], lambda m: m.per_second) for name in names])
-        throughput.set_title("orders/s, 128 connections")
-        left = [0.0] * len(names)
-        for part in ("services", "PostgreSQL", "RabbitMQ"):
-            widths = [median(m.cpu[part] for m in seen[name]) for name in names]
-            cost.barh(names, widths, left=left, label=part)
-            left = [begin + width for begin, width in zip(left, widths, strict=True)]
-        cost.set_title("CPU an order, ms")
-        cost.set_yticklabels([])
-        cost.legend(fontsize="small")
-        for axes in (throughput, cost):
-            axes.invert_yaxis()
-            axes.tick_params(labelsize="small")
+        panels += [_plot_throughput, _plot_cost]
     if "growth" in results.scenarios:
-        steps = results.scenarios["growth"]["steps"]
-        growth.plot([s["orders_in_tables"] for s in steps], [s["cpu_total"] for s in steps], marker="o", ms=3)
-        growth.set_ylim(bottom=0)
-        growth.set_title("Orderflow: CPU an order (ms) by orders in the tables")
+        panels.append(_plot_growth)
+    if not panels:
+        return
+    figure = Figure(figsize=(4.5 * len(panels) + 1, 3.5), layout="constrained")
+    for axes, draw in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
+        axes.tick_params(labelsize="small")
+        draw(axes, results)
     figure.savefig(folder / "plot.svg")
+
+
+def _plot_throughput(axes: Any, results: Results) -> None:
+    names = list(results.rounds[0].turns)
+    axes.barh(names, [_middle(_saturated(results, name), lambda m: m.per_second) for name in names])
+    axes.set_title("orders/s, 128 connections")
+    axes.invert_yaxis()
+
+
+def _plot_cost(axes: Any, results: Results) -> None:
+    names = list(results.rounds[0].turns)
+    left = [0.0] * len(names)
+    for part in ("services", "PostgreSQL", "RabbitMQ"):
+        widths = [median(m.cpu[part] for m in _saturated(results, name)) for name in names]
+        axes.barh(names, widths, left=left, label=part)
+        left = [begin + width for begin, width in zip(left, widths, strict=True)]
+    axes.set_title("CPU an order, ms")
+    axes.set_yticklabels([])
+    axes.invert_yaxis()
+    axes.legend(fontsize="small", loc="lower right")
+
+
+def _plot_growth(axes: Any, results: Results) -> None:
+    steps = results.scenarios["growth"]["steps"]
+    axes.plot([s["orders_in_tables"] for s in steps], [s["cpu_total"] for s in steps], marker="o", ms=3)
+    axes.set_ylim(bottom=0)
+    axes.set_title("CPU an order (ms) by orders in the tables")
+
+
+def _saturated(results: Results, name: str) -> list[Measured]:
+    return [played.turns[name].closed[128] for played in results.rounds]
