@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
+from datetime import UTC, datetime
 from uuid import uuid4
 
 import pytest
@@ -46,6 +47,17 @@ async def test_outcomes_follow_from_the_token(provider: SimulatedProvider) -> No
         answer = await provider.charge(a_charge(payment_method))
         assert isinstance(answer, Refused)
         assert answer.code == code
+
+
+async def test_a_slow_provider_has_done_nothing_for_one_who_does_not_wait(ledger_url: str) -> None:
+    async with simulated.connect(ledger_url, latency=5.0) as slow:
+        charge, repayment = a_charge(), a_repayment(Captured("ch_1", 4657, "BRL", datetime.now(UTC)))
+        for asked in (slow.charge(charge), slow.repay(repayment)):
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.1):
+                    await asked
+        assert isinstance(await slow.look_up(charge), NothingDone)
+        assert isinstance(await slow.look_up_repayment(repayment), NothingDone)
 
 
 async def test_a_key_gives_the_same_answer_to_everyone_and_for_ever(
