@@ -15,7 +15,7 @@ from rich.console import Console
 from bench import report, scenarios
 from bench.rounds import Round, play
 from bench.servers import NoServer, servers
-from bench.systems import ROOT, DidNotStart, orderflow, peers
+from bench.systems import OURS, ROOT, DidNotStart, orderflow, peers
 
 PARTS: Final = ("rounds", *scenarios.ALL)
 
@@ -57,9 +57,7 @@ async def _bench(chosen: argparse.Namespace, folder: Path, console: Console) -> 
                 for system in systems:
                     console.print(f"  {system.name}: {dict(system.tuning)}")
                     results.tuning[system.name] = dict(system.tuning)
-                sizes = {
-                    s.name: chosen.orders if s.name == "Orderflow" else chosen.peer_orders for s in systems
-                }
+                sizes = {s.name: chosen.orders if s.name == OURS else chosen.peer_orders for s in systems}
                 for number in range(1, chosen.rounds + 1):
                     console.rule(f"round {number} of {chosen.rounds}")
                     played: Round = await play(systems, both, folder, sizes, console.print, progress)

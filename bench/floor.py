@@ -5,7 +5,7 @@ import json
 import os
 import socket
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -187,11 +187,11 @@ def _serve_alone(port: int) -> None:
 # RabbitMQ
 
 
-def _messages(bodies: Sequence[bytes], events: int, per_message: float) -> Iterator[bytes]:
+def _messages(event: bytes, events: int, per_message: float) -> Iterator[bytes]:
     """Messages of about as many events each as ours had, from one event's body."""
     size = max(1, round(per_message))
     for begin in range(0, events, size):
-        yield b"[" + b",".join(bodies[0] for _ in range(min(size, events - begin))) + b"]"
+        yield b"[" + b",".join(event for _ in range(min(size, events - begin))) + b"]"
 
 
 async def _rabbitmq(place: Place, servers: Servers, events_per_message: float) -> float:
@@ -229,14 +229,14 @@ async def _rabbitmq(place: Place, servers: Servers, events_per_message: float) -
         cpu = servers.rabbitmq().cpu + _own_cpu()
         for exchange in exchanges:
             waiting = []
-            for message in _messages([event], ORDERS, events_per_message):
+            for message in _messages(event, ORDERS, events_per_message):
                 published = aio_pika.Message(message, delivery_mode=aio_pika.DeliveryMode.PERSISTENT)
                 waiting.append(asyncio.ensure_future(exchange.publish(published, "", mandatory=True)))
                 if len(waiting) == 16:
                     await asyncio.gather(*waiting)
                     waiting.clear()
             await asyncio.gather(*waiting)
-        sent = sum(1 for _ in _messages([event], ORDERS, events_per_message))
+        sent = sum(1 for _ in _messages(event, ORDERS, events_per_message))
         expected = {service: heard * sent for service, heard in LISTENERS.items()}
         while received != expected:
             arrived.clear()

@@ -12,8 +12,8 @@ from rich.table import Table
 
 from bench.measure import Measured
 from bench.rounds import CONNECTIONS, Round, Turn
+from bench.systems import OURS
 
-OURS: Final = "Orderflow"
 FASTSTREAM: Final = "FastStream + SQLAlchemy"
 CELERY: Final = "Celery + SQLAlchemy"
 SAME_GUARANTEES: Final = "aio-pika + asyncpg, same guarantees"

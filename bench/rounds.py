@@ -10,7 +10,7 @@ import asyncpg
 from bench.floor import Floor, floor
 from bench.measure import Measured, measure_closed, measure_open
 from bench.servers import Place, Servers
-from bench.systems import System, running
+from bench.systems import OURS, System, running
 
 Say = Callable[[str], None]
 Progress = Callable[[str, int], None]
@@ -19,14 +19,6 @@ CONNECTIONS: Final = (128, 32)
 STEADY_PER_SECOND: Final = 20.0
 STEADY_ORDERS: Final = 300
 WARM_UP: Final = 300
-
-
-@dataclass(frozen=True)
-class Sizes:
-    """How many orders each measurement takes."""
-
-    orderflow: int
-    peer: int
 
 
 @dataclass
@@ -68,7 +60,7 @@ async def play(
                     f"  {connections:>4} connections: {measured.per_second:8.1f} orders/s, "
                     f"{measured.cpu_total:6.2f} ms of CPU an order, POST p99 {measured.post.p99:.0f} ms"
                 )
-            if system.name == "Orderflow":
+            if system.name == OURS:
                 played.floor = await floor(place, servers, turn.events_per_message or 1.0)
                 say(f"       floor: {played.floor.total:.2f} ms of CPU an order")
     return played
@@ -84,7 +76,7 @@ async def _turn(
             turn.closed[connections] = await measure_closed(
                 alive, place, servers, connections, orders, progress
             )
-            if connections == CONNECTIONS[0] and system.name == "Orderflow":
+            if connections == CONNECTIONS[0] and system.name == OURS:
                 turn.events_per_message = await events_per_message(place)
         turn.steady = await measure_open(alive, place, servers, STEADY_PER_SECOND, STEADY_ORDERS, progress)
     return turn

@@ -19,6 +19,7 @@ from ops.services import SERVICES
 
 ROOT: Final = Path(__file__).resolve().parents[1]
 PEERS_PYTHON: Final = ROOT / "bench" / "peers" / ".venv" / "bin" / "python"
+OURS: Final = "Orderflow"
 START_SECONDS: Final = 60.0
 STOP_SECONDS: Final = 40.0
 
@@ -85,7 +86,7 @@ def orderflow(**settings: str) -> System:
         }
 
     return System(
-        name="Orderflow",
+        name=OURS,
         python=Path(sys.executable),
         setup=("-m", "ops.main", "migrate"),
         services={service: ("-m", f"services.{service}.main") for service in SERVICES},
@@ -150,13 +151,12 @@ class Running:
             if process.returncode is not None:
                 raise DidNotStart(f"{self.system.name}: {name} ended with status {process.returncode}.")
 
-    async def stop(self, *names: str) -> None:
-        """Ends these processes, or all, as an operator would."""
-        stopped = {name: self.processes.pop(name) for name in names or list(self.processes)}
-        for process in stopped.values():
+    async def stop(self) -> None:
+        """Ends all processes, as an operator would."""
+        for process in self.processes.values():
             with suppress(ProcessLookupError):
                 process.send_signal(signal.SIGTERM)
-        for process in stopped.values():
+        for process in self.processes.values():
             try:
                 async with asyncio.timeout(STOP_SECONDS):
                     await process.wait()
