@@ -6,6 +6,7 @@ import os
 import re
 import socket
 import threading
+import uuid
 import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -68,7 +69,9 @@ class Broker:
         async def makes_queues() -> None:
             async with aiormq.connect(self.url) as connection:
                 channel = await connection.channel()
-                await channel.queue_declare("sound", durable=True, arguments={"x-queue-type": "quorum"})
+                name = f"sound-{uuid.uuid4()}"  # to declare one that is there already makes none
+                await channel.queue_declare(name, durable=True, arguments={"x-queue-type": "quorum"})
+                await channel.queue_delete(name)
 
         async def is_up() -> None:
             async with asyncio.timeout(60):

@@ -20,6 +20,9 @@ _ON_ITS_WAY: Final = " UNION ALL ".join(
     f"SELECT order_id FROM ({on_its_way(service)}) {service}_hears" for service in _CARRYING_ON
 )
 
+_UNTOLD: Final = 'SELECT order_id, type FROM "order".parked WHERE order_id IS NOT NULL'
+"""The events that the order service has set aside, with their reason: no line of a timeline tells them yet."""
+
 STANDS_STILL: Final = Check(
     "I3",
     "Every order comes to one end, or waits in a place with a name and a reason.",
@@ -50,6 +53,7 @@ LEGAL_WAY: Final = Check(
         OR bool_or(type = 'SHIPPED') AND bool_or(type = 'SHIPMENT_ERROR')
         OR bool_or(type IN ('PAYMENT_FAILED', 'SHIPPED', 'PAYMENT_REFUNDED')) AND max(time) < {SETTLED}
             AND string_agg(type, ' ' ORDER BY type) NOT IN {_WAYS}
+            AND order_id NOT IN (SELECT order_id FROM ({_UNTOLD}) aside)
             AND ({QUIET} OR order_id NOT IN (SELECT order_id FROM ({on_its_way("order")}) way))""",
 )
 
@@ -75,6 +79,7 @@ SAME_STORY: Final = Check(
     FULL JOIN (SELECT order_id, type, 'told' AS way FROM "order".timeline WHERE type <> 'ORDER_CREATED') told
         USING (order_id, type)
     WHERE decided.at IS NULL OR told.way IS NULL AND decided.at < {SETTLED}
+        AND (order_id, type) NOT IN ({_UNTOLD})
         AND ({QUIET}
             OR (order_id, type) NOT IN (SELECT order_id, type FROM ({on_its_way("order")}) way))""",
 )

@@ -119,6 +119,23 @@ async def test_a_dead_mail_is_no_reason_for_an_order_to_stand_still(journeyed: s
     assert order_id in {each for breach in breaches if breach.invariant == "I3" for each in breach.order_ids}
 
 
+@pytest.mark.parametrize("quiet", [True, False], ids=["at rest", "living"])
+async def test_what_the_order_service_set_aside_with_its_reason_is_told_as_dead_and_is_no_breach(
+    journeyed: str, quiet: bool
+) -> None:
+    set_aside = f"""
+        INSERT INTO "order".parked (id, type, order_id, body, reason, state, claimed_until) VALUES
+            ({event("SHIPPED")}, 'SHIPPED', $1, '', 'KillsProcess', 'dead', now());
+        DELETE FROM "order".timeline WHERE order_id = $1 AND type = 'SHIPPED';"""
+    order_id = await after(set_aside, journeyed)
+    report = await found_in(journeyed, quiet=quiet)
+    assert (report.breaches, report.dead) == ((), {"order": 1})
+
+    await after("""UPDATE "order".parked SET type = 'INVOICE_CREATED'""", journeyed)  # another event's reason
+    [untold] = [found for found in (await found_in(journeyed, quiet=quiet)).breaches if found.order_ids]
+    assert (untold.invariant, untold.order_ids) == ("I4", (order_id,))
+
+
 async def test_work_that_was_given_up_is_told_and_is_no_breach(journeyed: str) -> None:
     given_up = NOTHING_AFTER_PAYMENT_WAS_ASKED + UNPAID.format(state="dead", attempts=8)
     await after(given_up, journeyed)
