@@ -81,7 +81,7 @@ class Pace:
                 self.moved = asked
             self.ended = ended
             took = time.monotonic() - asked
-            await asyncio.sleep(max(1.0, 20 * took))  # counting takes longer the more there are
+            await asyncio.sleep(min(max(1.0, 20 * took), 10.0))  # counting takes longer the more there are
 
     def check(self) -> None:
         """Raises SystemStalled when the system has stopped working: the load waits for it, for ever."""
