@@ -13,6 +13,7 @@ import uvloop
 from rich.console import Console
 
 from bench import report, scenarios
+from bench.measure import CountsAreWrong
 from bench.rounds import Round, play
 from bench.servers import NoServer, servers
 from bench.systems import OURS, ROOT, DidNotStart, orderflow, peers
@@ -36,7 +37,7 @@ def main() -> int:
     folder.mkdir(parents=True)
     try:
         return uvloop.run(_bench(chosen, folder, console))
-    except (DidNotStart, NoServer) as failed:
+    except (CountsAreWrong, DidNotStart, NoServer) as failed:
         console.print(f"[red]{failed}[/]")
         return 1
 

@@ -50,7 +50,8 @@ async def play(
     """One round. `sizes` says how many orders each system is given at saturation."""
     played = Round()
     for system in systems:
-        async with servers.place() as place, system.set_up(place, logs):
+        async with servers.place() as place:
+            await system.set_up(place, logs)
             say(system.name)
             turn = played.turns[system.name] = await _turn(
                 system, place, servers, logs, sizes[system.name], progress

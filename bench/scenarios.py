@@ -31,12 +31,14 @@ async def growth(
     """CPU an order, and every process's memory, from empty tables on."""
     steps: list[dict[str, Any]] = []
     system = orderflow()
-    async with servers.place() as place, system.set_up(place, logs), running(system, place, logs) as alive:
-        await measure_closed(alive, place, servers, CONNECTIONS, WARM_UP, progress)
-        for end in range(STEP, chosen.growth + 1, STEP):
-            seen = await measure_closed(alive, place, servers, CONNECTIONS, STEP, progress)
-            steps.append(seen.document() | {"orders_in_tables": end + WARM_UP})
-            say(f"  {end:>7,} orders: {seen.per_second:7.1f}/s, {seen.cpu_total:.2f} ms of CPU an order")
+    async with servers.place() as place:
+        await system.set_up(place, logs)
+        async with running(system, place, logs) as alive:
+            await measure_closed(alive, place, servers, CONNECTIONS, WARM_UP, progress)
+            for end in range(STEP, chosen.growth + 1, STEP):
+                seen = await measure_closed(alive, place, servers, CONNECTIONS, STEP, progress)
+                steps.append(seen.document() | {"orders_in_tables": end + WARM_UP})
+                say(f"  {end:>7,} orders: {seen.per_second:7.1f}/s, {seen.cpu_total:.2f} ms of CPU an order")
     first, last = steps[0], steps[-1]
     grown = {
         name: round(last["memory"][name] - first["memory"][name], 1)
@@ -57,7 +59,8 @@ async def backlog(
     orders = min(25_000, chosen.growth)
     events = MAILS_PER_ORDER * orders
     system = orderflow()
-    async with servers.place() as place, system.set_up(place, logs):
+    async with servers.place() as place:
+        await system.set_up(place, logs)
         async with running(system, place, logs, without=["email"]) as alive:
             await _shipped(place, system, alive.port, orders, progress)
             say(f"  {orders:,} orders shipped while email was away")
@@ -127,7 +130,8 @@ async def slow_provider(
 async def _once(
     system: System, servers: Servers, logs: Path, orders: int, progress: Progress, *, replicas: int = 1
 ) -> Measured:
-    async with servers.place() as place, system.set_up(place, logs):
+    async with servers.place() as place:
+        await system.set_up(place, logs)
         async with running(system, place, logs, replicas=replicas) as alive:
             await measure_closed(alive, place, servers, CONNECTIONS, WARM_UP, progress)
             return await measure_closed(alive, place, servers, CONNECTIONS, orders, progress)

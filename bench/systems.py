@@ -60,14 +60,12 @@ class System:
     tables: Tables
     tuning: Mapping[str, object]
 
-    @asynccontextmanager
-    async def set_up(self, place: Place, logs: Path) -> AsyncIterator[None]:
-        """Its tables and its topology are there. Raises DidNotStart."""
+    async def set_up(self, place: Place, logs: Path) -> None:
+        """Makes its tables and its topology. Raises DidNotStart."""
         log = logs / f"{self.name}-setup.log"
         process = await _start(self.python, self.setup, self.environment(place, ""), log)
         if await process.wait():
             raise DidNotStart(f"{self.name} can't be set up: see {log}.")
-        yield
 
 
 def orderflow(**settings: str) -> System:
