@@ -123,7 +123,7 @@ class NotRefundable(Exception):
 
 _CHARGE: Final = ("id key payment_id order_id amount currency payment_method status decline_code").split()
 _PARAMETERS: Final = ("payment_id", "order_id", "amount", "currency", "payment_method")
-_ADD_CHARGES: Final = statements.insert(CHARGES, _CHARGE, then="ON CONFLICT (key) DO NOTHING")
+_ADD_CHARGES: Final = statements.insert(CHARGES, _CHARGE, then="ON CONFLICT (key) DO NOTHING RETURNING *")
 _CHARGES_OF_KEYS: Final = "SELECT * FROM charges WHERE key = ANY($1::text[])"
 _CHARGES_OF_PAYMENT: Final = "SELECT * FROM charges WHERE payment_id = $1 ORDER BY status DESC"
 
@@ -190,9 +190,10 @@ class SimulatedProvider:
     async def _commit_charges(self, charges: Sequence[Charge]) -> Sequence[ChargeAnswer | KeyReused]:
         records = [_charge_record(charge) for charge in sorted(charges, key=lambda charge: charge.key)]
         async with self._ledger() as tx:
-            await tx.execute(_ADD_CHARGES, *statements.columns_of(records, len(_CHARGE)))
-            keys = [charge.key for charge in charges]
-            found = {record["key"]: record for record in await tx.fetch(_CHARGES_OF_KEYS, keys)}
+            made = await tx.fetch(_ADD_CHARGES, *statements.columns_of(records, len(_CHARGE)))
+            found = {record["key"]: record for record in made}
+            if earlier := {charge.key for charge in charges} - found.keys():
+                found |= {record["key"]: record for record in await tx.fetch(_CHARGES_OF_KEYS, list(earlier))}
         return [
             _answer(found[charge.key]) if _is_for(found[charge.key], charge) else KeyReused(KeyReused.__doc__)
             for charge in charges
@@ -285,8 +286,8 @@ def _new_id(prefix: str) -> str:
 @asynccontextmanager
 async def connect(database_url: str, *, latency: float = 0.0) -> AsyncIterator[SimulatedProvider]:
     """The provider on its ledger, once `orderflow migrate` has made it; `latency` in seconds."""
-    async with database.connect(database_url, pool=4, application="provider") as engine:
-        ledger = Transactions(engine)
+    async with database.connect(database_url, pool=4, application="provider") as pool:
+        ledger = Transactions(pool)
         await database.wait_for_schema(ledger, revisions.head(HISTORY))
         provider = SimulatedProvider(ledger, latency=latency)
         try:
