@@ -242,5 +242,5 @@ async def _create_role(connection: AsyncConnection, name: str, role: str, passwo
 
 async def _renew_partitions(url: str, service: str) -> None:
     connection = database.connect(url, pool=1, application=f"migrate {service}")
-    async with connection as engine, Transactions(engine)() as tx:
+    async with connection as pool, Transactions(pool)() as tx:
         await partitions.renew(tx, datetime.now(UTC))

@@ -6,7 +6,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Final
 
-from sqlalchemy.ext.asyncio import AsyncEngine
+import asyncpg
+from sqlalchemy import make_url
 
 from chassis.database import connect, role_of
 from events.commit import Transactions
@@ -17,11 +18,12 @@ BATCH: Final = 500
 
 
 class Schemas:
-    """Every service's schema, by the owner's connection."""
+    """Every service's schema, by the owner's connections."""
 
-    def __init__(self, engine: AsyncEngine) -> None:
-        self._database = str(engine.url.database)
-        self.transactions = Transactions(engine)
+    def __init__(self, database: str, pool: "asyncpg.Pool[asyncpg.Record]") -> None:
+        """`database` is its name."""
+        self._database = database
+        self.transactions = Transactions(pool)
         """The owner's own."""
 
     @asynccontextmanager
@@ -36,8 +38,8 @@ class Schemas:
 @asynccontextmanager
 async def schemas(owner_url: str, command: str) -> AsyncIterator[Schemas]:
     """The schemas of the database at `owner_url`, for one command."""
-    async with connect(owner_url, pool=2, application=command) as engine:
-        yield Schemas(engine)
+    async with connect(owner_url, pool=2, application=command) as pool:
+        yield Schemas(str(make_url(owner_url).database), pool)
 
 
 def actor() -> str:

@@ -160,8 +160,8 @@ class House:
     @asynccontextmanager
     async def billing(self, provider: Provider) -> AsyncIterator[Participant]:
         """One billing process, until the end of the block; then it drains."""
-        async with database.connect(self.billing_url, pool=6, application="test") as engine:
-            transactions = Transactions(engine)
+        async with database.connect(self.billing_url, pool=6, application="test") as pool:
+            transactions = Transactions(pool)
             participant = Participant(
                 "billing",
                 HANDLERS,

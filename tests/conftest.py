@@ -157,8 +157,8 @@ async def fresh_database(postgres: str) -> AsyncIterator[str]:
 async def transactions(fresh_database: str) -> AsyncIterator[Transactions]:
     """Transactions on a database with the tables of `events` and nothing else."""
     await create_tables(fresh_database)
-    async with database.connect(fresh_database, pool=8, application="test") as engine:
-        yield Transactions(engine)
+    async with database.connect(fresh_database, pool=8, application="test") as pool:
+        yield Transactions(pool)
 
 
 async def create_tables(url: str) -> None:
@@ -169,11 +169,12 @@ async def create_tables(url: str) -> None:
         migrations.create_tables_1(execute)
         migrations.create_tables_2(execute)
 
-    async with database.connect(url, pool=1, application="test") as engine:
-        async with engine.connect() as connection:
-            await connection.run_sync(create)
-        async with Transactions(engine)() as tx:
-            await partitions.renew(tx, datetime.now(UTC))
+    engine = create_async_engine(url)
+    async with engine.begin() as connection:
+        await connection.run_sync(create)
+    await engine.dispose()
+    async with database.connect(url, pool=1, application="test") as pool, Transactions(pool)() as tx:
+        await partitions.renew(tx, datetime.now(UTC))
 
 
 @pytest.fixture

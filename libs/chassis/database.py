@@ -1,23 +1,27 @@
-"""The database as a process uses it: one engine, one pool, the service's own role."""
+"""The database as a process uses it: one pool, the service's own role."""
 
 import asyncio
 import logging
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Final
 
 import asyncpg
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import DBAPIError
-from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
-from events.commit import Transactions
+from events.commit import Connection, Transactions
 from events.errors import DatabaseUnavailable
 
 STATEMENT_SECONDS: Final = 30.0
 """A statement that takes longer is given up, and its transaction repeated."""
+CLOSE_SECONDS: Final = 5.0
+"""How long a transaction in flight may take when everything is closed."""
 
-_NOT_MIGRATED: Final = ("28", "3D")  # no such role, or not with this password; no such database
+_NOT_MIGRATED: Final = (
+    asyncpg.UndefinedTableError,
+    asyncpg.InvalidAuthorizationSpecificationError,  # no such role, or not with this password
+    asyncpg.InvalidCatalogNameError,  # no such database
+)
 
 logger = logging.getLogger(__name__)
 
@@ -28,26 +32,28 @@ def role_of(database: str, service: str) -> str:
 
 
 @asynccontextmanager
-async def connect(url: str, *, pool: int, application: str) -> AsyncIterator[AsyncEngine]:
-    """An engine with at most `pool` connections, opened when needed and closed at the end.
+async def connect(url: str, *, pool: int, application: str) -> "AsyncIterator[asyncpg.Pool[asyncpg.Record]]":
+    """A pool of at most `pool` connections, opened when needed and closed at the end.
 
-    Transactions are begun and ended by `events.commit`, so SQLAlchemy itself is in autocommit.
+    The URL is written as SQLAlchemy has it, `postgresql+asyncpg://…`; the connections are asyncpg's own.
     """
-    engine = create_async_engine(
-        make_url(url),
-        isolation_level="AUTOCOMMIT",
-        pool_size=pool,
-        max_overflow=0,
-        connect_args={
-            "timeout": 5,
-            "command_timeout": STATEMENT_SECONDS,
-            "server_settings": {"application_name": f"orderflow {application}"},
-        },
+    parsed = make_url(url)
+    _, where = parsed.get_dialect()().create_connect_args(parsed)
+    connections = await asyncpg.create_pool(
+        **where,
+        min_size=0,
+        max_size=pool,
+        connection_class=Connection,
+        timeout=5,
+        command_timeout=STATEMENT_SECONDS,
+        server_settings={"application_name": f"orderflow {application}"},
     )
     try:
-        yield engine
+        yield connections
     finally:
-        await engine.dispose()
+        with suppress(TimeoutError):  # they are cut off then
+            async with asyncio.timeout(CLOSE_SECONDS):
+                await connections.close()
 
 
 async def wait_for_schema(transactions: Transactions, revision: str) -> None:
@@ -59,12 +65,10 @@ async def wait_for_schema(transactions: Transactions, revision: str) -> None:
                 found = [record["version_num"] for record in await tx.fetch("SELECT * FROM alembic_version")]
         except DatabaseUnavailable as error:
             missing = str(error)
-        except asyncpg.UndefinedTableError as error:
-            missing = f"'orderflow migrate' has not run: {error}"
-        except DBAPIError as error:
-            if not str(getattr(error.orig, "sqlstate", "")).startswith(_NOT_MIGRATED):
+        except asyncpg.PostgresError as error:
+            if not isinstance(error, _NOT_MIGRATED):
                 raise
-            missing = f"'orderflow migrate' has not run: {error.orig}"
+            missing = f"'orderflow migrate' has not run: {error}"
         else:
             if revision in found:
                 return

@@ -51,8 +51,8 @@ async def put_together(service: Service, settings: ServiceSettings, bus: Bus) ->
     connection = database.connect(
         settings.database_url, pool=settings.database_pool, application=service.name
     )
-    async with connection as engine:
-        transactions = Transactions(engine)
+    async with connection as pool:
+        transactions = Transactions(pool)
         await database.wait_for_schema(transactions, revisions.head(revisions.history_of(service.name)))
         async with service.assemble(settings, transactions) as assembly:
             participant = Participant(service.name, service.handlers, transactions, bus, assembly.runners)

@@ -5,13 +5,9 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, Final, Generic, TypeVar
-from weakref import WeakKeyDictionary
+from typing import TYPE_CHECKING, Final, Generic, Self, TypeVar, cast
 
 import asyncpg
-from sqlalchemy.exc import DBAPIError
-from sqlalchemy.exc import TimeoutError as PoolTimeout
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from events import outbox
 from events.errors import DatabaseUnavailable, Unavailable
@@ -26,9 +22,46 @@ _TRANSIENT_STATES: Final = ("25006", "25P03", "55P03")
 IDLE_SECONDS: Final = 30.0
 """A connection that was idle for longer is asked first: it may be lost without a sign."""
 PING_SECONDS: Final = 2.0
+POOL_SECONDS: Final = 30.0
+"""How long a transaction waits for a connection when all are in use."""
 
 T = TypeVar("T")
 R = TypeVar("R")
+
+if TYPE_CHECKING:  # only the type checker takes it with brackets
+    _Driver = asyncpg.Connection[asyncpg.Record]
+else:
+    _Driver = asyncpg.Connection
+
+
+class Connection(_Driver):
+    """A connection that knows when it was last used."""
+
+    _used_at: float | None = None
+    """By the wall clock: another may stand still while the process does."""
+
+    def get_reset_query(self) -> str:
+        """What the pool does after each use: nothing, as no transaction leaves anything in the session."""
+        return ""
+
+    def itself(self) -> Self:
+        """Without what the pool wraps it in, which forgets it as soon as it is lost."""
+        return self
+
+    def used(self) -> None:
+        """It has just answered."""
+        self._used_at = time.time()
+
+    async def is_there(self) -> bool:
+        """Whether it is; one that was idle for long has to answer. One that is not is closed."""
+        if self._used_at is None or time.time() - self._used_at < IDLE_SECONDS:
+            return not self.is_closed()
+        try:
+            await self.execute("SELECT 1", timeout=PING_SECONDS)
+        except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
+            self.terminate()
+            return False
+        return True
 
 
 class Transactions:
@@ -40,10 +73,9 @@ class Transactions:
     the commit may or may not have happened, and repeating the whole is what inbox and keys are for.
     """
 
-    def __init__(self, engine: AsyncEngine) -> None:
-        self._engine = engine
-        self._last_used: WeakKeyDictionary[asyncpg.Connection[Any], float] = WeakKeyDictionary()
-        """By the wall clock: another may stand still while the process does."""
+    def __init__(self, pool: "asyncpg.Pool[asyncpg.Record]") -> None:
+        """The pool's connections are of the class Connection."""
+        self._pool = pool
         self.committed: Callable[[Transaction], None] = lambda _: None
         self.lease_of_messages: Callable[[], float] = lambda: 0.0
         """Seconds for which the outbox rows of a transaction are born claimed."""
@@ -51,81 +83,63 @@ class Transactions:
     @asynccontextmanager
     async def __call__(self) -> AsyncIterator[Transaction]:
         """One transaction, from its BEGIN to its COMMIT."""
-        driver: asyncpg.Connection[Any] | None = None
+        connection: Connection | None = None
         try:
-            async with self._engine.connect() as connection:
-                driver = await self._driver_of(connection)
+            async with self._connected() as connection:
                 try:
-                    tx = Transaction(driver)
-                    await driver.execute("BEGIN")
+                    tx = Transaction(connection)
+                    await connection.execute("BEGIN")
                     yield tx
                     if tx.events:
                         tx.messages = await outbox.write(tx, tx.events, lease=self.lease_of_messages())
                     reach(KillPoint.COMMITTING)
-                    await driver.execute("COMMIT")
+                    await connection.execute("COMMIT")
                 except BaseException:
-                    await _roll_back(connection, driver)
+                    await _roll_back(connection)
                     raise
+                connection.used()
         except Exception as error:
-            if _is_transient(error) or _broke(driver, error):
+            if _is_transient(error) or _broke(connection, error):
                 raise DatabaseUnavailable(f"{DatabaseUnavailable.__doc__} ({error})") from error
             raise
-        self._last_used[driver] = time.time()
         reach(KillPoint.COMMITTED)
         self.committed(tx)
 
-    async def _driver_of(self, connection: AsyncConnection) -> "asyncpg.Connection[Any]":
-        """asyncpg's connection; one that was lost while it lay in the pool is replaced."""
+    @asynccontextmanager
+    async def _connected(self) -> AsyncIterator[Connection]:
+        """A connection that is there; the pool replaces one that was lost while it lay there."""
         while True:
-            driver: asyncpg.Connection[Any] | None = (await connection.get_raw_connection()).driver_connection
-            assert driver is not None
-            last_used = self._last_used.get(driver, time.time())
-            if not driver.is_closed() and (time.time() - last_used < IDLE_SECONDS or await _answers(driver)):
-                return driver
-            await connection.invalidate()
+            async with self._pool.acquire(timeout=POOL_SECONDS) as pooled:
+                connection = cast(Connection, pooled).itself()
+                if await connection.is_there():
+                    yield connection
+                    return
 
 
-async def _answers(driver: "asyncpg.Connection[Any]") -> bool:
+async def _roll_back(connection: Connection) -> None:
+    """Ends a failed transaction; a connection that can't even do that is closed."""
     try:
-        await driver.execute("SELECT 1", timeout=PING_SECONDS)
+        if connection.is_in_transaction():
+            await connection.execute("ROLLBACK", timeout=5)
     except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
-        driver.terminate()
-        return False
-    return True
-
-
-async def _roll_back(connection: AsyncConnection, driver: "asyncpg.Connection[Any]") -> None:
-    """Ends a failed transaction; a connection that can't even do that is thrown away."""
-    try:
-        if driver.is_in_transaction():
-            await driver.execute("ROLLBACK", timeout=5)
-    except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
-        driver.terminate()
+        connection.terminate()
     except asyncio.CancelledError:  # the pool must not get it back with a transaction open
-        driver.terminate()
+        connection.terminate()
         raise
-    finally:
-        if driver.is_closed():
-            await connection.invalidate()
 
 
-def _broke(driver: "asyncpg.Connection[Any] | None", error: Exception) -> bool:
+def _broke(connection: Connection | None, error: Exception) -> bool:
     """Whether the connection was lost, perhaps while it was still being opened."""
-    if driver is None:
+    if connection is None:
         return isinstance(error, asyncpg.InterfaceError | asyncpg.InternalClientError)
-    return driver.is_closed()
+    return connection.is_closed()
 
 
 def _is_transient(error: Exception) -> bool:
-    if isinstance(error, DBAPIError):
-        if error.connection_invalidated:
-            return True
-        state = getattr(error.orig, "sqlstate", None)
-    else:
-        state = getattr(error, "sqlstate", None)
+    state = getattr(error, "sqlstate", None)
     if state:
         return state.startswith(_TRANSIENT_CLASSES) or state in _TRANSIENT_STATES
-    return isinstance(error, OSError | TimeoutError | PoolTimeout)
+    return isinstance(error, OSError | TimeoutError)
 
 
 async def commit_in_halves(

@@ -21,7 +21,7 @@ _ON_ITS_WAY: Final = " UNION ALL ".join(
 )
 
 _UNTOLD: Final = 'SELECT order_id, type FROM "order".parked WHERE order_id IS NOT NULL'
-"""The events that the order service has set aside, with their reason: no line of a timeline tells them yet."""
+"""The events that the order service has set aside, with their reason: no timeline tells them yet."""
 
 STANDS_STILL: Final = Check(
     "I3",

@@ -32,8 +32,8 @@ async def command(database_url: str, broker_url: str, *, once: bool) -> int:
     configure_logging("reconcile", settings.read(LogSettings, **for_people))
     stop = stop_on_signals()
     connection = database.connect(owner_url(database_url), pool=2, application="reconcile")
-    async with connection as engine, rabbitmq.RabbitMQBus(broker_url) as bus:
-        reconciler = Reconciler(Transactions(engine), bus)
+    async with connection as pool, rabbitmq.RabbitMQBus(broker_url) as bus:
+        reconciler = Reconciler(Transactions(pool), bus)
         if once:
             return await _once(reconciler)
         reconciling = asyncio.create_task(reconciler.run(), name="reconcile")

@@ -15,6 +15,7 @@ from sqlalchemy.dialects import postgresql
 from sqlalchemy.dialects.postgresql import TIMESTAMP
 from sqlalchemy.ext.asyncio import create_async_engine
 
+from chassis import database
 from events import statements
 from events.commit import Transactions
 from events.contracts import OrderCreated
@@ -101,23 +102,25 @@ async def outside() -> Outside:
 @pytest.fixture
 async def runner(system: System, outside: Outside) -> AsyncIterator[Runner[Errand, None]]:
     """The invoice service runs errands; order and email run as ever."""
-    engine = create_async_engine(system.urls["invoice"])
+    url = system.urls["invoice"]
+    engine = create_async_engine(url)
     async with engine.begin() as connection:
         await connection.run_sync(METADATA.create_all)
-    runner = Runner(
-        "errands",
-        LEASES,
-        Transactions(engine.execution_options(isolation_level="AUTOCOMMIT")),
-        outside.do,
-        settle,
-        sweep_seconds=SWEEP_SECONDS,
-        perform_seconds=1.0,
-    )
-    await system.start("invoice", handlers=HANDLERS, runners={Errand: runner})
-    await system.start("order", "email")
-    yield runner
-    await system.stop("invoice")
     await engine.dispose()
+    async with database.connect(url, pool=4, application="errands") as pool:
+        runner = Runner(
+            "errands",
+            LEASES,
+            Transactions(pool),
+            outside.do,
+            settle,
+            sweep_seconds=SWEEP_SECONDS,
+            perform_seconds=1.0,
+        )
+        await system.start("invoice", handlers=HANDLERS, runners={Errand: runner})
+        await system.start("order", "email")
+        yield runner
+        await system.stop("invoice")
 
 
 async def attempts_at(system: System) -> int:

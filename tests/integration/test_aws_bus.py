@@ -315,9 +315,9 @@ async def test_a_connection_that_was_lost_without_a_sign_is_replaced_before_it_i
     monkeypatch.setattr(commit, "IDLE_SECONDS", 0.0)
     async with (
         proxy_to(fresh_database) as proxy,
-        database.connect(proxy.through(fresh_database), pool=1, application="test") as engine,
+        database.connect(proxy.through(fresh_database), pool=1, application="test") as pool,
     ):
-        transactions = Transactions(engine)
+        transactions = Transactions(pool)
 
         async def backend() -> int:
             async with transactions() as tx:

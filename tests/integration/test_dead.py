@@ -59,8 +59,8 @@ class House:
     @asynccontextmanager
     async def invoice_service(self) -> AsyncIterator[None]:
         url = url_for(self.url, "invoice", "invoice")
-        async with database.connect(url, pool=4, application="test") as engine:
-            participant = Participant("invoice", HANDLERS, Transactions(engine), self.bus, sweep_seconds=0.1)
+        async with database.connect(url, pool=4, application="test") as pool:
+            participant = Participant("invoice", HANDLERS, Transactions(pool), self.bus, sweep_seconds=0.1)
             task = asyncio.create_task(participant.run())
             yield
             self.bus.close()

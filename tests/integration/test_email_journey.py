@@ -45,8 +45,8 @@ class Journey:
         """One process of the service, which dies without draining when the block ends."""
         letters = Letters("The Shop <orders@shop.example>")
         async with AsyncExitStack() as stack:
-            engine = await stack.enter_async_context(database.connect(self.url, pool=4, application="test"))
-            transactions = Transactions(engine)
+            pool = await stack.enter_async_context(database.connect(self.url, pool=4, application="test"))
+            transactions = Transactions(pool)
             mailer = await stack.enter_async_context(
                 smtp.connect(Server.parse(self.server.url), letters.domain)
             )
@@ -89,8 +89,8 @@ class Journey:
 @pytest.fixture
 async def journey(service_url: Callable[[str], Awaitable[str]]) -> AsyncIterator[Journey]:
     url = await service_url("email")
-    async with mail_server() as server, database.connect(url, pool=2, application="reader") as engine:
-        yield Journey(url, server, Transactions(engine))
+    async with mail_server() as server, database.connect(url, pool=2, application="reader") as pool:
+        yield Journey(url, server, Transactions(pool))
 
 
 async def test_every_event_in_the_handler_table_becomes_one_mail(journey: Journey) -> None:

@@ -25,8 +25,8 @@ from tests.factories import an_item, an_order, order_created
 
 @pytest.fixture
 async def invoices(service_url: Callable[[str], Awaitable[str]]) -> AsyncIterator[Transactions]:
-    async with database.connect(await service_url("invoice"), pool=2, application="test") as engine:
-        yield Transactions(engine)
+    async with database.connect(await service_url("invoice"), pool=2, application="test") as pool:
+        yield Transactions(pool)
 
 
 @pytest.fixture

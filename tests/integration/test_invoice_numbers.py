@@ -29,8 +29,8 @@ class RolledBack(Exception):
 
 @asynccontextmanager
 async def opened(url: str, pool: int = 8) -> AsyncIterator[Transactions]:
-    async with database.connect(url, pool=pool, application="test") as engine:
-        yield Transactions(engine)
+    async with database.connect(url, pool=pool, application="test") as connections:
+        yield Transactions(connections)
 
 
 @pytest.fixture

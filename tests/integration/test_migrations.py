@@ -163,9 +163,9 @@ def everything(connection: Connection) -> list[Any]:
 
 async def test_a_service_that_is_started_before_its_migration_waits_for_it(fresh_database: str) -> None:
     url = url_for(fresh_database, "shipment", password="shipment")
-    async with database.connect(url, pool=2, application="early") as engine:
+    async with database.connect(url, pool=2, application="early") as pool:
         waiting = asyncio.create_task(
-            database.wait_for_schema(Transactions(engine), head(HISTORIES["shipment"]))
+            database.wait_for_schema(Transactions(pool), head(HISTORIES["shipment"]))
         )
         for _ in range(3):  # it has found that it can't go on yet, and still waits
             await asyncio.wait([waiting], timeout=0.3)

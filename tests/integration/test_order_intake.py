@@ -152,8 +152,8 @@ class Gate:
 
 @pytest.fixture
 async def transactions(url: str) -> AsyncIterator[Transactions]:
-    async with database.connect(url, pool=4, application="test") as engine:
-        yield Transactions(engine)
+    async with database.connect(url, pool=4, application="test") as pool:
+        yield Transactions(pool)
 
 
 async def counted(transactions: Transactions, table: str) -> int:

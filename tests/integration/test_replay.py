@@ -38,11 +38,11 @@ async def orderflow(*arguments: str, status: int = 0, **environment: str) -> str
 async def announced(url: str, events: Sequence[AnyEvent]) -> None:
     """The order service has published these, a message for every two."""
     order = url_for(url, "order", "order")
-    async with database.connect(order, pool=1, application="test") as engine:
+    async with database.connect(order, pool=1, application="test") as pool:
         for start in range(0, len(events), 2):
-            async with Transactions(engine)() as tx:
+            async with Transactions(pool)() as tx:
                 tx.emit(*events[start : start + 2])
-        async with Transactions(engine)() as tx:
+        async with Transactions(pool)() as tx:
             await tx.execute("UPDATE outbox SET state = 'published', published_at = now()")
 
 
@@ -90,8 +90,8 @@ async def test_gaps_are_filled_at_one_service_alone_and_what_it_has_is_left_alon
 
     bus = MemoryBus({"invoice": [type_of(event) for event in HANDLERS]})
     invoice = url_for(fresh_database, "invoice", "invoice")
-    async with database.connect(invoice, pool=4, application="test") as engine:
-        participant = Participant("invoice", HANDLERS, Transactions(engine), bus, sweep_seconds=0.1)
+    async with database.connect(invoice, pool=4, application="test") as pool:
+        participant = Participant("invoice", HANDLERS, Transactions(pool), bus, sweep_seconds=0.1)
         task = asyncio.create_task(participant.run())
         await eventually(waiting, lambda count: not count)
         participant.stop()

@@ -34,7 +34,7 @@ class LoopWhoseClockJumps(asyncio.SelectorEventLoop):
 def test_rows_are_found_whatever_clock_the_loop_goes_by(fresh_database: str) -> None:
     async def found() -> None:
         await create_tables(fresh_database)
-        async with database.connect(fresh_database, pool=4, application="test") as engine:
+        async with database.connect(fresh_database, pool=4, application="test") as pool:
             performed = asyncio.Event()
 
             async def perform(_: Message) -> None:
@@ -43,10 +43,10 @@ def test_rows_are_found_whatever_clock_the_loop_goes_by(fresh_database: str) -> 
             async def settle(tx: Transaction, done: object) -> None:
                 await tx.execute("UPDATE outbox SET state = 'published'")
 
-            runner = Runner("relay", outbox.LEASES, Transactions(engine), perform, settle, sweep_seconds=0.05)
+            runner = Runner("relay", outbox.LEASES, Transactions(pool), perform, settle, sweep_seconds=0.05)
             running = asyncio.create_task(runner.run())
             await asyncio.sleep(0.2)  # the first sweep finds nothing
-            async with Transactions(engine)() as tx:
+            async with Transactions(pool)() as tx:
                 tx.emit(order_created())
             async with asyncio.timeout(10):
                 await performed.wait()
@@ -68,8 +68,8 @@ def test_work_goes_on_also_when_a_pause_ends_between_two_looks_at_the_clock(fres
 
     async def went_on() -> None:
         await create_tables(fresh_database)
-        async with database.connect(fresh_database, pool=4, application="test") as engine:
-            transactions = Transactions(engine)
+        async with database.connect(fresh_database, pool=4, application="test") as pool:
+            transactions = Transactions(pool)
             asked: list[Message] = []
             went_on = asyncio.Event()
 

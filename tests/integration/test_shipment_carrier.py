@@ -17,8 +17,8 @@ HOME = an_order().shipping_address
 
 @pytest.fixture
 async def transactions(service_url: Callable[[str], Awaitable[str]]) -> AsyncIterator[Transactions]:
-    async with database.connect(await service_url("shipment"), pool=8, application="test") as engine:
-        yield Transactions(engine)
+    async with database.connect(await service_url("shipment"), pool=8, application="test") as pool:
+        yield Transactions(pool)
 
 
 async def test_the_same_key_gets_the_same_booking(transactions: Transactions) -> None:

@@ -48,8 +48,8 @@ class Journey:
     @asynccontextmanager
     async def service(self, settle: Settle = handlers.settle) -> AsyncIterator[Transactions]:
         """The service runs until the block ends, and then dies without draining."""
-        async with database.connect(self.url, pool=4, application="test") as engine:
-            transactions = Transactions(engine)
+        async with database.connect(self.url, pool=4, application="test") as pool:
+            transactions = Transactions(pool)
             ask = partial(handlers.ask, SimulatedCarrier(transactions, "BR"))
             runner = Runner("bookings", repository.LEASES, transactions, ask, settle, sweep_seconds=0.1)
             participant = Participant(

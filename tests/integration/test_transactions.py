@@ -22,7 +22,7 @@ async def connections_lost(url: str, application: str) -> int:
         SELECT count(pg_terminate_backend(pid, 5000)) FROM pg_stat_activity
         WHERE application_name = 'orderflow {application}' AND pid <> pg_backend_pid()"""
     connection = database.connect(url, pool=1, application="executioner")
-    async with connection as engine, Transactions(engine)() as tx:
+    async with connection as pool, Transactions(pool)() as tx:
         [record] = await tx.fetch(ended)
     return int(record["count"])
 
@@ -70,8 +70,8 @@ async def test_what_a_transaction_leaves_behind_is_handed_over_only_after_its_co
 
 
 async def test_connections_lost_in_the_pool_fail_nobody(fresh_database: str) -> None:
-    async with database.connect(fresh_database, pool=3, application="pooled") as engine:
-        pooled = Transactions(engine)
+    async with database.connect(fresh_database, pool=3, application="pooled") as pool:
+        pooled = Transactions(pool)
 
         async def use() -> None:
             async with pooled() as tx:

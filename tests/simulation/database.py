@@ -7,7 +7,6 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 import asyncpg
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from chassis import database
 from events.commit import Transactions
@@ -48,17 +47,17 @@ class SimulatedDatabase:
     """One database for many schedules: emptied between them, its connections kept."""
 
     def __init__(
-        self, url: str, engines: Mapping[str, AsyncEngine], owner: "asyncpg.Connection[Any]"
+        self, url: str, pools: Mapping[str, "asyncpg.Pool[asyncpg.Record]"], owner: "asyncpg.Connection[Any]"
     ) -> None:
         self.url = url
-        self.engines = engines
+        self.pools = pools
         self.owner = owner
         self._tables: list[str] = []
 
     async def empty(self) -> None:
         """Takes out every row."""
         if not self._tables:
-            self._tables = [row[0] for row in await self.owner.fetch(_TABLES, list(self.engines))]
+            self._tables = [row[0] for row in await self.owner.fetch(_TABLES, list(self.pools))]
         query = " UNION ALL ".join(f"SELECT '{t}' WHERE EXISTS (SELECT FROM {t})" for t in self._tables)
         if full := [row[0] for row in await self.owner.fetch(query)]:
             await self.owner.execute(f"TRUNCATE {', '.join(full)} CASCADE")
@@ -81,7 +80,7 @@ async def simulated_database(url: str) -> AsyncIterator[SimulatedDatabase]:
             for setting in (f'search_path TO "{schema}", simulation, pg_catalog', *_SETTINGS):
                 await owner.execute(f'ALTER ROLE "{role}" SET {setting}')
         await owner.execute("SET session_replication_role TO replica; SET synchronous_commit TO off")
-        engines = {
+        pools = {
             schema: await stack.enter_async_context(
                 database.connect(
                     migrate.url_for(url, schema, passwords[schema]), pool=8, application="simulation"
@@ -89,14 +88,14 @@ async def simulated_database(url: str) -> AsyncIterator[SimulatedDatabase]:
             )
             for schema in migrate.HISTORIES
         }
-        yield SimulatedDatabase(url, engines, owner)
+        yield SimulatedDatabase(url, pools, owner)
 
 
 class TimedTransactions(Transactions):
     """Transactions in which it is as late as in the loop."""
 
-    def __init__(self, engine: AsyncEngine, scheduler: Scheduler, start: datetime) -> None:
-        super().__init__(engine)
+    def __init__(self, pool: "asyncpg.Pool[asyncpg.Record]", scheduler: Scheduler, start: datetime) -> None:
+        super().__init__(pool)
         self._scheduler = scheduler
         self._start = start
 

@@ -125,7 +125,7 @@ class System:
         """A new process of the service."""
         service = name.partition(".")[0]
         process = Process(name, self._died)
-        transactions = SteppedTransactions(self.database.engines[service], self.scheduler, self._start)
+        transactions = SteppedTransactions(self.database.pools[service], self.scheduler, self._start)
         participant = Participant(
             service,
             self._stumbling(self.services[service].handlers),
@@ -175,7 +175,7 @@ class System:
         await asyncio.gather(*self.outside.late, return_exceptions=True)
 
     def _timed(self, schema: str) -> Transactions:
-        return TimedTransactions(self.database.engines[schema], self.scheduler, self._start)
+        return TimedTransactions(self.database.pools[schema], self.scheduler, self._start)
 
     def _runners(self, service: str, transactions: Transactions) -> Runners:
         match service:

@@ -4,8 +4,7 @@ import asyncio
 from collections.abc import Sequence
 from contextlib import suppress
 
-from sqlalchemy.ext.asyncio import create_async_engine
-
+from chassis import database
 from events import envelope
 from events.commit import Transactions
 from events.contracts import OrderCreated
@@ -21,13 +20,15 @@ async def handle(events: Sequence[OrderCreated], tx: Transaction) -> None:
 
 async def test_a_worker_that_was_cancelled_takes_nothing_any_more() -> None:
     bus = MemoryBus({"invoice": ["ORDER_CREATED"]})
-    transactions = Transactions(create_async_engine("postgresql+asyncpg://nobody@localhost/nothing"))
-    working = asyncio.create_task(Worker("invoice", {OrderCreated: handle}, transactions, bus).run())
-    for _ in range(5):
-        await asyncio.sleep(0)  # until it waits
-    working.cancel()
-    with suppress(asyncio.CancelledError):
-        await working
+    nowhere = "postgresql+asyncpg://nobody@localhost/nothing"
+    async with database.connect(nowhere, pool=1, application="test") as pool:
+        worker = Worker("invoice", {OrderCreated: handle}, Transactions(pool), bus)
+        working = asyncio.create_task(worker.run())
+        for _ in range(5):
+            await asyncio.sleep(0)  # until it waits
+        working.cancel()
+        with suppress(asyncio.CancelledError):
+            await working
     [message] = envelope.messages([order_created()])
     publishing = asyncio.create_task(bus.publish(message))
     async with bus.subscribe("invoice", ["ORDER_CREATED"]) as subscription, asyncio.timeout(5):
