@@ -1,6 +1,7 @@
 """A service as a process: how it is started, and stopped without losing anything."""
 
 import asyncio
+import gc
 import socket
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -68,8 +69,10 @@ async def run(
         timeout_graceful_shutdown=DRAIN_SECONDS,
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
         lifespan="off",
+        proxy_headers=False,  # nothing here depends on where a request came from
     )
     server = _Server(config)
+    gc.freeze()  # what is there by now stays: the garbage collector need not look through it again and again
     async with asyncio.TaskGroup() as parts:
         serving = parts.create_task(server.serve(sockets=[listener]), name="http")
         for part in running:
