@@ -110,11 +110,11 @@ class Runner(Generic[RowT, OutcomeT]):
             await self._idle.wait()
 
     def offer(self, rows: Sequence[RowT], claimed_at: float) -> None:
-        """Rows just committed, born claimed at `claimed_at` (the time of the loop).
+        """Rows that one transaction committed, born claimed at `claimed_at` (the time of the loop).
 
-        What does not fit waits in its table until its claim runs out.
+        A runner that is full takes none of them: they wait in their table until their claims run out.
         """
-        if not self._stopping:
+        if not self._stopping and len(self._held) < self._memory:
             self._hold(rows, claimed_at)
 
     async def run(self) -> None:
@@ -189,8 +189,6 @@ class Runner(Generic[RowT, OutcomeT]):
 
     def _hold(self, rows: Sequence[RowT], claimed_at: float) -> None:
         for row in rows:
-            if len(self._held) >= self._memory:
-                break
             if row.id not in self._held:
                 self._held.add(row.id)
                 self._waiting.append((row, claimed_at + LEASE_SECONDS))

@@ -7,6 +7,7 @@ from chassis import database
 from events import outbox
 from events.bus import Message
 from events.commit import Transactions
+from events.envelope import MAX_EVENTS
 from events.errors import Unavailable
 from events.leases import LEASE_SECONDS
 from events.runner import Runner
@@ -99,3 +100,36 @@ def test_work_goes_on_also_when_a_pause_ends_between_two_looks_at_the_clock(fres
     clock = LoopWhoseClockJumps()
     with asyncio.Runner(loop_factory=lambda: clock) as loop:
         loop.run(went_on())
+
+
+async def test_what_one_transaction_leaves_behind_is_taken_as_a_whole_or_not_at_all(
+    transactions: Transactions,
+) -> None:
+    """Not in part: the rest would wait for its claim to run out, with a runner that has nothing to do."""
+    published: list[Message] = []
+    all_published, go_on = asyncio.Event(), asyncio.Event()
+
+    async def perform(message: Message) -> None:
+        published.append(message)
+        if len(published) == 3:
+            all_published.set()
+        await go_on.wait()
+
+    async def settle(tx: Transaction, done: Sequence[tuple[Message, None]]) -> None:
+        await outbox.mark_published(tx, [message for message, _ in done])
+
+    relay = Runner("relay", outbox.LEASES, transactions, perform, settle, memory=1, sweep_seconds=3600)
+    transactions.lease_of_messages = lambda: LEASE_SECONDS
+    running = asyncio.create_task(relay.run())
+    await relay.rest()
+    for _ in range(2):
+        async with transactions() as tx:
+            tx.emit(*(order_created() for _ in range(2 * MAX_EVENTS + 1)))  # three messages
+        relay.offer(tx.messages, tx.started)
+    async with asyncio.timeout(30):
+        await all_published.wait()
+    assert not relay.has_room
+    go_on.set()
+    relay.stop()
+    await running
+    assert len(published) == 3
