@@ -17,6 +17,8 @@ from bench.systems import OURS
 FASTSTREAM: Final = "FastStream + SQLAlchemy"
 CELERY: Final = "Celery + SQLAlchemy"
 SAME_GUARANTEES: Final = "aio-pika + asyncpg, same guarantees"
+_PARTS: Final = ("services", "PostgreSQL", "RabbitMQ")
+"""Where CPU goes."""
 
 
 @dataclass(frozen=True)
@@ -150,15 +152,14 @@ def _systems(results: Results) -> Table:
 def _where(results: Results) -> Table:
     table = Table(title="Where an order's CPU goes at 128 connections, ms")
     table.add_column("system")
-    columns = ("services", "PostgreSQL", "RabbitMQ")
-    for heading in (*columns, "memory of all processes, MiB"):
+    for heading in (*_PARTS, "memory of all processes, MiB"):
         table.add_column(heading, justify="right")
     for name in results.rounds[0].turns:
         seen = [played.turns[name].closed[128] for played in results.rounds]
         memory = [
             sum(mib for part, mib in m.memory.items() if part not in ("PostgreSQL", "RabbitMQ")) for m in seen
         ]
-        cpu = [f"{median(m.cpu[column] for m in seen):.2f}" for column in columns]
+        cpu = [f"{median(m.cpu[column] for m in seen):.2f}" for column in _PARTS]
         table.add_row(name, *cpu, f"{median(memory):.0f}")
     floors = [played.floor for played in results.rounds if played.floor]
     if floors:
@@ -219,7 +220,7 @@ def _plot_throughput(axes: Any, results: Results) -> None:
 def _plot_cost(axes: Any, results: Results) -> None:
     names = list(results.rounds[0].turns)
     left = [0.0] * len(names)
-    for part in ("services", "PostgreSQL", "RabbitMQ"):
+    for part in _PARTS:
         widths = [median(m.cpu[part] for m in _saturated(results, name)) for name in names]
         axes.barh(names, widths, left=left, label=part)
         left = [begin + width for begin, width in zip(left, widths, strict=True)]
@@ -231,9 +232,12 @@ def _plot_cost(axes: Any, results: Results) -> None:
 
 def _plot_growth(axes: Any, results: Results) -> None:
     steps = results.scenarios["growth"]["steps"]
-    axes.plot([s["orders_in_tables"] for s in steps], [s["cpu_total"] for s in steps], marker="o", ms=3)
+    thousands = [step["orders_in_tables"] / 1000 for step in steps]
+    for part in _PARTS:
+        axes.plot(thousands, [step["cpu"][part] for step in steps], marker="o", ms=3, label=part)
     axes.set_ylim(bottom=0)
-    axes.set_title("CPU an order (ms) by orders in the tables")
+    axes.set_title("CPU an order, ms, by thousands of orders in the tables", fontsize="medium")
+    axes.legend(fontsize="small")
 
 
 def _saturated(results: Results, name: str) -> list[Measured]:
