@@ -251,3 +251,14 @@ async def test_a_connection_that_has_gone_silent_is_given_up(
                 await bus.publish(message())
             await routable(bus)
             await take_one(subscription)
+
+
+async def test_a_broker_of_the_tests_that_can_make_no_queues_is_restarted(rabbitmq: Broker) -> None:
+    gives_up = "supervisor:terminate_child(rabbit_sup, rabbit_fifo_dlx_sup)."
+    await asyncio.to_thread(rabbitmq.control, "eval", gives_up)
+    prefix = f"test-{uuid.uuid4()}."
+    with pytest.raises(BrokerUnavailable, match="INTERNAL_ERROR"):
+        await declare(rabbitmq.url, BINDINGS, prefix=prefix)
+    await asyncio.to_thread(rabbitmq.make_sound)
+    await declare(rabbitmq.url, BINDINGS, prefix=prefix)
+    await rabbitmq.remove(prefix, *BINDINGS)
