@@ -174,10 +174,11 @@ async def _rabbitmq_found(
     if os.geteuid() == 0:
         shutil.chown(home, "rabbitmq", "rabbitmq")
     port = free_port()
+    configuration = folder / "rabbitmq.conf"  # else it reads the one of the machine's own RabbitMQ
+    configuration.write_text(f"listeners.tcp.1 = 127.0.0.1:{port}\n")
     environment = os.environ | {
         "RABBITMQ_NODENAME": node,
-        "RABBITMQ_NODE_PORT": str(port),
-        "RABBITMQ_NODE_IP_ADDRESS": "127.0.0.1",
+        "RABBITMQ_CONFIG_FILE": str(configuration),
         "RABBITMQ_DIST_PORT": str(free_port()),
         "RABBITMQ_MNESIA_BASE": str(home / "data"),
         "RABBITMQ_LOG_BASE": str(home / "log"),
