@@ -62,7 +62,7 @@ async def _postgresql(place: Place, servers: Servers) -> float:
     connection = await asyncpg.connect(place.database_url)
     try:
         copies = [await _copy(connection, schema, table) for schema, table in await _tables(connection)]
-        orders = min(ORDERS, await connection.fetchval('SELECT count(*) FROM "order".orders'))
+        orders: int = min(ORDERS, await connection.fetchval('SELECT count(*) FROM "order".orders'))
         await connection.execute("CHECKPOINT")
         cpu = servers.postgres().cpu + _own_cpu()
         for begin in range(0, orders, BATCH):
