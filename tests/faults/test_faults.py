@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import pytest
 
 from events.killpoints import KillPoint
-from tests.faults import postgres, rabbitmq
+from tests.faults import postgres, quiet, rabbitmq
 from tests.faults.catalogue import GROUP, MOODS, RUNNER, SERVICES, TASKS, WORKER, killed_at
 from tests.faults.conftest import Run
 from tests.faults.cuts import LINES, MOMENTS, Cut, CutAt, HalfOpen, Refused, Silenced, Slow
@@ -99,7 +99,7 @@ async def test_every_invariant_holds_in_the_end(run: Run) -> None:
     run.load.target = 0
     await run.placing
     report = Report(seed=1, provider="simulated")
-    await judge(report, run.system, run.history, run.strikes, run.vitals, drain_seconds=120)
+    await judge(report, run.system, run.history, run.strikes, run.vitals, drain_seconds=180)
     page = report.write(run.system.folder)
     assert report.holds, f"{report.findings}\nThe report is in {page}."
 
@@ -148,3 +148,17 @@ async def test_the_checks_see_what_is_broken(run: Run, invariant: str) -> None:
         await run.system.fetch("ROLLBACK")
     assert invariant not in {finding.invariant for finding in before}
     assert invariant in {finding.invariant for finding in after}
+
+
+async def test_the_system_is_not_quiet_while_an_event_has_not_arrived(run: Run) -> None:
+    before = await quiet.backlog(run.system)
+    await run.system.fetch("BEGIN")
+    try:
+        await run.system.fetch(
+            'DELETE FROM email.inbox WHERE event_id = (SELECT event_ids[1] FROM "order".outbox LIMIT 1)'
+        )
+        after = await quiet.backlog(run.system)
+    finally:
+        await run.system.fetch("ROLLBACK")
+    assert not before
+    assert after == {"events of order that email has not got": 1}
