@@ -17,6 +17,8 @@ from bench.systems import Running, Tables
 
 MAILS_PER_ORDER: Final = 4
 TIMELINE_PER_ORDER: Final = 4
+SERVERS: Final = ("PostgreSQL", "RabbitMQ")
+"""What is measured beside a system's own processes."""
 DRAIN_SECONDS: Final = 300.0
 _POLL_SECONDS: Final = 0.2
 
@@ -199,9 +201,8 @@ async def _check(counter: Counter, before: dict[str, int], orders: int) -> None:
 def _measured(
     orders: int, seconds: float, answers: Answers, waits: list[float], usages: dict[str, Usage]
 ) -> Measured:
-    servers = ("PostgreSQL", "RabbitMQ")
-    of_processes = [usage for name, usage in usages.items() if name not in servers]
-    cpu = {name: 1000 * usages[name].cpu / orders for name in servers}
+    of_processes = [usage for name, usage in usages.items() if name not in SERVERS]
+    cpu = {name: 1000 * usages[name].cpu / orders for name in SERVERS}
     return Measured(
         orders=orders,
         seconds=seconds,
@@ -209,7 +210,7 @@ def _measured(
         post=Latency.of(answers.seconds),
         end_to_end=Latency.of(waits),
         cpu={"services": 1000 * meters.total(of_processes).cpu / orders} | cpu,
-        cpu_of={name: 1000 * usage.cpu / orders for name, usage in usages.items() if name not in servers},
+        cpu_of={name: 1000 * usage.cpu / orders for name, usage in usages.items() if name not in SERVERS},
         memory={name: usage.memory for name, usage in usages.items()},
     )
 

@@ -10,14 +10,14 @@ from typing import Any, Final
 from rich.console import Console
 from rich.table import Table
 
-from bench.measure import Measured
+from bench.measure import SERVERS, Measured
 from bench.rounds import CONNECTIONS, Round, Turn
 from bench.systems import OURS
 
 FASTSTREAM: Final = "FastStream + SQLAlchemy"
 CELERY: Final = "Celery + SQLAlchemy"
 SAME_GUARANTEES: Final = "aio-pika + asyncpg, same guarantees"
-_PARTS: Final = ("services", "PostgreSQL", "RabbitMQ")
+_PARTS: Final = ("services", *SERVERS)
 """Where CPU goes."""
 
 
@@ -156,9 +156,7 @@ def _where(results: Results) -> Table:
         table.add_column(heading, justify="right")
     for name in results.rounds[0].turns:
         seen = [played.turns[name].closed[128] for played in results.rounds]
-        memory = [
-            sum(mib for part, mib in m.memory.items() if part not in ("PostgreSQL", "RabbitMQ")) for m in seen
-        ]
+        memory = [sum(mib for part, mib in m.memory.items() if part not in SERVERS) for m in seen]
         cpu = [f"{median(m.cpu[column] for m in seen):.2f}" for column in _PARTS]
         table.add_row(name, *cpu, f"{median(memory):.0f}")
     floors = [played.floor for played in results.rounds if played.floor]

@@ -10,7 +10,7 @@ from typing import Any, Final
 import asyncpg
 
 from bench import load
-from bench.measure import MAILS_PER_ORDER, Counter, Measured, measure_closed
+from bench.measure import MAILS_PER_ORDER, SERVERS, Counter, Measured, measure_closed
 from bench.rounds import Progress, Say
 from bench.servers import Place, Servers
 from bench.systems import System, orderflow, running, start
@@ -43,7 +43,7 @@ async def growth(
     grown = {
         name: round(last["memory"][name] - first["memory"][name], 1)
         for name in first["memory"]
-        if name not in ("PostgreSQL", "RabbitMQ")
+        if name not in SERVERS
     }
     said = (
         f"{first['cpu_total']:.2f} ms an order in the first {STEP:,}, {last['cpu_total']:.2f} in the last; "
