@@ -1,13 +1,15 @@
 """Every fault once, under load: each is seen to strike, then an order gets through; then all is checked."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 
 import pytest
 
 from events.killpoints import KillPoint
 from tests.faults import postgres, quiet, rabbitmq
 from tests.faults.catalogue import GROUP, MOODS, RUNNER, SERVICES, TASKS, WORKER, killed_at
+from tests.faults.cluster import Cluster
 from tests.faults.conftest import Run
 from tests.faults.cuts import LINES, MOMENTS, Cut, CutAt, HalfOpen, Refused, Silenced, Slow
 from tests.faults.deaths import AskedToEnd, Crowded, Killed, KilledByMoment, Paused
@@ -134,31 +136,33 @@ DAMAGE = {
     ),
 }
 """What breaks each invariant that the audit can't tell, in the databases of a system at rest."""
+EVENT_LOST = 'DELETE FROM email.inbox WHERE event_id = (SELECT event_ids[1] FROM "order".outbox LIMIT 1)'
+
+
+@asynccontextmanager
+async def damaged(system: Cluster, *statements: str) -> AsyncIterator[None]:
+    """What `system.fetch` sees is damaged until the end of the block; nobody else sees anything of it."""
+    await system.fetch("BEGIN")
+    try:
+        for statement in statements:
+            await system.fetch(statement)
+        yield
+    finally:
+        await system.fetch("ROLLBACK")
 
 
 @pytest.mark.parametrize("invariant", DAMAGE)
 async def test_the_checks_see_what_is_broken(run: Run, invariant: str) -> None:
     before, _ = await check(run.system, run.history)
-    await run.system.fetch("BEGIN")
-    try:
-        for statement in DAMAGE[invariant]:
-            await run.system.fetch(statement)
+    async with damaged(run.system, *DAMAGE[invariant]):
         after, _ = await check(run.system, run.history)
-    finally:
-        await run.system.fetch("ROLLBACK")
     assert invariant not in {finding.invariant for finding in before}
     assert invariant in {finding.invariant for finding in after}
 
 
 async def test_the_system_is_not_quiet_while_an_event_has_not_arrived(run: Run) -> None:
     before = await quiet.backlog(run.system)
-    await run.system.fetch("BEGIN")
-    try:
-        await run.system.fetch(
-            'DELETE FROM email.inbox WHERE event_id = (SELECT event_ids[1] FROM "order".outbox LIMIT 1)'
-        )
+    async with damaged(run.system, EVENT_LOST):
         after = await quiet.backlog(run.system)
-    finally:
-        await run.system.fetch("ROLLBACK")
     assert not before
     assert after == {"events of order that email has not got": 1}
