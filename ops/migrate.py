@@ -174,7 +174,7 @@ async def migrate_service(owner_url: str, service: str, password: str) -> None:
             async with engine.connect() as connection:
                 await _create_role_and_schema(connection, url, service, role, password)
             await migrations.upgrade(engine, HISTORIES[service], schema=service, role=role)
-            logger.info("%s is at revision %s", service, revisions.head(HISTORIES[service]))
+            logger.info("%s is at revision %s or newer", service, revisions.head(HISTORIES[service]))
     finally:
         await engine.dispose()
     if service != PROVIDER:

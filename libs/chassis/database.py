@@ -57,7 +57,11 @@ async def connect(url: str, *, pool: int, application: str) -> "AsyncIterator[as
 
 
 async def wait_for_schema(transactions: Transactions, revision: str) -> None:
-    """Returns when the database answers and `orderflow migrate` has brought it to `revision`."""
+    """Returns when the database answers and `orderflow migrate` has brought it to `revision`, or further.
+
+    A newer schema serves this version too: a migration only adds, so that processes of two versions can run
+    side by side while one takes the other's place.
+    """
     waited_for = ""
     while True:
         try:
@@ -70,7 +74,7 @@ async def wait_for_schema(transactions: Transactions, revision: str) -> None:
                 raise
             missing = f"'orderflow migrate' has not run: {error}"
         else:
-            if revision in found:
+            if max(found, default="") >= revision:
                 return
             missing = f"the schema is at {found}, this version needs {revision}: run 'orderflow migrate'"
         if missing != waited_for:

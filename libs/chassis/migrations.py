@@ -4,9 +4,11 @@ from typing import Final
 
 from alembic import command, context
 from alembic.config import Config
+from alembic.migration import MigrationContext
 from sqlalchemy import Connection, MetaData, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from chassis import revisions
 from events import inbox, interventions, outbox, parked
 
 _EVENTS: Final = {
@@ -29,11 +31,17 @@ def _config(history: str) -> Config:
 
 
 async def upgrade(engine: AsyncEngine, history: str, *, schema: str, role: str) -> None:
-    """Brings a schema to its history's head, as its role, in one transaction."""
+    """Brings a schema to its history's head, as its role, in one transaction.
+
+    One that a newer version has brought further stays as it is.
+    """
 
     def run(connection: Connection) -> None:
         connection.execute(text(f'SET LOCAL ROLE "{role}"'))
         connection.execute(text(f'SET LOCAL search_path TO "{schema}"'))
+        present = MigrationContext.configure(connection).get_current_revision()
+        if present is not None and present > revisions.head(history):
+            return
         config = _config(history)
         config.attributes["connection"] = connection
         command.upgrade(config, "head")

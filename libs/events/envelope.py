@@ -3,16 +3,17 @@
 https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/formats/json-format.md#4-json-batch-format
 """
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 from uuid import NAMESPACE_URL, UUID, uuid5
 
 import msgspec
 from uuid_utils.compat import uuid7
 
 from events.bus import Message
-from events.contracts import EVENTS, AnyEvent, schema_of, type_of
+from events.contracts import EVENTS, RANKS, VERSION, AnyEvent, schema_of, type_of
 from events.errors import Undecodable
 
 CONTENT_TYPE: Final = "application/cloudevents-batch+json"
@@ -33,6 +34,7 @@ _raw_batch = msgspec.json.Decoder(list[msgspec.Raw])
 _UNREADABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 """What msgspec raises for JSON that is malformed, not UTF-8, or nested deeper than anybody would."""
 _SCHEMAS: Final = {event: schema_of(event) for event in EVENTS}
+_SCHEMA: Final = re.compile(r"urn:orderflow:([A-Z_]{1,64}):([0-9]{1,9})")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +47,10 @@ class Rejected:
     body: bytes
     code: str
     message: str
+    for_newer: bool = False
+    """A process of a newer version may handle it: this code does not know its type or version."""
+    order_id: UUID | None = None
+    """The order that it is about, where that is certain."""
 
 
 class _Attributes(msgspec.Struct):
@@ -52,6 +58,25 @@ class _Attributes(msgspec.Struct):
 
     id: UUID | None = None
     type: str = "unknown"
+    specversion: Any = None
+    subject: Any = None
+    dataschema: Any = None
+
+    def order_id(self) -> UUID | None:
+        """The order that it is about, if it names one."""
+        try:
+            return UUID(self.subject)
+        except (ValueError, AttributeError, TypeError):
+            return None
+
+    def unknown_code(self) -> str | None:
+        """Why only a newer version of the code could read it; None where no version could."""
+        schema = _SCHEMA.fullmatch(self.dataschema) if isinstance(self.dataschema, str) else None
+        if self.specversion != "1.0" or not self.id or not schema or schema[1] != self.type:
+            return None
+        if self.type not in RANKS:
+            return "unknown_type"
+        return "unsupported_version" if int(schema[2]) > VERSION else None
 
 
 def encode_one(event: AnyEvent) -> bytes:
@@ -142,12 +167,15 @@ def _rejected(raw: bytes, code: str, message: str) -> Rejected:
         attributes = msgspec.json.decode(raw, type=_Attributes)
     except _UNREADABLE:
         attributes = _Attributes()
+    unknown = attributes.unknown_code()
     return Rejected(
         id=attributes.id or _id_made_from(raw),
         type=_text(attributes.type)[:64],
         body=raw,
-        code=code,
+        code=unknown or code,
         message=_text(message)[:1000],
+        for_newer=unknown is not None,
+        order_id=attributes.order_id() if unknown else None,
     )
 
 
@@ -172,6 +200,13 @@ def undecodable(body: bytes, event_type: str, message: str) -> Rejected:
 
 
 def rejected_for_lack_of_handler(event: AnyEvent, service: str) -> Rejected:
-    """An event that reached a service whose handler table does not name it."""
-    message = f"The {service} service has no handler for {type_of(type(event))}."
-    return _rejected(_encoder.encode(event), "no_handler", message)
+    """An event that reached a service whose handler table does not name it: that of a newer version may."""
+    return Rejected(
+        id=event.id,
+        type=type_of(type(event)),
+        body=_encoder.encode(event),
+        code="no_handler",
+        message=f"The {service} service has no handler for {type_of(type(event))}.",
+        for_newer=True,
+        order_id=event.subject,
+    )

@@ -5,12 +5,14 @@ it, and done straight from memory after the commit; what a crash left behind is 
 `claimed_until` has passed. The claim commits before the work. The database's clock decides.
 """
 
+import logging
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Generic, Protocol, TypeVar
 from uuid import UUID
 
 import asyncpg
+import msgspec
 from sqlalchemy import Column, Index, Integer, Table, Text, text
 from sqlalchemy.dialects.postgresql import TIMESTAMP
 
@@ -24,6 +26,9 @@ LONGEST_DELAY: Final = 30.0
 """Most seconds that a row is put off after a failure."""
 MAX_FAILURES: Final = 8
 """Failures after which a mortal row is set aside as dead, for a person to look at."""
+
+
+logger = logging.getLogger(__name__)
 
 
 class Leased(Protocol):
@@ -104,8 +109,18 @@ class Leases(Generic[R]):
             WHERE t.id = row.id AND t.state = '{waiting}'"""  # noqa: S608
 
     async def claim(self, tx: Transaction, limit: int) -> list[R]:
-        """At most `limit` rows whose claim has run out, now claimed by the caller. Commit before working."""
-        return [self._read(record) for record in await tx.fetch(self._claim, limit)]
+        """At most `limit` rows whose claim has run out, now claimed by the caller. Commit before working.
+
+        A row that this code can't read is left out: a newer version wrote it, and takes it once this claim
+        has run out.
+        """
+        rows: list[R] = []
+        for record in await tx.fetch(self._claim, limit):
+            try:
+                rows.append(self._read(record))
+            except msgspec.MsgspecError as error:
+                logger.warning("%s %s is left to a newer version: %s", self.table, record["id"], error)
+        return rows
 
     async def release(self, tx: Transaction, ids: Sequence[UUID]) -> None:
         """Gives claims back, for anyone to take at once."""

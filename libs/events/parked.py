@@ -1,12 +1,15 @@
 """Parked events: what could not be handled waits here with its reason, and holds up nobody.
 
 `retry`: due later, with exponential backoff, MAX_ATTEMPTS times in all. `dead`: never again by itself.
+An event of a type or version that this code does not know is tried without being counted, for as long as an
+upgrade may take (PATIENCE): processes of a newer version share the table, and one of them takes it.
 `discarded`: given up by a person; the row is kept, and nothing brings it back.
 A parked event has its inbox row like any other that was taken over, so a duplicate changes nothing here.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Final
 from uuid import UUID
 
@@ -25,6 +28,8 @@ from events.tables import METADATA
 from events.transaction import Transaction
 
 MAX_ATTEMPTS: Final = 8
+PATIENCE: Final = timedelta(days=7)
+"""How long an event that only a newer version could handle is tried, before it is dead."""
 
 PARKED: Final = Table(
     "parked",
@@ -71,6 +76,12 @@ _AGAIN: Final = """
     UPDATE parked SET attempts = attempts + 1, last_failed_at = now(), reason = $2, last_error = $3,
         state = $4, claimed_until = now() + make_interval(secs => $5::float8)
     WHERE id = $1 AND state = 'retry'"""
+_STILL_UNKNOWN: Final = """
+    UPDATE parked SET last_failed_at = now(), reason = $2, last_error = $3,
+        state = CASE WHEN first_failed_at < now() - $4::interval THEN 'dead' ELSE state END,
+        claimed_until = now() + (0.5 + random() / 2)
+            * greatest('1 second', least('5 minutes', now() - first_failed_at))
+    WHERE id = $1 AND state = 'retry'"""
 _PUT_IN: Final = statements.insert(
     PARKED,
     ("id", "type", "order_id", "body"),
@@ -89,8 +100,12 @@ async def park(tx: Transaction, event: AnyEvent, error: Exception) -> None:
 
 
 async def bury(tx: Transaction, rejected: Sequence[Rejected]) -> None:
-    """Parks as dead what is no event that this service could handle."""
-    await _insert(tx, [(r.id, r.type, None, r.body, r.code, "dead", 0, r.message) for r in rejected])
+    """Parks what this code can't handle: as dead, or for a newer version to try."""
+    rows = [
+        (r.id, r.type, r.order_id, r.body, r.code, "retry" if r.for_newer else "dead", 0, r.message)
+        for r in rejected
+    ]
+    await _insert(tx, rows)
 
 
 async def take(tx: Transaction, parked: ParkedEvent) -> bool:
@@ -103,6 +118,11 @@ async def park_again(tx: Transaction, parked: ParkedEvent, error: Exception) -> 
     state, reason = _verdict(error, attempts=parked.attempts + 1)
     delay = backoff(parked.attempts)
     await tx.execute(_AGAIN, parked.id, reason, _text(error), state, delay)
+
+
+async def leave_for_newer(tx: Transaction, parked: ParkedEvent, rejected: Rejected) -> None:
+    """Puts off an event that only a newer version could handle, at most five minutes; dead after PATIENCE."""
+    await tx.execute(_STILL_UNKNOWN, parked.id, rejected.code, rejected.message, PATIENCE)
 
 
 async def put_in(tx: Transaction, events: Sequence[AnyEvent]) -> set[UUID]:

@@ -105,7 +105,11 @@ class Worker:
         """Handles a parked event once more; it is taken out, or parked again, or dead."""
         try:
             [item] = self._read(b"[" + waiting.body + b"]")
-            if isinstance(item, Rejected):  # written by a version that knew more
+            if isinstance(item, Rejected):
+                if item.for_newer:
+                    async with self._transactions() as tx:
+                        await parked.leave_for_newer(tx, waiting, item)
+                    return
                 raise Reject(item.message)
             async with self._attempts.alone():
                 await self._begin(waiting.id)

@@ -233,9 +233,9 @@ class Progress:
         """A pure function of the set of events seen: their order and their number do not matter.
 
         There is at least one. An event also tells what led to it, so an invoice is known with the payment
-        although its own event is late.
+        although its own event is late. Lines of types that only a newer version knows are left out.
         """
-        seen = {entry.event_id: entry for entry in entries}.values()
+        seen = {entry.event_id: entry for entry in entries if entry.type in RANKS}.values()
         timeline = tuple(sorted(seen, key=lambda entry: (RANKS[entry.type], entry.time, entry.event_id)))
         furthest_first = sorted(timeline, key=lambda entry: -RANKS[entry.type])
         furthest = furthest_first[0]

@@ -4,7 +4,7 @@ import asyncio
 import uuid
 from collections import Counter
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -143,6 +143,10 @@ class System:
         """Announces events, in one transaction of the service."""
         async with self._emitting, self._transactions[service]() as tx:
             tx.emit(*events)
+
+    def transaction(self, service: str) -> AbstractAsyncContextManager[Transaction]:
+        """A transaction of the service's."""
+        return self._transactions[service]()
 
     async def publish(self, message: Message) -> None:
         """Puts a message on the bus as it is."""

@@ -112,8 +112,8 @@ async def test_what_is_sent_to_one_service_reaches_it_alone_also_what_it_is_not_
         await system.bus.send("invoice", bound)
         await system.bus.send("invoice", not_bound)
     await system.until_handled("invoice", Counter([every["ORDER_CREATED"].id]))
-    [dead] = await eventually(lambda: system.parked("invoice", "dead"), bool)
-    assert (dead["id"], dead["reason"]) == (every["SHIPPED"].id, "no_handler")
+    [waiting] = await eventually(lambda: system.parked("invoice", "retry"), bool)
+    assert (waiting["id"], waiting["reason"]) == (every["SHIPPED"].id, "no_handler")
     assert await system.handled("invoice") == Counter([every["ORDER_CREATED"].id])
     for other in ("order", "email"):
         assert not await system.handled(other)

@@ -113,9 +113,9 @@ def not_quite_events() -> dict[bytes, tuple[str, str]]:
         b'{"type":"ORDER_CREATED"}': ("invalid_event", "missing required field"),
         b'{"type":"nul \\u0000"}': ("invalid_event", "Invalid value"),
         b'{"type":"\xff"}': ("invalid_event", "utf-8"),
-        another().replace(b":ORDER_CREATED:1", b":ORDER_CREATED:2"): (
+        another().replace(b":ORDER_CREATED:1", b":ORDER_CREATED:0"): (
             "unsupported_version",
-            "ORDER_CREATED:2",
+            "ORDER_CREATED:0",
         ),
         another().replace(b'"quantity":2', b'"quantity":0'): ("invalid_event", ">= 1"),
         another().replace(b"T12:00:00Z", b"T12:00:00"): ("invalid_event", "timezone"),
@@ -140,6 +140,61 @@ async def test_what_is_no_event_in_a_readable_batch_is_dead_and_the_good_beside_
         reason, error = bad[row["body"]]
         assert row["reason"] == reason
         assert error in row["last_error"]
+
+
+def of_a_newer_version(event: AnyEvent) -> dict[str, bytes]:
+    """What a newer version may make of an event, by the reason for which this one can't handle it."""
+    body = envelope.encode_one(event)
+    return {
+        "unknown_type": body.replace(b"ORDER_CREATED", b"ORDER_EXPORTED"),
+        "unsupported_version": body.replace(b":ORDER_CREATED:1", b":ORDER_CREATED:2").replace(
+            b'"customer"', b'"buyer"'
+        ),
+    }
+
+
+async def test_an_event_that_only_a_newer_version_knows_waits_for_one_uncounted(system: System) -> None:
+    unknown = {reason: order_created() for reason in of_a_newer_version(order_created())}
+    good = order_created()
+    bodies = [of_a_newer_version(event)[reason] for reason, event in unknown.items()]
+    body = b",".join([*bodies, envelope.encode_one(good)])
+    await system.start("order", "invoice", "email")
+    await system.publish(Message(uuid7(), "ORDER_CREATED", b"[" + body + b"]", (), ()))
+    await system.handle_all([good], "invoice", "email")
+
+    async def tried_again() -> list[Record]:
+        return [row for row in await system.parked("email", "retry") if row["last_failed_at"] > parked_at]
+
+    parked_at = max(row["first_failed_at"] for row in await system.parked("email", "retry"))
+    await system.let_claims_run_out()
+    rows = await eventually(tried_again, lambda rows: len(rows) == len(unknown))
+    assert {row["reason"]: (row["id"], row["order_id"], row["attempts"]) for row in rows} == {
+        reason: (event.id, event.subject, 0) for reason, event in unknown.items()
+    }
+    assert not await system.parked("email", "dead")
+
+
+async def test_a_newer_version_takes_what_waited_for_it(system: System) -> None:
+    event = order_created()
+    async with system.transaction("invoice") as tx:  # as a process without this handler leaves it
+        await parked.bury(tx, [envelope.rejected_for_lack_of_handler(event, "invoice")])
+    await system.start("order", "invoice", "email")
+    await system.until_handled("invoice", Counter([event.id]))
+    assert not await system.parked("invoice", "retry")
+
+
+async def test_what_no_newer_version_took_for_a_week_is_dead(system: System) -> None:
+    event = order_created()
+    body = of_a_newer_version(event)["unknown_type"]
+    await system.start("order", "invoice", "email")
+    await system.publish(Message(uuid7(), "ORDER_CREATED", b"[" + body + b"]", (), ()))
+    await eventually(lambda: system.parked("email", "retry"), bool)
+    await system.query(
+        "email", "UPDATE parked SET first_failed_at = now() - $1::interval", parked.PATIENCE * 1.01
+    )
+    await system.let_claims_run_out()
+    [dead] = await eventually(lambda: system.parked("email", "dead"), bool)
+    assert (dead["id"], dead["reason"]) == (event.id, "unknown_type")
 
 
 UNREADABLE = (

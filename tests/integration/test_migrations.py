@@ -173,3 +173,24 @@ async def test_a_service_that_is_started_before_its_migration_waits_for_it(fresh
         await migrate_service(fresh_database, "shipment", password="shipment")
         async with asyncio.timeout(20):
             await waiting
+
+
+async def test_a_process_accepts_a_schema_that_a_newer_version_has_brought_further(
+    fresh_database: str,
+) -> None:
+    await migrate_service(fresh_database, "shipment", password="shipment")
+    url = url_for(fresh_database, "shipment", password="shipment")
+    async with connected(url) as connection:
+        await connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+    async with database.connect(url, pool=2, application="older") as pool, asyncio.timeout(5):
+        await database.wait_for_schema(Transactions(pool), head(HISTORIES["shipment"]))
+
+
+async def test_an_older_migration_leaves_a_newer_schema_as_it_is(fresh_database: str) -> None:
+    await migrate(fresh_database, PASSWORDS)
+    async with connected(fresh_database) as owner:
+        await owner.execute(text("UPDATE shipment.alembic_version SET version_num = '9999'"))
+        before = await owner.run_sync(everything)
+    await migrate(fresh_database, PASSWORDS)
+    async with connected(fresh_database) as owner:
+        assert await owner.run_sync(everything) == before

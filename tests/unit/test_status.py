@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -113,3 +114,10 @@ def test_an_order_that_contradicts_itself_shows_both_lines() -> None:
     both = [Entry.of(each["SHIPPED"]) for each in (EVENT, CONTRADICTING)]
     progress = Progress.of([Entry.of(EVENT["ORDER_CREATED"]), *both])
     assert [entry.type for entry in progress.timeline] == ["ORDER_CREATED", "SHIPPED", "SHIPPED"]
+
+
+def test_a_line_of_a_type_that_only_a_newer_version_knows_changes_nothing() -> None:
+    known = [Entry.of(EVENT["ORDER_CREATED"]), Entry.of(EVENT["INVOICE_CREATED"])]
+    unknown = replace(Entry.of(EVENT["SHIPPED"]), type="ORDER_EXPORTED")
+    assert Progress.of([*known, unknown]) == Progress.of(known)
+    assert document([*known, unknown]) == document(known)
