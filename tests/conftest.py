@@ -168,6 +168,7 @@ async def create_tables(url: str) -> None:
         execute = Operations(MigrationContext.configure(connection)).execute
         migrations.create_tables_1(execute)
         migrations.create_tables_2(execute)
+        migrations.upgrade_3(execute)
 
     engine = create_async_engine(url)
     async with engine.begin() as connection:

@@ -28,11 +28,26 @@ class BrokerUnavailable(Unavailable):
     """The broker can't take this message now."""
 
 
+class Postponed(EventsError):
+    """The other side does not take this piece of work now; it takes others.
+
+    `retry_after` is the least pause in seconds, when the other side named one. `perhaps_all`: the refusal may
+    concern every piece of work, so several in a row are an outage.
+    """
+
+    def __init__(
+        self, message: str | None = None, *, retry_after: float | None = None, perhaps_all: bool = False
+    ) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+        self.perhaps_all = perhaps_all
+
+
 class UnknownOutcome(EventsError):
-    """It is not known whether the work was done: it is asked again with the same key, never given up."""
+    """It is not known whether the work was done: it is asked again with the same key."""
 
 
-class Unroutable(UnknownOutcome):
+class Unroutable(Postponed):
     """No queue is bound for this message: the broker's topology is not complete. It will be sent again."""
 
 

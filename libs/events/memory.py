@@ -3,6 +3,9 @@
 A confirm means that every service bound to the type has committed the message's events (handled or parked),
 so an outbox row is marked as published only then, and nothing is lost when the process dies: what it had not
 committed everywhere is still in the outbox, and is published again by the next process.
+
+A service that does not keep up delays only itself: publishing to it is postponed, and the others have the
+message meanwhile.
 """
 
 import asyncio
@@ -10,12 +13,26 @@ from collections import deque
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from typing import Final
 from uuid import UUID
 
 from uuid_utils.compat import uuid7
 
 from events.bus import Delivery, Message
-from events.errors import BrokerUnavailable, Unroutable
+from events.errors import BrokerUnavailable, Postponed, Unroutable
+
+LETTERS: Final = 1000
+"""Most messages that wait for one service."""
+LAG_SECONDS: Final = 1.0
+"""A service keeps up while it commits each message within this time."""
+REMEMBERED: Final = 20_000
+"""Most messages whose commits are remembered, service by service. A forgotten one is delivered again."""
+DEAD: Final = 1000
+"""Most messages kept that could not be decoded; the outbox has all of them."""
+
+
+class ListenerBehind(Postponed):
+    """A service does not keep up: it has not committed this message, or the ones before it, in time."""
 
 
 @dataclass(eq=False, slots=True)
@@ -24,6 +41,8 @@ class _Letter:
 
     message: Message
     redelivered: bool
+    since: float
+    """The loop's time."""
     done: "asyncio.Future[None]"
 
 
@@ -31,12 +50,18 @@ class _Letter:
 class _Queue:
     """What waits for one service."""
 
+    service: str
     types: frozenset[str]
     letters: deque[_Letter] = field(default_factory=deque)
     pending: dict[UUID, _Letter] = field(default_factory=dict)
-    """Every letter that is not acknowledged yet, waiting or taken, by its message's id."""
+    """Every letter that is not acknowledged yet, waiting or taken, by its message's id; the oldest first."""
     arrived: asyncio.Event = field(default_factory=asyncio.Event)
-    dead: list[tuple[bytes, str]] = field(default_factory=list)
+    dead: deque[tuple[bytes, str]] = field(default_factory=lambda: deque(maxlen=DEAD))
+
+    def lags(self, now: float, seconds: float) -> bool:
+        """Whether a message has waited for longer than `seconds`."""
+        oldest = next(iter(self.pending.values()), None)
+        return oldest is not None and now - oldest.since > seconds
 
 
 class MemoryBus:
@@ -46,9 +71,12 @@ class MemoryBus:
     that ended before everybody had committed it, counts as redelivered.
     """
 
-    def __init__(self, bindings: Mapping[str, Collection[str]]) -> None:
-        self._queues = {service: _Queue(frozenset(types)) for service, types in bindings.items()}
+    def __init__(self, bindings: Mapping[str, Collection[str]], *, lag_seconds: float = LAG_SECONDS) -> None:
+        self._queues = {service: _Queue(service, frozenset(types)) for service, types in bindings.items()}
         self._first_id = uuid7()
+        self._lag_seconds = lag_seconds
+        self._committed: dict[UUID, set[str]] = {}
+        """Which services have committed each message whose publisher has no confirm yet."""
         self._closed = False
 
     def close(self) -> None:
@@ -66,20 +94,26 @@ class MemoryBus:
         return {service: tuple(queue.dead) for service, queue in self._queues.items()}
 
     async def publish(self, message: Message) -> None:
-        """Returns when every bound service has committed the message."""
+        """Returns when every bound service has committed the message.
+
+        Raises ListenerBehind when a service does not keep up. The others get the message all the same, and
+        publishing it again reaches only services that have not committed it.
+        """
         bound = [queue for queue in self._queues.values() if message.type in queue.types]
         if not bound:
             raise Unroutable
-        if self._closed:
-            raise BrokerUnavailable
-        await asyncio.gather(*(self._put(queue, message) for queue in bound))
+        committed = self._committed.setdefault(message.id, set())
+        if len(self._committed) > REMEMBERED:
+            del self._committed[next(iter(self._committed))]
+        await self._deliver([queue for queue in bound if queue.service not in committed], message)
+        self._committed.pop(message.id, None)
 
     async def send(self, service: str, message: Message) -> None:
-        """Returns when the service has committed the message; one that it has not finished is not doubled."""
-        queue = self._queue(service)
-        if self._closed:
-            raise BrokerUnavailable
-        await self._put(queue, message)
+        """Returns when the service has committed the message; one that it has not finished is not doubled.
+
+        Raises ListenerBehind when the service does not keep up.
+        """
+        await self._deliver([self._queue(service)], message)
 
     async def backlog(self, service: str) -> int:
         """How many messages nobody has taken yet."""
@@ -90,7 +124,7 @@ class MemoryBus:
         """The service's share of its messages; several subscriptions of one service share them."""
         queue = self._queues[service]
         assert queue.types == frozenset(types), f"{service} is bound to {sorted(queue.types)}"
-        subscription = _Subscription(queue)
+        subscription = _Subscription(queue, self._committed)
         try:
             yield subscription
         finally:
@@ -101,22 +135,40 @@ class MemoryBus:
             raise Unroutable
         return self._queues[service]
 
-    async def _put(self, queue: _Queue, message: Message) -> None:
+    async def _deliver(self, queues: Sequence[_Queue], message: Message) -> None:
+        """Returns when each of these services has committed the message. Raises ListenerBehind."""
+        if self._closed:
+            raise BrokerUnavailable
+        now = asyncio.get_running_loop().time()
+        letters = [self._put(queue, message, now) for queue in queues]
+        behind = [queue for queue in queues if queue.lags(now, self._lag_seconds)]
+        confirms = [letter.done for letter in letters if letter]
+        if confirms and not behind and len(confirms) == len(letters):
+            await asyncio.wait(confirms, timeout=self._lag_seconds)
+        for confirm in confirms:
+            if confirm.done():
+                confirm.result()
+        if not all(letter and letter.done.done() for letter in letters):
+            raise ListenerBehind
+
+    def _put(self, queue: _Queue, message: Message, now: float) -> _Letter | None:
+        """The message's letter in the queue; None while the queue is full."""
         letter = queue.pending.get(message.id)
-        if letter is None:
+        if letter is None and len(queue.pending) < LETTERS:
             done = asyncio.get_running_loop().create_future()
-            letter = _Letter(message, message.id < self._first_id, done)
+            letter = _Letter(message, message.id < self._first_id, now, done)
             queue.pending[message.id] = letter
             queue.letters.append(letter)
             queue.arrived.set()
-        await asyncio.shield(letter.done)
+        return letter
 
 
 class _Subscription:
     """One consumer's share of a queue."""
 
-    def __init__(self, queue: _Queue) -> None:
+    def __init__(self, queue: _Queue, committed: Mapping[UUID, set[str]]) -> None:
         self._queue = queue
+        self._committed = committed
         self._taken: dict[UUID, Delivery] = {}
 
     @property
@@ -139,6 +191,8 @@ class _Subscription:
         for letter in map(self._letter, deliveries):
             del self._taken[letter.message.id]
             del self._queue.pending[letter.message.id]
+            if letter.message.id in self._committed:
+                self._committed[letter.message.id].add(self._queue.service)
             if not letter.done.done():
                 letter.done.set_result(None)
 

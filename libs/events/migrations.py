@@ -43,6 +43,17 @@ _CREATE_2 = (
 )
 
 
+def lease_columns_3(table: str) -> tuple[str, ...]:
+    """What a table of waiting work gains: counters of its failures, and an index of what was given up."""
+    return (
+        f"""
+        ALTER TABLE {table} ADD COLUMN defects integer NOT NULL DEFAULT 0,
+            ADD COLUMN unknowns integer NOT NULL DEFAULT 0,
+            ADD COLUMN waits_since timestamptz NOT NULL DEFAULT now()""",
+        f"CREATE INDEX {table}_dead ON {table} (waits_since) WHERE state = 'dead'",
+    )
+
+
 def create_tables_1(execute: Callable[[str], object]) -> None:
     """Outbox, inbox, attempts and parked events, as of the first release; `execute` is Alembic's."""
     for statement in _CREATE_1:
@@ -53,3 +64,10 @@ def create_tables_2(execute: Callable[[str], object]) -> None:
     """The record of what people did by hand; `execute` is Alembic's."""
     for statement in _CREATE_2:
         execute(statement)
+
+
+def upgrade_3(execute: Callable[[str], object], *tables: str) -> None:
+    """Counters of failed tries for outbox, parked events, and the service's own tables of waiting work."""
+    for table in ("outbox", "parked", *tables):
+        for statement in lease_columns_3(table):
+            execute(statement)

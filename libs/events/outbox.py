@@ -14,7 +14,8 @@ from sqlalchemy.dialects.postgresql import TIMESTAMP, UUID
 from events import envelope, statements
 from events.bus import Message
 from events.contracts import AnyEvent
-from events.leases import Leases, lease_columns, lease_index
+from events.leases import Leases, lease_columns, lease_indexes
+from events.retry import RetryPolicy
 from events.tables import METADATA
 from events.transaction import Transaction
 
@@ -29,9 +30,11 @@ OUTBOX: Final = Table(
     Column("created_at", TIMESTAMP(timezone=True), nullable=False, server_default=func.now()),
     Column("published_at", TIMESTAMP(timezone=True)),
     *lease_columns(),
-    lease_index("outbox", "pending"),
+    *lease_indexes("outbox", "pending"),
     postgresql_partition_by="RANGE (id)",
 )
+
+PUBLISH: Final = RetryPolicy(deadline=10, first=1, longest=30)
 
 _COLUMNS: Final = ("id", "type", "body", "event_ids", "order_ids")
 _INSERT: Final = statements.insert(

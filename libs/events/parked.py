@@ -23,11 +23,13 @@ from events.backoff import backoff
 from events.contracts import AnyEvent, type_of
 from events.envelope import Rejected
 from events.errors import Reject
-from events.leases import Leases, lease_columns, lease_index
+from events.leases import Leases, lease_columns, lease_indexes
+from events.retry import RetryPolicy
 from events.tables import METADATA
 from events.transaction import Transaction
 
 MAX_ATTEMPTS: Final = 8
+RETRY: Final = RetryPolicy(deadline=10, first=1, longest=300, defects=MAX_ATTEMPTS)
 PATIENCE: Final = timedelta(days=7)
 """How long an event that only a newer version could handle is tried, before it is dead."""
 
@@ -42,7 +44,7 @@ PARKED: Final = Table(
     Column("first_failed_at", TIMESTAMP(timezone=True), nullable=False, server_default=func.now()),
     Column("last_failed_at", TIMESTAMP(timezone=True), nullable=False, server_default=func.now()),
     *lease_columns(),
-    lease_index("parked", "retry"),
+    *lease_indexes("parked", "retry"),
 )
 
 _COLUMNS: Final = ("id", "type", "order_id", "body", "reason", "state", "attempts", "last_error")
@@ -78,9 +80,9 @@ _AGAIN: Final = """
     WHERE id = $1 AND state = 'retry'"""
 _STILL_UNKNOWN: Final = """
     UPDATE parked SET last_failed_at = now(), reason = $2, last_error = $3,
-        state = CASE WHEN first_failed_at < now() - $4::interval THEN 'dead' ELSE state END,
+        state = CASE WHEN waits_since < now() - $4::interval THEN 'dead' ELSE state END,
         claimed_until = now() + (0.5 + random() / 2)
-            * greatest('1 second', least('5 minutes', now() - first_failed_at))
+            * greatest('1 second', least('5 minutes', now() - waits_since))
     WHERE id = $1 AND state = 'retry'"""
 _PUT_IN: Final = statements.insert(
     PARKED,
@@ -116,7 +118,7 @@ async def take(tx: Transaction, parked: ParkedEvent) -> bool:
 async def park_again(tx: Transaction, parked: ParkedEvent, error: Exception) -> None:
     """Puts a failed event off once more, or declares it dead after MAX_ATTEMPTS."""
     state, reason = _verdict(error, attempts=parked.attempts + 1)
-    delay = backoff(parked.attempts)
+    delay = backoff(parked.attempts, first=RETRY.first, most=RETRY.longest)
     await tx.execute(_AGAIN, parked.id, reason, _text(error), state, delay)
 
 

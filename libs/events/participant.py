@@ -44,6 +44,7 @@ class Participant:
             transactions,
             bus.publish,
             _mark_published,
+            policy=outbox.PUBLISH,
             sweep_seconds=sweep_seconds,
         )
         self.worker = Worker(service, handlers, transactions, bus, self.runners.values())
@@ -53,6 +54,7 @@ class Participant:
             transactions,
             self.worker.retry,
             _nothing_to_settle,
+            policy=parked.RETRY,
             concurrency=1,
             memory=100,
             sweep_seconds=sweep_seconds,
@@ -97,17 +99,17 @@ class Participant:
                 for _, task in stage:
                     await task
 
-    async def rest(self) -> None:
+    async def wait_until_idle(self) -> None:
         """Returns when what was left behind, and what is due, is done as far as that is possible now."""
         for stage in self._stages:
             for runner in stage:
-                await runner.rest()
+                await runner.wait_until_idle()
 
     async def look_after_leftovers(self) -> None:
         """Everything that waits in the tables is looked for at once, and partitions are made and dropped."""
         for stage in self._stages:
             for runner in stage:
-                runner.look()
+                runner.sweep_now()
         async with self._transactions() as tx:
             await partitions.renew(tx, datetime.now(UTC))
 

@@ -7,42 +7,65 @@ import random
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
-from typing import Final, Generic, TypeVar
+from dataclasses import dataclass
+from typing import Final, Generic, TypeAlias, TypeVar
 from uuid import UUID
 
 from events.backoff import backoff
 from events.commit import Transactions, commit_in_halves
-from events.errors import Unavailable, UnknownOutcome
+from events.errors import Postponed, Unavailable, UnknownOutcome
 from events.killpoints import KillPoint, reach
-from events.leases import LEASE_SECONDS, Deferral, Leased, Leases
+from events.leases import LEASE_SECONDS, Deferral, Lease, Leased, Leases
+from events.outage import Outage
+from events.retry import Failure, RetryPolicy
 from events.transaction import Transaction
 
 RowT = TypeVar("RowT", bound=Leased)
 OutcomeT = TypeVar("OutcomeT")
 
-PERFORM_SECONDS: Final = 10.0
-"""Deadline of one piece of work. With the time its commit takes it ends before the claim does."""
 SWEEP_ROWS: Final = 500
 """Most rows that are claimed at once."""
-LONGEST_PAUSE: Final = 10.0
-"""Most seconds between two tries in an outage."""
+RENEW_SECONDS: Final = 5.0
+"""How often the claims of held rows are renewed. Work begins only on a claim that holds for as long."""
+GRACE_SECONDS: Final = 10.0
+"""How long work under way may take to end after `stop`. Then it is broken off: its outcome is unknown."""
 MOMENT_SECONDS: Final = 1.0
-"""How long after the pause a row that was put off may fall due: as long as putting it off may take."""
+"""Deferring rows takes up to a second, so a row can come due this long after a pause ends."""
 
 logger = logging.getLogger(__name__)
+
+
+@dataclass(eq=False, slots=True)
+class _Held(Generic[RowT]):
+    """A row in this process's memory, and until when its claim holds (the loop's time)."""
+
+    lease: Lease[RowT]
+    expires: float
+
+    @property
+    def row(self) -> RowT:
+        return self.lease.row
+
+
+_Ended: TypeAlias = tuple[Lease[RowT], OutcomeT] | Deferral
 
 
 class Runner(Generic[RowT, OutcomeT]):
     """Performs one kind of leased work with bounded concurrency and settles the outcomes in batches.
 
     `perform` calls the outside for one row, and what it raises decides what becomes of the row:
-    - Unavailable is an outage: nothing is counted, the runner pauses, then tries one row at a time until one
-      succeeds.
-    - UnknownOutcome, or no answer within the deadline: put off and asked again, as often as it takes.
-    - anything else is a defect: logged, put off, and after some failures set aside as `dead`.
+    - Unavailable: the other side is away. An outage begins: the runner pauses, then tries one row at a time
+      until the other side answers. It counts against no row.
+    - Postponed: the row is put off by its policy, and refused or dead when its patience has run out.
+    - UnknownOutcome, or no answer within the deadline: put off and asked again, as often as its policy says.
+    - anything else is a defect: logged, put off, and after some defects set aside as `dead`.
+
+    Five different subjects in a row without an answer are an outage too (see `events.outage`).
 
     `settle` commits many outcomes in one transaction. A row that another process settled meanwhile must
     change nothing there, and announce nothing.
+
+    At most `memory` rows are held at a time; their claims are renewed. Rows that waited longest go first.
     """
 
     def __init__(
@@ -53,31 +76,43 @@ class Runner(Generic[RowT, OutcomeT]):
         perform: Callable[[RowT], Awaitable[OutcomeT]],
         settle: Callable[[Transaction, Sequence[tuple[RowT, OutcomeT]]], Awaitable[None]],
         *,
+        policy: RetryPolicy,
+        subject: Callable[[RowT], str] = lambda row: str(row.id),
         concurrency: int = 64,
+        slow_after: float = math.inf,
+        slow_lane: int = 0,
         memory: int = 2000,
         sweep_seconds: float = 5.0,
-        perform_seconds: float = PERFORM_SECONDS,
     ) -> None:
+        """`subject` names what a row's failure may be the fault of; by default the row alone.
+
+        Work that takes longer than `slow_after` seconds no longer counts towards `concurrency`, but towards
+        the places of the `slow_lane`, as long as these last.
+        """
         self.name = name
         self._leases = leases
         self._transactions = transactions
         self._perform = perform
         self._settle = settle
+        self._policy = policy
+        self._subject = subject
         self._concurrency = concurrency
+        self._slow_after = slow_after
+        self._slow_lane = slow_lane
         self._memory = memory
         self._sweep_seconds = sweep_seconds
-        self._perform_seconds = perform_seconds
-        self._waiting: deque[tuple[RowT, float]] = deque()
-        self._performing: set[asyncio.Task[None]] = set()
-        self._ended: list[tuple[RowT, OutcomeT] | Deferral] = []
+        self._waiting: deque[_Held[RowT]] = deque()
+        self._performing: dict[asyncio.Task[None], _Held[RowT]] = {}
+        self._slow: set[asyncio.Task[None]] = set()
+        self._ended: list[_Ended[RowT, OutcomeT]] = []
         self._held: set[UUID] = set()
         """Rows waiting, being performed, or ended and not yet committed."""
-        self._outage = 0
-        """Failed tries in a row of the outage that is on; 0 while there is none."""
-        self._paused_until = -math.inf
+        self._outage = Outage()
         self._next_sweep = -math.inf
+        self._next_renewal = -math.inf
         self._sweeping = False
         self._stopping = False
+        self._breaking_off = False
         self._changed = asyncio.Event()
         self._has_ended = asyncio.Event()
         self._has_room = asyncio.Event()
@@ -85,25 +120,35 @@ class Runner(Generic[RowT, OutcomeT]):
         self._idle = asyncio.Event()
 
     @property
+    def room(self) -> int:
+        """How many more rows may be made for it: none in an outage.
+
+        A tenth of the memory is kept free for what waits in the table, so new rows never starve old ones.
+        """
+        if self._outage.is_on and not self._stopping:
+            return 0
+        return max(0, self._memory - self._memory // 10 - len(self._held))
+
+    @property
     def has_room(self) -> bool:
-        """Whether more work may be made for it: not while it is full, nor in an outage."""
+        """Whether more work may be made for it."""
         return self._has_room.is_set()
 
     @property
     def in_outage(self) -> bool:
-        """Whether the last that was heard of the outside is that it is away."""
-        return self._outage > 0
+        """Whether the last that was heard of the other side is that it is away."""
+        return self._outage.is_on
 
     async def wait_for_room(self) -> None:
         """Returns when `has_room`."""
         await self._has_room.wait()
 
-    def look(self) -> None:
-        """Asks it to look at once for what waits in its table, not only when that is due."""
+    def sweep_now(self) -> None:
+        """Sweeps the table now instead of at the next scheduled time."""
         self._next_sweep = 0.0
         self._notice()
 
-    async def rest(self) -> None:
+    async def wait_until_idle(self) -> None:
         """Returns when `run` has done what can be done now: what waits through an outage is left alone."""
         while not (self._is_idle or self._stopping):
             self._idle.clear()
@@ -114,8 +159,9 @@ class Runner(Generic[RowT, OutcomeT]):
 
         A runner that is full takes none of them: they wait in their table until their claims run out.
         """
-        if not self._stopping and len(self._held) < self._memory:
-            self._hold(rows, claimed_at)
+        if not self._stopping and self.has_room:
+            self._waiting.extend(self._hold([Lease(row) for row in rows], claimed_at))
+            self._notice()
 
     async def run(self) -> None:
         """Works until `stop`: then what is being performed is finished and settled, the rest given back.
@@ -126,6 +172,7 @@ class Runner(Generic[RowT, OutcomeT]):
         try:
             while not self._stopping:
                 self._start_performing()
+                await self._renew_if_due()
                 await self._sweep_if_due()
                 if self._is_idle:
                     self._idle.set()
@@ -135,8 +182,7 @@ class Runner(Generic[RowT, OutcomeT]):
                 self._changed.clear()
                 if settling.done():
                     break
-            while self._performing:
-                await asyncio.wait(self._performing)
+            await self._finish_performing()
             self._has_ended.set()
             await settling
             await self._release_waiting()
@@ -148,7 +194,7 @@ class Runner(Generic[RowT, OutcomeT]):
             self._waiting.clear()
             self._ended.clear()
             self._held.clear()
-            self._stopping = False
+            self._stopping = self._breaking_off = False
             self._notice()
 
     def stop(self) -> None:
@@ -158,8 +204,8 @@ class Runner(Generic[RowT, OutcomeT]):
         self._notice()
 
     def _notice(self) -> None:
-        """Something changed: the loop looks again, and the doorkeeper too."""
-        if (not self._outage and len(self._held) < self._memory) or self._stopping:
+        """Something changed: wakes `run`, and opens or closes the door for new work."""
+        if self.room > 0 or self._stopping:
             self._has_room.set()
         else:
             self._has_room.clear()
@@ -167,85 +213,145 @@ class Runner(Generic[RowT, OutcomeT]):
 
     def _seconds_to_wait(self) -> float | None:
         """Until there is something to do although nothing changes; None while only a change can tell."""
-        now = _now()
-        if self._waiting and len(self._performing) < self._slots:
-            return max(0.0, self._paused_until - now)  # the pause may have ended since it was last looked at
-        return max(self._next_sweep, self._paused_until) - now if self._room() > 0 else None
+        paused_until = self._outage.paused_until
+        times = []
+        if self._waiting and self._ordinary < self._places:
+            times.append(paused_until)  # it may have ended since it was last looked at
+        if self._claimable > 0:
+            times.append(max(self._next_sweep, paused_until))
+        if self._waiting or self._performing:
+            times.append(self._next_renewal)
+        return max(0.0, min(times) - _now()) if times else None
 
     @property
     def _is_idle(self) -> bool:
-        left_alone = len(self._waiting) if self._outage else 0
-        looks_later = not self._sweeping and _now() < max(self._next_sweep, self._paused_until)
-        return len(self._held) == left_alone and looks_later
+        left_alone = len(self._waiting) if self._outage.is_on else 0
+        sweeps_later = not self._sweeping and _now() < max(self._next_sweep, self._outage.paused_until)
+        return len(self._held) == left_alone and sweeps_later
 
     @property
-    def _slots(self) -> int:
-        """How many rows may be performed at a time; in an outage one, to try with."""
-        return 1 if self._outage else self._concurrency
+    def _places(self) -> int:
+        """How many rows may be performed at a time; in an outage one, as a probe."""
+        return 1 if self._outage.is_on else self._concurrency
 
-    def _room(self) -> int:
-        """How many more rows may be claimed; in an outage one, to try with."""
-        return (1 if self._outage else self._memory) - len(self._held)
+    @property
+    def _ordinary(self) -> int:
+        """How many rows are being performed outside of the slow lane."""
+        return len(self._performing) - min(len(self._slow), self._slow_lane)
 
-    def _hold(self, rows: Sequence[RowT], claimed_at: float) -> None:
-        for row in rows:
-            if row.id not in self._held:
-                self._held.add(row.id)
-                self._waiting.append((row, claimed_at + LEASE_SECONDS))
-        self._notice()
+    @property
+    def _claimable(self) -> int:
+        """How many more rows may be claimed; in an outage one, as a probe."""
+        return (1 if self._outage.is_on else self._memory) - len(self._held)
+
+    def _hold(self, leases: Sequence[Lease[RowT]], claimed_at: float) -> list[_Held[RowT]]:
+        if not self._held:
+            self._next_renewal = _now() + RENEW_SECONDS / 2
+        held = [
+            _Held(lease, claimed_at + LEASE_SECONDS) for lease in leases if lease.row.id not in self._held
+        ]
+        self._held.update(each.row.id for each in held)
+        return held
 
     # Performing
 
     def _start_performing(self) -> None:
-        now = _now()
-        while self._waiting and len(self._performing) < self._slots and now >= self._paused_until:
-            row, expires = self._waiting.popleft()
-            if (
-                now + self._perform_seconds > expires
-            ):  # it could outlast its claim: left to the next who claims
-                self._held.discard(row.id)
+        while self._waiting and self._ordinary < self._places and _now() >= self._outage.paused_until:
+            held = self._take_next()
+            if held.expires - _now() < RENEW_SECONDS:  # it could not be renewed: left to the next who claims
+                self._held.discard(held.row.id)
                 continue
-            task = asyncio.create_task(self._perform_one(row), name=f"{self.name}: {row.id}")
-            self._performing.add(task)
+            task = asyncio.create_task(self._perform_one(held), name=f"{self.name}: {held.row.id}")
+            self._performing[task] = held
             task.add_done_callback(self._performed)
+            if self._slow_lane:
+                asyncio.get_running_loop().call_later(self._slow_after, self._move_to_slow_lane, task)
 
-    def _performed(self, task: asyncio.Task[None]) -> None:
-        self._performing.discard(task)
+    def _take_next(self) -> _Held[RowT]:
+        """The row that waited longest; in an outage the first about a subject that was not tried in it."""
+        if not self._outage.is_on:
+            return self._waiting.popleft()
+        untried = (held for held in self._waiting if self._outage.may_probe(self._subject(held.row)))
+        held = next(untried, None)
+        if held is None:
+            self._outage.probe_anyone()
+            held = self._waiting[0]
+        self._waiting.remove(held)
+        self._outage.probing(self._subject(held.row))
+        return held
+
+    def _move_to_slow_lane(self, task: "asyncio.Task[None]") -> None:
+        if task in self._performing:
+            self._slow.add(task)
+            self._notice()
+
+    def _performed(self, task: "asyncio.Task[None]") -> None:
+        self._performing.pop(task, None)
+        self._slow.discard(task)
         self._has_ended.set()
         self._notice()
 
-    async def _perform_one(self, row: RowT) -> None:
+    async def _perform_one(self, held: _Held[RowT]) -> None:
+        row = held.row
         try:
-            async with asyncio.timeout(self._perform_seconds):
+            async with asyncio.timeout(self._policy.deadline):
                 reach(KillPoint.PERFORMING)
                 outcome = await self._perform(row)
                 reach(KillPoint.PERFORMED)
         except Unavailable as error:
-            self._begin_pause(error)
-            self._ended.append(Deferral(row.id, str(error), delay=self._paused_until - _now()))
+            if self._outage.unavailable(_now(), error.retry_after):
+                logger.warning("%s: paused: %s", self.name, error)
+            self._next_sweep = self._outage.paused_until
+            self._defer(held, "outage", str(error), self._outage.paused_until - _now())
+        except Postponed as error:
+            if error.perhaps_all:
+                self._unanswered(row, str(error))
+            else:
+                self._answered()
+            logger.info("%s: %s is put off: %s", self.name, row.id, error)
+            self._defer(held, "postponed", str(error), error.retry_after or 0.0)
         except (UnknownOutcome, TimeoutError) as error:
             reason = str(error) or "No answer came in time."
+            self._unanswered(row, reason)
             logger.warning("%s: %s is asked again later: %s", self.name, row.id, reason)
-            self._ended.append(Deferral(row.id, reason))
+            self._defer(held, "unknown", reason)
+        except asyncio.CancelledError:
+            if not self._breaking_off:
+                raise
+            self._defer(held, "unknown", "The process ended before an answer came.")
         except Exception as error:
             logger.exception("%s: %s failed", self.name, row.id)
-            self._ended.append(Deferral(row.id, repr(error), mortal=True))
+            self._defer(held, "defect", repr(error))
         else:
-            if self._outage:
-                logger.info("%s: works again", self.name)
-                self._outage = 0
-            self._ended.append((row, outcome))
+            self._answered()
+            self._ended.append((held.lease, outcome))
 
-    def _begin_pause(self, error: Unavailable) -> None:
-        now = _now()
-        if now < self._paused_until:  # one of several that ran into the same outage
-            return
-        pause = max(backoff(self._outage, first=0.5, most=LONGEST_PAUSE), error.retry_after or 0.0)
-        if not self._outage:
-            logger.warning("%s: paused: %s", self.name, error)
-        self._outage += 1
-        self._paused_until = now + pause
-        self._next_sweep = self._paused_until
+    def _answered(self) -> None:
+        if self._outage.answered():
+            logger.info("%s: works again", self.name)
+
+    def _unanswered(self, row: RowT, reason: str) -> None:
+        if self._outage.unanswered(self._subject(row), _now()):
+            logger.warning("%s: paused, as nobody gets an answer: %s", self.name, reason)
+
+    def _defer(self, held: _Held[RowT], failure: Failure, error: str, at_least: float = 0.0) -> None:
+        """Puts the row off by its policy, or gives it up."""
+        tries = held.lease.tries
+        delay = at_least if failure == "outage" else max(self._policy.pause(tries), at_least)
+        state = self._policy.verdict(failure, tries)
+        if state:
+            logger.error("%s: %s is given up as %s: %s", self.name, held.row.id, state, error)
+        self._ended.append(Deferral(held.row.id, failure, error, delay, state))
+
+    async def _finish_performing(self) -> None:
+        """Waits for what is being performed, and breaks off what takes too long."""
+        if self._performing:
+            await asyncio.wait(self._performing, timeout=GRACE_SECONDS)
+        self._breaking_off = True
+        for task in self._performing:
+            task.cancel()
+        while self._performing:
+            await asyncio.wait(self._performing)
 
     # Settling
 
@@ -273,8 +379,8 @@ class Runner(Generic[RowT, OutcomeT]):
             if self._stopping and not self._performing and not self._ended:
                 return
 
-    async def _commit(self, ended: Sequence[tuple[RowT, OutcomeT] | Deferral]) -> Sequence[None]:
-        outcomes = [item for item in ended if not isinstance(item, Deferral)]
+    async def _commit(self, ended: Sequence[_Ended[RowT, OutcomeT]]) -> Sequence[None]:
+        outcomes = [(item[0].row, item[1]) for item in ended if not isinstance(item, Deferral)]
         deferrals = [item for item in ended if isinstance(item, Deferral)]
         async with self._transactions() as tx:
             if outcomes:
@@ -283,51 +389,96 @@ class Runner(Generic[RowT, OutcomeT]):
                 await self._leases.defer(tx, deferrals)
         return [None] * len(ended)
 
-    async def _put_aside(self, item: tuple[RowT, OutcomeT] | Deferral, error: Exception) -> None:
+    async def _put_aside(self, item: _Ended[RowT, OutcomeT], error: Exception) -> None:
+        """An outcome that can't be settled is a defect."""
         logger.error("%s: %s can't be settled", self.name, _id_of(item), exc_info=error)
+        if isinstance(item, Deferral):
+            deferral = Deferral(item.id, "defect", repr(error), item.delay)
+        else:
+            tries = item[0].tries
+            deferral = Deferral(
+                item[0].row.id,
+                "defect",
+                repr(error),
+                self._policy.pause(tries),
+                self._policy.verdict("defect", tries),
+            )
         async with self._transactions() as tx:
-            await self._leases.defer(tx, [Deferral(_id_of(item), repr(error), mortal=True)])
+            await self._leases.defer(tx, [deferral])
 
-    # Sweeping
+    # Claims
+
+    async def _renew_if_due(self) -> None:
+        """Renews the claims of rows that wait or are being performed, all in one statement.
+
+        In an outage rows that wait are left to their claims: whoever probes next takes them from the table.
+        """
+        now = _now()
+        if now < self._next_renewal or not (self._waiting or self._performing):
+            return
+        self._next_renewal = now + RENEW_SECONDS
+        candidates = [*self._performing.values(), *(() if self._outage.is_on else self._waiting)]
+        due = {
+            held.row.id: held
+            for held in candidates
+            if now < held.expires < now + LEASE_SECONDS - RENEW_SECONDS / 2
+        }
+        if not due:
+            return
+        try:
+            async with self._transactions() as tx:
+                renewed = await self._leases.renew(tx, list(due))
+        except Unavailable as error:
+            logger.warning("%s: can't renew %d claims: %s", self.name, len(due), error)
+            return
+        for row_id in renewed:
+            due[row_id].expires = tx.started + LEASE_SECONDS
+        settled = due.keys() - renewed
+        for held in [held for held in self._waiting if held.row.id in settled]:
+            self._waiting.remove(held)
+            self._held.discard(held.row.id)
+        self._notice()
 
     async def _sweep_if_due(self) -> None:
         """Claims what nobody holds: left by a crash, put off until now, or more than fitted in memory."""
         now = _now()
-        limit = min(self._room(), SWEEP_ROWS)
-        if now < max(self._next_sweep, self._paused_until) or limit <= 0:
+        limit = min(self._claimable, SWEEP_ROWS)
+        if now < max(self._next_sweep, self._outage.paused_until) or limit <= 0:
             return
         self._next_sweep = now + self._sweep_seconds * random.uniform(0.8, 1.2)  # noqa: S311  # no secret
         self._sweeping = True
         try:
             async with self._transactions() as tx:
-                rows = await self._leases.claim(tx, limit)
+                leases = await self._leases.claim(tx, limit)
         except Unavailable as error:
             logger.warning("%s: can't look for waiting rows: %s", self.name, error)
             return
         finally:
             self._sweeping = False
-        if rows:
+        if leases:
             reach(KillPoint.CLAIMED)
-            self._hold(rows, tx.started)  # also when stopping: then they are released
-            if len(rows) == limit:
+            held = self._hold(leases, tx.started)  # also when stopping: then they are released
+            self._waiting.extendleft(reversed(held))  # they have waited longer than what is held
+            self._notice()
+            if len(leases) == limit:
                 self._next_sweep = now
-        elif self._outage and not self._held:
-            if now < self._paused_until + MOMENT_SECONDS:  # what was put off falls due just after the pause
+        elif self._outage.is_on and not self._held:
+            if now < self._outage.paused_until + MOMENT_SECONDS:
                 self._next_sweep = now + MOMENT_SECONDS / 10
-            else:  # nothing left that could tell whether the outage is over
-                self._outage = 0
+            else:  # nothing is due that could tell whether the outage is over
+                self._outage.answered()
                 self._notice()
 
     async def _release_waiting(self) -> None:
-        ids = [row.id for row, _ in self._waiting]
+        ids = [held.row.id for held in self._waiting]
         if ids:
             with suppress(Unavailable):  # their claims run out by themselves
                 async with self._transactions() as tx:
                     await self._leases.release(tx, ids)
 
 
-def _id_of(item: tuple[RowT, object] | Deferral) -> UUID:
-    return item.id if isinstance(item, Deferral) else item[0].id
+def _id_of(item: _Ended[RowT, OutcomeT]) -> UUID:
+    return item.id if isinstance(item, Deferral) else item[0].row.id
 
 
 def _now() -> float:

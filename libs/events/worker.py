@@ -126,9 +126,12 @@ class Worker:
         self._attempts.forget([waiting.id])
 
     async def _take(self, subscription: Subscription, holds_back: bool) -> Sequence[Delivery]:
+        """Takes what is waiting: no more than the runners have room for."""
+        limit = MAX_MESSAGES
         for runner in self._runners if holds_back else ():
             await runner.wait_for_room()
-        return await subscription.take(MAX_MESSAGES)
+            limit = max(1, min(limit, runner.room // envelope.MAX_EVENTS))
+        return await subscription.take(limit)
 
     async def _process(self, subscription: Subscription, deliveries: Sequence[Delivery]) -> int:
         """Handles and acknowledges them; returns how many events there were."""

@@ -61,7 +61,8 @@ _ROW: Final = (
     "SELECT to_jsonb(t)::text AS row FROM {table} AS t WHERE id = $1 AND state IN ('dead', 'discarded')"
 )
 _REPLAY: Final = """
-    UPDATE {table} SET state = '{waiting}', attempts = 0, claimed_until = now()
+    UPDATE {table} SET state = '{waiting}', attempts = 0, defects = 0, unknowns = 0,
+        waits_since = now(), claimed_until = now()
     WHERE id = ANY($1::uuid[]) AND state = 'dead' RETURNING id"""
 _DISCARD: Final = """
     UPDATE parked SET state = 'discarded' WHERE id = ANY($1::uuid[]) AND state = 'dead' RETURNING id"""

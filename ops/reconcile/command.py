@@ -11,7 +11,7 @@ from chassis.stopping import stop_on_signals
 from chassis.telemetry import configure_logging
 from events import rabbitmq
 from events.commit import Transactions
-from events.errors import Unavailable, UnknownOutcome
+from events.errors import Postponed, Unavailable, UnknownOutcome
 from ops import settings
 from ops.errors import CommandFailed
 from ops.migrate import owner_url
@@ -46,7 +46,7 @@ async def command(database_url: str, broker_url: str, *, once: bool) -> int:
 async def _once(reconciler: Reconciler) -> int:
     try:
         healed, passed_over = await reconciler.pass_once()
-    except (Unavailable, UnknownOutcome) as error:
+    except (Unavailable, Postponed, UnknownOutcome) as error:
         raise NotReconciled(str(error)) from error
     for heal in healed:
         typer.echo(f"{heal.service}: {heal.count} {heal.type} events that it never got were sent to it.")

@@ -12,7 +12,7 @@ from typing import Final
 from events.backoff import backoff
 from events.bus import Bus, Message
 from events.commit import Transactions
-from events.errors import Unavailable, UnknownOutcome, Unroutable
+from events.errors import Postponed, Unavailable, UnknownOutcome, Unroutable
 from ops import feeds
 from ops.feeds import Feed, Gap
 from ops.reconcile.pauses import Pauses
@@ -84,7 +84,7 @@ class Reconciler:
         while True:
             try:
                 await self.round()
-            except (Unavailable, UnknownOutcome) as error:
+            except (Unavailable, Postponed, UnknownOutcome) as error:
                 log = logger.debug if failures else logger.warning
                 log("reconciling waits: %s", error)
                 failures += 1
@@ -99,7 +99,10 @@ class Reconciler:
             await asyncio.sleep(pause)
 
     async def round(self) -> list[Healed]:
-        """One chunk of what is recent, and one of the whole. Raises Unavailable or UnknownOutcome."""
+        """One chunk of what is recent, and one of the whole.
+
+        Raises Unavailable, Postponed or UnknownOutcome.
+        """
         listeners, _ = await self._without_backlog()
         healed: Counter[tuple[str, str]] = Counter()
         for publisher in self._feeds:
@@ -112,7 +115,7 @@ class Reconciler:
         """Everything, from the oldest to the newest; also the services that were passed over, and why.
 
         That is how many messages wait for each, or 0 for one that has no queue.
-        Raises Unavailable or UnknownOutcome.
+        Raises Unavailable, Postponed or UnknownOutcome.
         """
         listeners, passed_over = await self._without_backlog()
         healed: Counter[tuple[str, str]] = Counter()
@@ -182,9 +185,12 @@ class Reconciler:
                 await self._bus.send(service, message)
         except Unavailable:
             raise
-        except (UnknownOutcome, TimeoutError) as error:
+        except TimeoutError as error:
             self._pauses.begin(message.id, service)
-            raise error if isinstance(error, UnknownOutcome) else UnknownOutcome() from error
+            raise UnknownOutcome from error
+        except (Postponed, UnknownOutcome):
+            self._pauses.begin(message.id, service)
+            raise
         self._pauses.begin(message.id, service)
 
 

@@ -1,14 +1,18 @@
 """Charging: asks the provider for each pending payment, and announces what came of it, once."""
 
 from collections.abc import Sequence
+from typing import Final
 
 from events.commit import Transactions
-from events.errors import UnknownOutcome
+from events.errors import Postponed
+from events.retry import RetryPolicy
 from events.runner import Runner
 from events.transaction import Transaction
 from services.billing import repository
 from services.billing.domain import Payment
 from services.billing.provider import Captured, Charge, NothingDone, Provider, Refused
+
+CHARGE: Final = RetryPolicy(deadline=10, first=1, longest=30)
 
 
 class Charging:
@@ -25,9 +29,7 @@ class Charging:
         elif payment.key.is_over:
             answer = await self._provider.look_up(charge)
         else:
-            raise UnknownOutcome(
-                "The key may be forgotten soon: it is looked up when its last use is settled."
-            )
+            raise Postponed("The key may be forgotten soon: it is looked up when its last use is settled.")
         match answer:
             case Captured(reference, amount, currency, at):
                 return payment.captured(
@@ -60,6 +62,7 @@ def runner(
         transactions,
         charging.perform,
         charging.settle,
+        policy=CHARGE,
         concurrency=concurrency,
         sweep_seconds=sweep_seconds,
     )

@@ -1,14 +1,18 @@
 """Refunding: asks the provider for each pending refund, and announces it, once."""
 
 from collections.abc import Sequence
+from typing import Final
 
 from events.commit import Transactions
-from events.errors import UnknownOutcome
+from events.errors import Postponed
+from events.retry import RetryPolicy
 from events.runner import Runner
 from events.transaction import Transaction
 from services.billing import repository
 from services.billing.domain import Refund
 from services.billing.provider import NothingDone, Provider, Repaid, Repayment
+
+REFUND: Final = RetryPolicy(deadline=10, first=1, longest=30)
 
 
 class AnotherProvider(Exception):
@@ -35,9 +39,7 @@ class Refunding:
         elif refund.key.is_over:
             answer = await self._provider.look_up_repayment(repayment)
         else:
-            raise UnknownOutcome(
-                "The key may be forgotten soon: it is looked up when its last use is settled."
-            )
+            raise Postponed("The key may be forgotten soon: it is looked up when its last use is settled.")
         match answer:
             case Repaid(reference, amount, at):
                 return refund.refunded(reference=reference, amount=amount, at=at)
@@ -66,6 +68,7 @@ def runner(
         transactions,
         refunding.perform,
         refunding.settle,
+        policy=REFUND,
         concurrency=concurrency,
         sweep_seconds=sweep_seconds,
     )

@@ -26,7 +26,7 @@ from sqlalchemy.dialects.postgresql import TIMESTAMP
 
 from events import statements
 from events.contracts import Declined, Invoiced, Paid, Undeliverable
-from events.leases import LEASE_SECONDS, Leases, claimed, lease_columns, lease_index
+from events.leases import LEASE_SECONDS, Leases, claimed, lease_columns, lease_indexes
 from events.transaction import Transaction
 from services.billing.domain import SHIPMENT_FAILED, IdempotencyKey, Payment, Refund
 
@@ -50,7 +50,7 @@ PAYMENTS: Final = Table(
     Column("created_at", TIMESTAMP(timezone=True), nullable=False, server_default=func.now()),
     Column("settled_at", TIMESTAMP(timezone=True)),
     *lease_columns(),
-    lease_index("payments", "pending"),
+    *lease_indexes("payments", "pending"),
 )
 """One payment per order; `state` is pending, captured, declined, or dead after repeated defects.
 
@@ -74,7 +74,7 @@ REFUNDS: Final = Table(
     Column("created_at", TIMESTAMP(timezone=True), nullable=False, server_default=func.now()),
     Column("settled_at", TIMESTAMP(timezone=True)),
     *lease_columns(),
-    lease_index("refunds", "pending"),
+    *lease_indexes("refunds", "pending"),
     UniqueConstraint("order_id", "cause", name="refunds_order_id_cause_key"),
 )
 """One refund per order and cause; `state` is pending, refunded, or dead.

@@ -2,8 +2,10 @@
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from typing import Final
 
 from events.commit import Transactions
+from events.retry import RetryPolicy
 from events.runner import Runner
 from events.transaction import Transaction
 from services.email import repository
@@ -11,6 +13,8 @@ from services.email.domain import Mail, Outcome
 from services.email.letters import Letters
 from services.email.mailer import Mailer, MailPostponed
 from services.email.mime import UnusableAddress
+
+MAIL: Final = RetryPolicy(deadline=10, first=1, longest=30)
 
 
 async def deliver(mail: Mail, letters: Letters, mailer: Mailer | None) -> Outcome:
@@ -54,6 +58,7 @@ def delivery(
         transactions,
         perform,
         settle,
+        policy=MAIL,
         concurrency=concurrency,
         sweep_seconds=sweep_seconds,
     )

@@ -10,7 +10,7 @@ from sqlalchemy.dialects.postgresql import TIMESTAMP, UUID
 
 from events import envelope, statements
 from events.contracts import AnyEvent
-from events.leases import Leases, claimed, lease_columns, lease_index
+from events.leases import Leases, claimed, lease_columns, lease_indexes
 from events.transaction import Transaction
 from services.email.domain import Mail, Outcome
 
@@ -30,7 +30,7 @@ MAILS: Final = Table(
     Column("outcome", Text, comment="what the mail server said"),
     Column("sent_at", TIMESTAMP(timezone=True)),
     UniqueConstraint("order_id", "stage", name="mails_one_per_order_and_stage"),
-    lease_index("mails", "pending"),
+    *lease_indexes("mails", "pending"),
 )
 """State: `pending`, then `sent`, `refused` (the server will never take it) or `dead` (we failed at it)."""
 

@@ -4,11 +4,14 @@ from collections.abc import Sequence
 from typing import Final
 
 from events.contracts import PaymentConfirmed, Reason
+from events.retry import RetryPolicy
 from events.transaction import Transaction
 from events.worker import Handlers
 from services.shipment import repository
 from services.shipment.carrier import DestinationUnserved, SimulatedCarrier
 from services.shipment.domain import Booking, Shipment
+
+BOOKING: Final = RetryPolicy(deadline=10, first=1, longest=30)
 
 
 async def prepare_shipments(events: Sequence[PaymentConfirmed], tx: Transaction) -> None:

@@ -19,7 +19,9 @@ async def assemble(settings: ShipmentSettings, transactions: Transactions) -> As
     """Its runner asks the simulated carrier."""
     carrier = SimulatedCarrier(transactions, settings.origin_country)
     ask = partial(handlers.ask, carrier)
-    runner = Runner("shipment bookings", repository.LEASES, transactions, ask, handlers.settle)
+    runner = Runner(
+        "shipment bookings", repository.LEASES, transactions, ask, handlers.settle, policy=handlers.BOOKING
+    )
     try:
         yield Assembly(runners={Shipment: runner})
     finally:

@@ -24,7 +24,7 @@ from uuid_utils.compat import uuid7
 
 from events import statements
 from events.contracts import Paid, Reason
-from events.leases import Leases, claimed, lease_columns, lease_index
+from events.leases import Leases, claimed, lease_columns, lease_indexes
 from events.transaction import Transaction
 from services.shipment import s10
 from services.shipment.domain import Booking, Shipment
@@ -47,7 +47,7 @@ SHIPMENTS: Final = Table(
     Column("reason_message", Text),
     UniqueConstraint("order_id", name="one_shipment_per_order"),
     UniqueConstraint("tracking_number", name="one_shipment_per_tracking_number"),
-    lease_index("shipments", "pending"),
+    *lease_indexes("shipments", "pending"),
 )
 """`state` is `pending`, then `shipped` or `refused`; `dead` when a defect kept it from either."""
 

@@ -190,7 +190,7 @@ async def test_what_no_newer_version_took_for_a_week_is_dead(system: System) -> 
     await system.publish(Message(uuid7(), "ORDER_CREATED", b"[" + body + b"]", (), ()))
     await eventually(lambda: system.parked("email", "retry"), bool)
     await system.query(
-        "email", "UPDATE parked SET first_failed_at = now() - $1::interval", parked.PATIENCE * 1.01
+        "email", "UPDATE parked SET waits_since = now() - $1::interval", parked.PATIENCE * 1.01
     )
     await system.let_claims_run_out()
     [dead] = await eventually(lambda: system.parked("email", "dead"), bool)

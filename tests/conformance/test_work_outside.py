@@ -20,7 +20,8 @@ from events import statements
 from events.commit import Transactions
 from events.contracts import OrderCreated
 from events.errors import Unavailable, UnknownOutcome
-from events.leases import Leases, claimed, lease_columns, lease_index
+from events.leases import Leases, claimed, lease_columns, lease_indexes
+from events.retry import RetryPolicy
 from events.runner import Runner
 from events.transaction import Transaction
 from events.worker import Handlers
@@ -35,7 +36,7 @@ ERRANDS = Table(
     Column("id", postgresql.UUID, primary_key=True),
     Column("done_at", TIMESTAMP(timezone=True)),
     *lease_columns(),
-    lease_index("errands", "pending"),
+    *lease_indexes("errands", "pending"),
 )
 INSERT = statements.insert(
     ERRANDS,
@@ -115,7 +116,7 @@ async def runner(system: System, outside: Outside) -> AsyncIterator[Runner[Erran
             outside.do,
             settle,
             sweep_seconds=SWEEP_SECONDS,
-            perform_seconds=1.0,
+            policy=RetryPolicy(deadline=1.0, first=1, longest=30),
         )
         await system.start("invoice", handlers=HANDLERS, runners={Errand: runner})
         await system.start("order", "email")

@@ -204,7 +204,7 @@ async def test_an_invocation_after_one_that_used_all_of_its_time_handles_its_mes
     async def settle(tx: Transaction, outcomes: object) -> None:
         """It leaves no row."""
 
-    runner = Runner("errands", outbox.LEASES, transactions, take_long, settle)
+    runner = Runner("errands", outbox.LEASES, transactions, take_long, settle, policy=outbox.PUBLISH)
     participant = Participant("invoice", {OrderCreated: ask}, transactions, line.bus, {Message: runner})
     invoked = Invocations(participant, line.bus)
     first, second = some_messages(2)
@@ -272,7 +272,7 @@ async def test_in_an_outage_of_the_outside_messages_are_done_and_what_they_ask_f
         raise AssertionError("nothing is ever done")
 
     calls: list[Message] = []
-    runner = Runner("errands", outbox.LEASES, transactions, is_away, settle)
+    runner = Runner("errands", outbox.LEASES, transactions, is_away, settle, policy=outbox.PUBLISH)
     participant = Participant("invoice", {OrderCreated: ask}, transactions, line.bus, {Message: runner})
     invoked = Invocations(participant, line.bus)
     async with asyncio.timeout(60):

@@ -44,7 +44,15 @@ def test_rows_are_found_whatever_clock_the_loop_goes_by(fresh_database: str) -> 
             async def settle(tx: Transaction, done: object) -> None:
                 await tx.execute("UPDATE outbox SET state = 'published'")
 
-            runner = Runner("relay", outbox.LEASES, Transactions(pool), perform, settle, sweep_seconds=0.05)
+            runner = Runner(
+                "relay",
+                outbox.LEASES,
+                Transactions(pool),
+                perform,
+                settle,
+                policy=outbox.PUBLISH,
+                sweep_seconds=0.05,
+            )
             running = asyncio.create_task(runner.run())
             await asyncio.sleep(0.2)  # the first sweep finds nothing
             async with Transactions(pool)() as tx:
@@ -83,7 +91,15 @@ def test_work_goes_on_also_when_a_pause_ends_between_two_looks_at_the_clock(fres
             async def settle(tx: Transaction, done: Sequence[tuple[Message, None]]) -> None:
                 await outbox.mark_published(tx, [message for message, _ in done])
 
-            relay = PauseEndsInBetween("relay", outbox.LEASES, transactions, perform, settle, concurrency=1)
+            relay = PauseEndsInBetween(
+                "relay",
+                outbox.LEASES,
+                transactions,
+                perform,
+                settle,
+                policy=outbox.PUBLISH,
+                concurrency=1,
+            )
             transactions.lease_of_messages = lambda: LEASE_SECONDS
             transactions.committed = lambda tx: relay.offer(
                 tx.messages, tx.started + 100 if tx.messages else 0
@@ -118,10 +134,19 @@ async def test_what_one_transaction_leaves_behind_is_taken_as_a_whole_or_not_at_
     async def settle(tx: Transaction, done: Sequence[tuple[Message, None]]) -> None:
         await outbox.mark_published(tx, [message for message, _ in done])
 
-    relay = Runner("relay", outbox.LEASES, transactions, perform, settle, memory=1, sweep_seconds=3600)
+    relay = Runner(
+        "relay",
+        outbox.LEASES,
+        transactions,
+        perform,
+        settle,
+        policy=outbox.PUBLISH,
+        memory=1,
+        sweep_seconds=3600,
+    )
     transactions.lease_of_messages = lambda: LEASE_SECONDS
     running = asyncio.create_task(relay.run())
-    await relay.rest()
+    await relay.wait_until_idle()
     for _ in range(2):
         async with transactions() as tx:
             tx.emit(*(order_created() for _ in range(2 * MAX_EVENTS + 1)))  # three messages

@@ -51,7 +51,15 @@ class Journey:
         async with database.connect(self.url, pool=4, application="test") as pool:
             transactions = Transactions(pool)
             ask = partial(handlers.ask, SimulatedCarrier(transactions, "BR"))
-            runner = Runner("bookings", repository.LEASES, transactions, ask, settle, sweep_seconds=0.1)
+            runner = Runner(
+                "bookings",
+                repository.LEASES,
+                transactions,
+                ask,
+                settle,
+                policy=handlers.BOOKING,
+                sweep_seconds=0.1,
+            )
             participant = Participant(
                 "shipment", handlers.HANDLERS, transactions, self.bus, {Shipment: runner}, sweep_seconds=0.1
             )

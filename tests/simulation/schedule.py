@@ -199,6 +199,7 @@ class System:
                         transactions,
                         ask,
                         shipping.settle,
+                        policy=shipping.BOOKING,
                         sweep_seconds=SWEEP_SECONDS,
                     )
                 }

@@ -11,9 +11,9 @@ from events.aws.records import Answer, Records
 from events.bus import Delivery
 from events.errors import Unavailable
 from events.participant import Participant
-from events.runner import PERFORM_SECONDS
+from events.runner import GRACE_SECONDS
 
-DRAIN_SECONDS: Final = PERFORM_SECONDS + 3.0
+DRAIN_SECONDS: Final = GRACE_SECONDS + 3.0
 """How long before the function's end nothing new is begun: what is under way ends, its outcome commits."""
 LAST_SECONDS: Final = 1.0
 """How long before its end everything is broken off. That costs no more than a crash would."""
@@ -106,7 +106,7 @@ class Invocations:
     async def _rest(self, until: float) -> None:
         with suppress(TimeoutError):
             async with asyncio.timeout_at(until):
-                await self._participant.rest()
+                await self._participant.wait_until_idle()
 
 
 def _grace(seconds: float) -> float:

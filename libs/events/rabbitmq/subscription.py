@@ -16,7 +16,7 @@ from aio_pika.abc import AbstractIncomingMessage as IncomingMessage
 from aio_pika.abc import AbstractQueue as Queue
 
 from events.bus import Delivery
-from events.errors import BrokerUnavailable, UnknownOutcome
+from events.errors import BrokerUnavailable, Postponed, UnknownOutcome
 from events.rabbitmq.link import OPERATION_SECONDS, Link, lost_is
 from events.rabbitmq.publisher import Publisher
 from events.rabbitmq.topology import Names, declare_service
@@ -112,7 +112,7 @@ class QueueSubscription:
                 content_type=message.content_type or "application/octet-stream",
                 headers=headers,
             )
-        except (BrokerUnavailable, UnknownOutcome) as error:
+        except (BrokerUnavailable, Postponed, UnknownOutcome) as error:
             logger.warning("%s: a message could not be buried, it will come again: %s", self._service, error)
             self._unburied.append(delivery)
         else:
