@@ -39,8 +39,9 @@ class Outage:
         self._probed.clear()
         return was_on
 
-    def unavailable(self, now: float, retry_after: float | None = None) -> bool:
-        """The other side says that it is away. Returns whether that begins an outage."""
+    def unavailable(self, subject: str, now: float, retry_after: float | None = None) -> bool:
+        """A row about this subject learned that the other side is away. Returns whether an outage begins."""
+        self._probed.add(subject)
         if now < self.paused_until:  # one of several rows that met the same failure
             return False
         begins = not self.is_on
@@ -53,16 +54,12 @@ class Outage:
         """A row about this subject had no answer. Returns whether that begins an outage."""
         self._unanswered.add(subject)
         if self.is_on or len(self._unanswered) >= SUBJECTS:
-            return self.unavailable(now)
+            return self.unavailable(subject, now)
         return False
 
     def may_probe(self, subject: str) -> bool:
-        """Whether this outage has tried no row about the subject yet."""
+        """Whether no row about the subject has failed in this outage yet."""
         return subject not in self._probed
-
-    def probing(self, subject: str) -> None:
-        """A row about the subject is tried."""
-        self._probed.add(subject)
 
     def probe_anyone(self) -> None:
         """Every subject was tried: begin again."""

@@ -268,7 +268,7 @@ class Runner(Generic[RowT, OutcomeT]):
                 asyncio.get_running_loop().call_later(self._slow_after, self._move_to_slow_lane, task)
 
     def _take_next(self) -> _Held[RowT]:
-        """The row that waited longest; in an outage the first about a subject that was not tried in it."""
+        """The row that waited longest; in an outage the first about a subject that has not failed in it."""
         if not self._outage.is_on:
             return self._waiting.popleft()
         untried = (held for held in self._waiting if self._outage.may_probe(self._subject(held.row)))
@@ -277,7 +277,6 @@ class Runner(Generic[RowT, OutcomeT]):
             self._outage.probe_anyone()
             held = self._waiting[0]
         self._waiting.remove(held)
-        self._outage.probing(self._subject(held.row))
         return held
 
     def _move_to_slow_lane(self, task: "asyncio.Task[None]") -> None:
@@ -299,7 +298,7 @@ class Runner(Generic[RowT, OutcomeT]):
                 outcome = await self._perform(row)
                 reach(KillPoint.PERFORMED)
         except Unavailable as error:
-            if self._outage.unavailable(_now(), error.retry_after):
+            if self._outage.unavailable(self._subject(row), _now(), error.retry_after):
                 logger.warning("%s: paused: %s", self.name, error)
             self._next_sweep = self._outage.paused_until
             self._defer(held, "outage", str(error), self._outage.paused_until - _now())

@@ -8,7 +8,8 @@ import pytest
 from events import envelope
 from events.bus import Message
 from events.errors import BrokerUnavailable
-from events.memory import MemoryBus
+from events.memory import LAG_SECONDS, LETTERS, REMEMBERED, ListenerBehind, MemoryBus
+from tests import virtual_clock
 from tests.factories import order_created
 
 BINDINGS = {"invoice": ["ORDER_CREATED"], "email": ["ORDER_CREATED"]}
@@ -74,6 +75,74 @@ async def test_what_is_given_back_comes_again_in_its_order() -> None:
         assert all(delivery.redelivered for delivery in again)
         await subscription.acknowledge(again)
     await asyncio.gather(*publishing)
+
+
+def test_a_listener_that_lags_delays_itself_alone() -> None:
+    async def scene() -> None:
+        bus = MemoryBus(BINDINGS)
+        loop = asyncio.get_running_loop()
+        got: list[bytes] = []
+
+        async def take_all() -> None:
+            async with bus.subscribe("invoice", BINDINGS["invoice"]) as invoice:
+                while True:
+                    taken = await invoice.take(10)
+                    got.extend(delivery.body for delivery in taken)
+                    await invoice.acknowledge(taken)
+
+        taking = asyncio.create_task(take_all())
+        first = a_message()
+        with pytest.raises(ListenerBehind):
+            await bus.publish(first)
+        assert loop.time() == LAG_SECONDS
+        await asyncio.sleep(LAG_SECONDS / 10)
+        began = loop.time()
+        others = [a_message() for _ in range(100)]
+        for message in others:
+            with pytest.raises(ListenerBehind):
+                await bus.publish(message)
+        await asyncio.sleep(0)
+        assert loop.time() == began, "nobody waits for a listener that lags"
+        assert got == [message.body for message in (first, *others)]
+        for message in (first, *others):
+            with pytest.raises(ListenerBehind):
+                await bus.publish(message)
+        async with bus.subscribe("email", BINDINGS["email"]) as email:
+            taken = await email.take(1000)
+            await email.acknowledge(taken)
+        assert [delivery.body for delivery in taken] == [message.body for message in (first, *others)]
+        for message in (first, *others):
+            await bus.publish(message)
+        assert len(got) == 101, "asking again reaches only who has not committed"
+        taking.cancel()
+
+    virtual_clock.run(scene())
+
+
+def test_the_bus_is_bounded_and_what_does_not_fit_is_delivered_when_there_is_room() -> None:
+    async def scene() -> None:
+        bus = MemoryBus({"email": ["ORDER_CREATED"]})
+        messages = [a_message() for _ in range(REMEMBERED + 10)]
+        for message in messages:
+            with pytest.raises(ListenerBehind):
+                await bus.publish(message)
+        assert await bus.backlog("email") == LETTERS
+        assert len(bus._committed) <= REMEMBERED
+        got: list[bytes] = []
+        async with bus.subscribe("email", BINDINGS["email"]) as email:
+            for message in messages:
+                publishing = asyncio.create_task(bus.publish(message))
+                await asyncio.sleep(0)
+                if await bus.backlog("email"):
+                    taken = await email.take(LETTERS)
+                    got.extend(delivery.body for delivery in taken)
+                    await email.acknowledge(taken)
+                await asyncio.wait([publishing])
+                if publishing.exception():
+                    await bus.publish(message)
+        assert set(got) == {message.body for message in messages}
+
+    virtual_clock.run(scene())
 
 
 def test_ids_of_messages_are_ordered_in_time() -> None:
