@@ -35,6 +35,7 @@ from services.billing.domain import Payment, Refund
 from services.billing.handlers import HANDLERS
 from services.billing.provider import Provider
 from tests.factories import an_invoice
+from tests.waiting import patient_bus
 
 E = TypeVar("E", bound=AnyEvent)
 
@@ -183,7 +184,7 @@ class House:
 
 def make_bus() -> MemoryBus:
     """A bus for billing and its listener."""
-    return MemoryBus({"billing": {type_of(event) for event in HANDLERS}, "listener": ANNOUNCED})
+    return patient_bus({"billing": {type_of(event) for event in HANDLERS}, "listener": ANNOUNCED})
 
 
 @asynccontextmanager

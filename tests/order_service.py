@@ -18,6 +18,7 @@ from events.contracts import AnyEvent, type_of
 from events.envelope import messages
 from events.memory import MemoryBus
 from services.order.main import SERVICE
+from tests.waiting import patient_bus
 
 Json = dict[str, Any]
 
@@ -71,7 +72,7 @@ class _Server(uvicorn.Server):
 @asynccontextmanager
 async def order_service(url: str) -> AsyncIterator[OrderService]:
     """Serves and consumes until the block ends; what it announces stays in its outbox."""
-    bus = MemoryBus({"order": [type_of(event) for event in SERVICE.handlers]})
+    bus = patient_bus({"order": [type_of(event) for event in SERVICE.handlers]})
     settings = ServiceSettings(database_url=url)
     async with put_together(SERVICE, settings, bus) as running:
         listener = listen("127.0.0.1", 0)

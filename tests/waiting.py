@@ -1,8 +1,10 @@
 """Waiting for what gives no signal."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from typing import TypeVar
+
+from events.memory import MemoryBus
 
 T = TypeVar("T")
 
@@ -20,3 +22,8 @@ async def eventually(
         assert loop.time() < deadline, f"still not so after {seconds} s: {answer!r}"
         await asyncio.sleep(0.02)
     return answer
+
+
+def patient_bus(bindings: Mapping[str, Collection[str]]) -> MemoryBus:
+    """A bus whose publishers wait for as long as a service takes, so that a test may publish once."""
+    return MemoryBus(bindings, lag_seconds=3600)

@@ -22,6 +22,7 @@ from events.participant import Participant
 from events.rabbitmq import RabbitMQBus
 from events.transaction import Transaction
 from tests.conformance.system import HANDLERS, SWEEP_SECONDS, record
+from tests.waiting import patient_bus
 
 LETHAL: Final = "LETHAL"
 """Reference of the order that kills who handles it."""
@@ -67,7 +68,7 @@ def bus_of(described: dict[str, Any]) -> AbstractAsyncContextManager[Bus]:
         )
     if "topic_arn" in described:
         return AWSBus(described["topic_arn"], prefix=described["prefix"])
-    return nullcontext(MemoryBus(described["bindings"]))
+    return nullcontext(patient_bus(described["bindings"]))
 
 
 async def main(task: dict[str, Any]) -> None:

@@ -14,6 +14,7 @@ from chassis import database
 from events.bus import Bus, Message
 from events.commit import Transactions
 from events.contracts import AnyEvent, InvoiceCreated, OrderCreated, type_of
+from events.errors import Postponed
 from events.participant import Participant, Runners
 from events.transaction import Transaction
 from events.worker import Handlers
@@ -149,9 +150,13 @@ class System:
         return self._transactions[service]()
 
     async def publish(self, message: Message) -> None:
-        """Puts a message on the bus as it is."""
+        """Puts a message on the bus as it is, as often as it takes."""
         async with asyncio.timeout(30):
-            await self.bus.publish(message)
+            while True:
+                try:
+                    return await self.bus.publish(message)
+                except Postponed:  # in memory: a service does not keep up
+                    await asyncio.sleep(SWEEP_SECONDS)
 
     # What became of it
 

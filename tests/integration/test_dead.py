@@ -31,7 +31,7 @@ from tests.conftest import rabbitmq_of
 from tests.embedded import database_of, finished, orderflow, running
 from tests.factories import an_item, an_order, one_of_each, order_created
 from tests.integration.test_ops_run import place
-from tests.waiting import eventually
+from tests.waiting import eventually, patient_bus
 
 BINDINGS = {"invoice": [type_of(event) for event in HANDLERS]}
 
@@ -88,7 +88,7 @@ class House:
 @pytest.fixture
 async def house(fresh_database: str) -> House:
     await migrate(fresh_database, {role: role for role in ROLES})
-    return House(fresh_database, MemoryBus(BINDINGS))
+    return House(fresh_database, patient_bus(BINDINGS))
 
 
 async def test_the_dead_are_grouped_by_failure_and_listed_with_all_that_matters(house: House) -> None:
@@ -97,7 +97,7 @@ async def test_the_dead_are_grouped_by_failure_and_listed_with_all_that_matters(
     assert await house.dead("list") == "Nothing is dead.\n"
     await house.kill(*wrong)
     async with house.invoice_service():
-        house.bus = MemoryBus(BINDINGS)
+        house.bus = patient_bus(BINDINGS)
     await house.rows(
         "INSERT INTO invoice.parked (id, type, order_id, body, reason, state, claimed_until, last_error) "
         "VALUES ($1, 'SHIPPED', $2, $3, 'no_handler', 'dead', now(), 'No handler.')",
@@ -140,7 +140,7 @@ async def test_replayed_it_is_handled_once_what_killed_it_is_mended_and_twice_do
     assert len(await house.listed()) == 2
     assert "would be tried again" in await house.dead("replay", "--all", "--dry-run")
     assert len(await house.listed()) == 2
-    house.bus = MemoryBus(BINDINGS)
+    house.bus = patient_bus(BINDINGS)
     async with house.invoice_service():
         for status in (0, 0):
             await house.dead("replay", "--service", "invoice", "--reason", "Uninvoiceable", status=status)
@@ -170,7 +170,7 @@ async def test_discarded_it_is_kept_with_the_reason_and_nothing_brings_it_back(h
     assert "is discarded" in await house.dead("discard", str(event.id), "--note", "a test order")
     assert not await house.listed()
     await house.dead("replay", str(event.id), status=1)
-    house.bus = MemoryBus(BINDINGS)
+    house.bus = patient_bus(BINDINGS)
     await house.kill(event)  # it comes again
     [row] = await house.rows("SELECT state FROM invoice.parked")
     assert row["state"] == "discarded"

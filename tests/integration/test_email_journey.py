@@ -15,7 +15,6 @@ from chassis.service import put_together
 from events.commit import Transactions
 from events.contracts import AnyEvent, Customer
 from events.envelope import messages
-from events.memory import MemoryBus
 from events.participant import Participant
 from services.email import smtp
 from services.email.delivery import delivery
@@ -26,6 +25,7 @@ from services.email.main import SERVICE, EmailSettings
 from services.email.smtp import Server
 from tests.factories import an_item, an_order, one_of_each, order_created
 from tests.integration.mail_server import CUT, MailServer, mail_server
+from tests.waiting import patient_bus
 
 STAGES = list(one_of_each())
 ALWAYS = ["451 4.7.1 Not now"] * 1000
@@ -37,7 +37,7 @@ class Journey:
     def __init__(self, url: str, server: MailServer, reader: Transactions) -> None:
         self.url = url
         self.server = server
-        self.bus = MemoryBus({"email": STAGES})
+        self.bus = patient_bus({"email": STAGES})
         self._reader = reader
 
     @asynccontextmanager

@@ -16,11 +16,11 @@ from chassis.settings import ServiceSettings
 from events.commit import Transactions
 from events.contracts import InvoiceCreated, OrderCreated
 from events.envelope import decode, messages
-from events.memory import MemoryBus
 from services.invoice import api
 from services.invoice.handlers import Uninvoiceable, issue_invoices
 from services.invoice.main import SERVICE
 from tests.factories import an_item, an_order, order_created
+from tests.waiting import patient_bus
 
 
 @pytest.fixture
@@ -153,7 +153,7 @@ async def test_the_service_invoices_an_order_and_shows_the_invoice(
     service_url: Callable[[str], Awaitable[str]],
 ) -> None:
     settings = ServiceSettings(database_url=await service_url("invoice"))
-    bus = MemoryBus({"invoice": ["ORDER_CREATED"], "probe": ["INVOICE_CREATED"]})
+    bus = patient_bus({"invoice": ["ORDER_CREATED"], "probe": ["INVOICE_CREATED"]})
     placed = order_created()
     async with (
         put_together(SERVICE, settings, bus) as running,

@@ -15,12 +15,12 @@ from events.commit import Transactions
 from events.contracts import InvoiceCreated, Order, OrderCreated
 from events.envelope import decode, messages
 from events.errors import DatabaseUnavailable
-from events.memory import MemoryBus
 from events.participant import Participant
 from services.invoice import repository
 from services.invoice.domain import Invoice
 from services.invoice.handlers import HANDLERS
 from tests.factories import an_order, order_created
+from tests.waiting import patient_bus
 
 
 class RolledBack(Exception):
@@ -110,7 +110,7 @@ async def test_two_invoice_services_share_the_work_without_gap_or_duplicate(
     service_url: Callable[[str], Awaitable[str]],
 ) -> None:
     url = await service_url("invoice")
-    bus = MemoryBus({"invoice": ["ORDER_CREATED"], "probe": ["INVOICE_CREATED"]})
+    bus = patient_bus({"invoice": ["ORDER_CREATED"], "probe": ["INVOICE_CREATED"]})
     created = [order_created() for _ in range(120)]
     again = [OrderCreated.of(event.data) for event in random.Random(7).sample(created, 40)]
     batches = [created[n : n + 3] for n in range(0, len(created), 3)] + [again, created[:50]]

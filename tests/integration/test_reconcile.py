@@ -15,7 +15,6 @@ from chassis import database
 from events.bus import Bus
 from events.commit import Transactions
 from events.contracts import type_of
-from events.memory import MemoryBus
 from events.participant import Participant
 from events.rabbitmq import Names, RabbitMQBus, declare
 from ops.migrate import AUDITOR, ROLES, migrate, url_for
@@ -25,7 +24,7 @@ from tests.conftest import rabbitmq_of
 from tests.factories import order_created
 from tests.faults.proxy import proxy_to
 from tests.servers import Broker
-from tests.waiting import eventually
+from tests.waiting import eventually, patient_bus
 
 BINDINGS = {service: [type_of(event) for event in load(service).handlers] for service in SERVICES}
 
@@ -257,7 +256,7 @@ async def test_a_round_over_fifty_thousand_messages_reads_a_chunk_of_them(
     if analyzed:
         await schemas.rows("ANALYZE")
     chunk, rounds = 200, 5
-    reconciler = await schemas.reconciler_on(MemoryBus(BINDINGS), chunk=chunk)
+    reconciler = await schemas.reconciler_on(patient_bus(BINDINGS), chunk=chunk)
     [[before]] = await schemas.rows(ROWS_READ)
     for _ in range(rounds):
         assert not await reconciler.round()
@@ -272,7 +271,7 @@ async def test_the_oldest_gap_among_fifty_thousand_messages_is_found_by_and_by(s
     await schemas.rows("""
         DELETE FROM invoice.inbox
         WHERE event_id = (SELECT event_id FROM invoice.inbox ORDER BY event_id LIMIT 1 OFFSET 20000)""")
-    bus = MemoryBus(BINDINGS)
+    bus = patient_bus(BINDINGS)
     reconciler = await schemas.reconciler_on(bus)
     rounds, healed = 0, list[Healed]()
     async with bus.subscribe("invoice", BINDINGS["invoice"]) as subscription:

@@ -15,14 +15,13 @@ from chassis import database
 from events import envelope
 from events.commit import Transactions
 from events.contracts import AnyEvent, type_of
-from events.memory import MemoryBus
 from events.participant import Participant
 from ops.main import app
 from ops.migrate import ROLES, migrate, url_for
 from services.invoice.handlers import HANDLERS
 from tests.embedded import EXAMPLES, database_of, finished, running
 from tests.factories import order_created
-from tests.waiting import eventually
+from tests.waiting import eventually, patient_bus
 
 ORDER = json.loads((EXAMPLES / "order.json").read_text("utf-8"))
 
@@ -88,7 +87,7 @@ async def test_gaps_are_filled_at_one_service_alone_and_what_it_has_is_left_alon
     assert [act["order_id"] for act in acts] == [one.subject, *[None] * (len(acts) - 1)]
     assert sum(int(act["note"].split()[0]) for act in acts) == 128
 
-    bus = MemoryBus({"invoice": [type_of(event) for event in HANDLERS]})
+    bus = patient_bus({"invoice": [type_of(event) for event in HANDLERS]})
     invoice = url_for(fresh_database, "invoice", "invoice")
     async with database.connect(invoice, pool=4, application="test") as pool:
         participant = Participant("invoice", HANDLERS, Transactions(pool), bus, sweep_seconds=0.1)

@@ -25,6 +25,7 @@ from services.shipment.domain import Booking, Shipment
 from services.shipment.main import SERVICE
 from services.shipment.settings import ShipmentSettings
 from tests.factories import a_payment, an_invoice, an_order
+from tests.waiting import patient_bus
 
 Settle = Callable[[Transaction, Sequence[tuple[Shipment, Booking | Reason]]], Awaitable[None]]
 
@@ -90,7 +91,7 @@ class Journey:
 
 @pytest.fixture
 async def journey(service_url: Callable[[str], Awaitable[str]]) -> AsyncIterator[Journey]:
-    bus = MemoryBus({"shipment": ["PAYMENT_CONFIRMED"], "probe": ["SHIPPED", "SHIPMENT_ERROR"]})
+    bus = patient_bus({"shipment": ["PAYMENT_CONFIRMED"], "probe": ["SHIPPED", "SHIPMENT_ERROR"]})
     async with bus.subscribe("probe", ["SHIPPED", "SHIPMENT_ERROR"]) as probe:
         yield Journey(await service_url("shipment"), bus, probe)
 

@@ -9,10 +9,10 @@ import pytest
 from events import envelope, worker
 from events.commit import Transactions
 from events.contracts import OrderCreated
-from events.memory import MemoryBus
 from events.transaction import Transaction
 from events.worker import MANY_EVENTS, Worker
 from tests.factories import order_created
+from tests.waiting import patient_bus
 
 HANG_SECONDS = 30.0
 FOR_EVER = 3600.0
@@ -22,7 +22,7 @@ class Pace:
     """A worker at work, and how many events each of its transactions had."""
 
     def __init__(self, transactions: Transactions) -> None:
-        self.bus = MemoryBus({"invoice": ["ORDER_CREATED"]})
+        self.bus = patient_bus({"invoice": ["ORDER_CREATED"]})
         self.handled: list[int] = []
         self.worker = Worker("invoice", {OrderCreated: self._handle}, transactions, self.bus)
         self._transactions = transactions

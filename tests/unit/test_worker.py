@@ -8,10 +8,10 @@ from chassis import database
 from events import envelope
 from events.commit import Transactions
 from events.contracts import OrderCreated
-from events.memory import MemoryBus
 from events.transaction import Transaction
 from events.worker import Worker
 from tests.factories import order_created
+from tests.waiting import patient_bus
 
 
 async def handle(events: Sequence[OrderCreated], tx: Transaction) -> None:
@@ -19,7 +19,7 @@ async def handle(events: Sequence[OrderCreated], tx: Transaction) -> None:
 
 
 async def test_a_worker_that_was_cancelled_takes_nothing_any_more() -> None:
-    bus = MemoryBus({"invoice": ["ORDER_CREATED"]})
+    bus = patient_bus({"invoice": ["ORDER_CREATED"]})
     nowhere = "postgresql+asyncpg://nobody@localhost/nothing"
     async with database.connect(nowhere, pool=1, application="test") as pool:
         worker = Worker("invoice", {OrderCreated: handle}, Transactions(pool), bus)
