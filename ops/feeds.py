@@ -9,6 +9,7 @@ import asyncpg
 
 from events.bus import Message
 from events.contracts import type_of
+from events.partitions import OUTBOX_LIFETIME
 from events.transaction import Transaction
 from ops.services import SERVICES, load
 
@@ -49,7 +50,7 @@ _GAPS: Final = """
     SELECT chunk.id, type, array_agg(event.id) AS event_ids
     FROM chunk CROSS JOIN unnest(event_ids) AS event (id)
     WHERE type = ANY($3::text[]) AND state = 'published'
-        AND published_at <= now() - make_interval(secs => $4)
+        AND published_at BETWEEN now() - $5::interval AND now() - make_interval(secs => $4)
         AND NOT EXISTS (SELECT FROM "{listener}".inbox WHERE event_id = event.id OFFSET 0)
     GROUP BY chunk.id, type ORDER BY chunk.id"""
 _CHUNK: Final = """
@@ -66,11 +67,15 @@ async def chunk(tx: Transaction, publisher: str, after: UUID, limit: int) -> lis
 
 
 async def gaps(tx: Transaction, feed: Feed, after: UUID, limit: int, *, grace: float) -> list[Gap]:
-    """What of the same chunk was published at least `grace` seconds ago and never arrived."""
+    """What of the same chunk was published at least `grace` seconds ago and never arrived.
+
+    A message that was published before the outbox's lifetime is no gap: it may still be there, kept by an
+    unfinished one of its week, but the listener may have forgotten it.
+    """
     statement = _GAPS.format(publisher=feed.publisher, listener=feed.listener)
     return [
         Gap(record["id"], record["type"], tuple(record["event_ids"]))
-        for record in await tx.fetch(statement, after, limit, feed.types, grace)
+        for record in await tx.fetch(statement, after, limit, feed.types, grace, OUTBOX_LIFETIME)
     ]
 
 

@@ -4,7 +4,6 @@ import os
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -169,13 +168,14 @@ async def create_tables(url: str) -> None:
         migrations.create_tables_1(execute)
         migrations.create_tables_2(execute)
         migrations.upgrade_3(execute)
+        migrations.upgrade_4(execute)
 
     engine = create_async_engine(url)
     async with engine.begin() as connection:
         await connection.run_sync(create)
     await engine.dispose()
-    async with database.connect(url, pool=1, application="test") as pool, Transactions(pool)() as tx:
-        await partitions.renew(tx, datetime.now(UTC))
+    async with database.connect(url, pool=1, application="test") as pool:
+        await partitions.renew(Transactions(pool))
 
 
 @pytest.fixture

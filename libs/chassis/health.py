@@ -1,7 +1,7 @@
 """Health over HTTP: `/healthz` says that the process runs, `/readyz` that it can do its work.
 
-A service is ready while its database answers. A broker outage leaves it ready: orders are still accepted, and
-what they announce waits in the outbox.
+A service is ready while its database answers and its clock agrees with the database's. A broker outage leaves
+it ready: orders are still accepted, and what they announce waits in the outbox.
 """
 
 from collections.abc import Sequence
@@ -10,6 +10,7 @@ from typing import Annotated
 from fastapi import APIRouter, Response
 from pydantic import BaseModel, Field
 
+from events import clock
 from events.commit import Transactions
 from events.errors import DatabaseUnavailable
 
@@ -31,11 +32,14 @@ def routes(databases: Sequence[Transactions]) -> APIRouter:
 
     @router.get("/readyz", responses={503: {"model": Health}})
     async def readyz(response: Response) -> Health:
-        """The process can do its work: its database answers."""
+        """The process can do its work: its database answers, and its clock agrees with the database's."""
         try:
             for transactions in databases:
                 async with transactions() as tx:
-                    await tx.execute("SELECT 1")
+                    wrong = clock.fault(await clock.offset(tx))
+                if wrong:
+                    response.status_code = 503
+                    return Health(status=wrong)
         except DatabaseUnavailable:
             response.status_code = 503
             return Health(status="database unavailable")

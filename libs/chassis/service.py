@@ -1,15 +1,20 @@
 """A service: what it consists of, and how it is put together on a database and a bus."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from chassis import database, revisions
 from chassis.settings import ServiceSettings
 from events.bus import Bus
+from events.cleaners import AttemptsCleaner, DefaultPartitionCleaner, InterventionsCleaner
+from events.clock import ClockWatch
 from events.commit import Transactions
+from events.maintenance import Chore
 from events.participant import Participant, Runners
+from events.partitions import PartitionRenewal
 from events.worker import Handlers
 
 if TYPE_CHECKING:  # only services with an API load it
@@ -18,9 +23,10 @@ if TYPE_CHECKING:  # only services with an API load it
 
 @dataclass(frozen=True)
 class Assembly:
-    """The parts of a service that are its own: who does the work it leaves behind, and its API."""
+    """The parts of a service that are its own: who does the work it leaves behind, chores, and its API."""
 
     runners: Runners = field(default_factory=dict)
+    chores: Sequence[Chore] = ()
     router: "APIRouter | None" = None
 
 
@@ -55,5 +61,23 @@ async def put_together(service: Service, settings: ServiceSettings, bus: Bus) ->
         transactions = Transactions(pool)
         await database.wait_for_schema(transactions, revisions.head(revisions.history_of(service.name)))
         async with service.assemble(settings, transactions) as assembly:
-            participant = Participant(service.name, service.handlers, transactions, bus, assembly.runners)
+            participant = Participant(
+                service.name,
+                service.handlers,
+                transactions,
+                bus,
+                assembly.runners,
+                chores=[*chores_of_every_service(settings), *assembly.chores],
+            )
             yield Running(participant, transactions, assembly.router)
+
+
+def chores_of_every_service(settings: ServiceSettings) -> list[Chore]:
+    """The maintenance of the tables that every service has for its part in the events."""
+    return [
+        ClockWatch(),
+        PartitionRenewal(),
+        DefaultPartitionCleaner(),
+        AttemptsCleaner(timedelta(days=settings.attempts_days)),
+        InterventionsCleaner(timedelta(days=settings.interventions_days)),
+    ]

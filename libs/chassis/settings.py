@@ -17,6 +17,10 @@ DatabaseUrl = Annotated[str, AfterValidator(_for_asyncpg)]
 """A PostgreSQL URL; the driver may be left out: `postgresql://user:password@host:5432/orderflow`."""
 
 
+Days = Annotated[int, Field(ge=1, le=36500)]
+"""A lifetime."""
+
+
 class LogSettings(BaseSettings):
     """How a process logs."""
 
@@ -38,6 +42,10 @@ class ServiceSettings(LogSettings):
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535)] = 8000
     """Where the process answers HTTP: its API, if it has one, and its health."""
+    attempts_days: Days = 60
+    """How long it is remembered how often an event was tried that never came to an end."""
+    interventions_days: Days = 730
+    """How long the record of what people did by hand is kept."""
 
 
 class BrokerSettings(BaseSettings):

@@ -9,7 +9,7 @@ from collections.abc import Collection
 from typing import ClassVar, Final
 from weakref import WeakKeyDictionary
 
-from sqlalchemy import Column, Integer, Table, func
+from sqlalchemy import Column, Index, Integer, Table, func
 from sqlalchemy.dialects.postgresql import TIMESTAMP, UUID
 
 from events.tables import METADATA
@@ -20,6 +20,7 @@ INBOX: Final = Table(
     METADATA,
     Column("event_id", UUID, primary_key=True),
     Column("received_at", TIMESTAMP(timezone=True), nullable=False, server_default=func.now()),
+    Index("inbox_received_at", "received_at", postgresql_using="brin"),
     postgresql_partition_by="RANGE (event_id)",
 )
 

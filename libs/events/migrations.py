@@ -42,6 +42,102 @@ _CREATE_2 = (
     "COMMENT ON COLUMN interventions.reason IS 'why it was dead'",
 )
 
+_CREATE_4 = (
+    "CREATE INDEX outbox_published_at ON outbox USING brin (published_at)",
+    "CREATE INDEX inbox_received_at ON inbox USING brin (received_at)",
+    """
+    CREATE FUNCTION renew_partitions(passed_over text[], moment timestamptz DEFAULT NULL,
+        OUT act text, OUT partition_name text, OUT detail text)
+    LANGUAGE plpgsql SET search_path FROM CURRENT SET timezone TO 'UTC' AS $function$
+    DECLARE
+        present timestamptz := coalesce(moment, clock_timestamp());
+        parent text;
+        parent_key text;
+        lifetime interval;
+        in_use text;
+        week timestamptz;
+        bounds uuid[];
+        moved bigint;
+    BEGIN
+        PERFORM pg_advisory_xact_lock(hashtext('partitions ' || current_schema));
+
+        FOR parent, parent_key IN VALUES ('outbox', 'id'), ('inbox', 'event_id') LOOP
+            FOR week IN SELECT generate_series(
+                date_trunc('week', present), present + interval '3 weeks', interval '1 week')
+            LOOP
+                partition_name := format('%s_%s', parent, to_char(week, 'YYYYMMDD'));
+                CONTINUE WHEN EXISTS (SELECT FROM pg_inherits
+                    WHERE inhparent = parent::regclass AND inhrelid = to_regclass(partition_name));
+                SELECT array_agg(
+                    (lpad(to_hex((extract(epoch FROM edge) * 1000)::bigint), 12, '0')
+                        || repeat('0', 20))::uuid ORDER BY edge)
+                    INTO bounds FROM (VALUES (week), (week + interval '1 week')) edges (edge);
+                EXECUTE format('LOCK TABLE ONLY %I IN SHARE UPDATE EXCLUSIVE MODE', parent);
+                EXECUTE format('LOCK TABLE %I IN ACCESS EXCLUSIVE MODE', parent || '_default');
+                EXECUTE format('CREATE TABLE %I (LIKE %I INCLUDING ALL)', partition_name, parent);
+                EXECUTE format(
+                    'WITH moved AS (DELETE FROM %I WHERE %I >= $1 AND %2$I < $2 RETURNING *)
+                        INSERT INTO %3$I SELECT * FROM moved',
+                    parent || '_default', parent_key, partition_name) USING bounds[1], bounds[2];
+                GET DIAGNOSTICS moved = ROW_COUNT;
+                EXECUTE format('ALTER TABLE %I ATTACH PARTITION %I FOR VALUES FROM (%L) TO (%L)',
+                    parent, partition_name, bounds[1], bounds[2]);
+                act := 'made';
+                IF moved > 0 THEN
+                    detail := format('%s rows of its week were in %s_default', moved, parent);
+                END IF;
+                RETURN;
+            END LOOP;
+        END LOOP;
+
+        FOR parent, lifetime, in_use IN VALUES
+            ('outbox', interval '30 days', $in_use$
+                SELECT 'held back' AS act, string_agg(format('%%s %%s', number, state), ' and ')
+                    || format(', the first of them %%s', min(first)) AS detail
+                FROM (SELECT state, count(*) AS number, min(id::text) AS first FROM %1$I
+                        WHERE state = 'pending' GROUP BY state
+                    UNION ALL SELECT state, count(*), min(id::text) FROM %1$I
+                        WHERE state = 'dead' GROUP BY state) unfinished
+                HAVING count(*) > 0
+                UNION ALL
+                SELECT 'kept', 'messages of it were published later'
+                WHERE EXISTS (SELECT FROM %1$I WHERE published_at > $1)
+                ORDER BY act LIMIT 1 $in_use$),
+            ('inbox', interval '60 days', $in_use$
+                SELECT 'kept', 'events of it were taken over later'
+                WHERE EXISTS (SELECT FROM %1$I WHERE received_at > $1) $in_use$)
+        LOOP
+            FOR partition_name IN SELECT relname FROM pg_inherits JOIN pg_class ON pg_class.oid = inhrelid
+                WHERE inhparent = parent::regclass AND relname ~ ('^' || parent || '_[0-9]{8}$')
+                    AND relname <= format('%s_%s', parent,
+                        to_char(present - lifetime - interval '1 week', 'YYYYMMDD'))
+                    AND relname <> ALL (passed_over)
+                ORDER BY relname
+            LOOP
+                EXECUTE format(in_use, partition_name) INTO act, detail USING present - lifetime;
+                IF act IS NULL THEN
+                    EXECUTE format('LOCK TABLE ONLY %I IN ACCESS EXCLUSIVE MODE', parent);
+                    EXECUTE format('LOCK TABLE %I, %I IN ACCESS EXCLUSIVE MODE NOWAIT',
+                        partition_name, parent || '_default');
+                    EXECUTE format(in_use, partition_name) INTO act, detail USING present - lifetime;
+                END IF;
+                IF act IS NULL THEN
+                    EXECUTE format('DROP TABLE %I', partition_name);
+                    act := 'dropped';
+                    detail := format('its week ended over %s days ago', extract(day FROM lifetime));
+                END IF;
+                RETURN;
+            END LOOP;
+        END LOOP;
+        partition_name := NULL;
+    END $function$""",
+    """
+    COMMENT ON FUNCTION renew_partitions IS
+        'Makes or drops one partition of outbox or inbox: the first that is due and not passed over.
+Call it in transactions of its own with a short lock_timeout until act is null. Acts: made, dropped, kept
+(rows of it are young), held back (rows of it are unfinished). Pass over the last two in the next call.'""",
+)
+
 
 def lease_columns_3(table: str) -> tuple[str, ...]:
     """What a table of waiting work gains: counters of its failures, and an index of what was given up."""
@@ -71,3 +167,9 @@ def upgrade_3(execute: Callable[[str], object], *tables: str) -> None:
     for table in ("outbox", "parked", *tables):
         for statement in lease_columns_3(table):
             execute(statement)
+
+
+def upgrade_4(execute: Callable[[str], object]) -> None:
+    """The function that makes and drops partitions, and the indexes it needs; `execute` is Alembic's."""
+    for statement in _CREATE_4:
+        execute(statement)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Final
 
 import asyncpg
-from sqlalchemy import ARRAY, Column, LargeBinary, Table, Text, func
+from sqlalchemy import ARRAY, Column, Index, LargeBinary, Table, Text, func
 from sqlalchemy.dialects.postgresql import TIMESTAMP, UUID
 
 from events import envelope, statements
@@ -31,6 +31,7 @@ OUTBOX: Final = Table(
     Column("published_at", TIMESTAMP(timezone=True)),
     *lease_columns(),
     *lease_indexes("outbox", "pending"),
+    Index("outbox_published_at", "published_at", postgresql_using="brin"),
     postgresql_partition_by="RANGE (id)",
 )
 

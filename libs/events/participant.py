@@ -3,13 +3,13 @@
 import asyncio
 from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime
 from typing import Any
 
-from events import outbox, parked, partitions
+from events import outbox, parked
 from events.bus import Bus, Message
 from events.commit import Transactions
 from events.leases import LEASE_SECONDS
+from events.maintenance import Chore, Maintenance
 from events.parked import ParkedEvent
 from events.runner import Runner
 from events.transaction import Transaction
@@ -20,7 +20,7 @@ Runners = dict[type, Runner[Any, Any]]
 
 
 class Participant:
-    """Worker, relay, runners and retries of one service, on one database and one bus.
+    """Worker, relay, runners, retries and chores of one service, on one database and one bus.
 
     Everything that commits through `transactions` is announced by the relay and worked off by the runners
     right after the commit, without waiting for them.
@@ -34,6 +34,7 @@ class Participant:
         bus: Bus,
         runners: Runners | None = None,
         *,
+        chores: Sequence[Chore] = (),
         sweep_seconds: float = 5.0,
     ) -> None:
         self.service = service
@@ -65,7 +66,7 @@ class Participant:
             (self.relay,),
         )
         """Those first that leave work to the next."""
-        self._transactions = transactions
+        self.maintenance = Maintenance(service, transactions, chores)
         transactions.committed = self._hand_over
         transactions.lease_of_messages = self._lease_of_messages
 
@@ -75,11 +76,9 @@ class Participant:
         Raises what a part raised that should never raise: the process is better started anew.
         """
         async with self.working(), asyncio.TaskGroup() as parts:
-            keeping = parts.create_task(
-                partitions.keep(self._transactions), name=f"{self.service} partitions"
-            )
+            maintaining = parts.create_task(self.maintenance.run(), name=f"{self.service} maintenance")
             await parts.create_task(self.worker.run(), name=f"{self.service} worker")
-            keeping.cancel()
+            maintaining.cancel()
 
     @asynccontextmanager
     async def working(self) -> AsyncIterator[None]:
@@ -105,13 +104,11 @@ class Participant:
             for runner in stage:
                 await runner.wait_until_idle()
 
-    async def look_after_leftovers(self) -> None:
-        """Everything that waits in the tables is looked for at once, and partitions are made and dropped."""
+    def look_after_leftovers(self) -> None:
+        """Everything that waits in the tables is looked for at once."""
         for stage in self._stages:
             for runner in stage:
                 runner.sweep_now()
-        async with self._transactions() as tx:
-            await partitions.renew(tx, datetime.now(UTC))
 
     @property
     def in_outage(self) -> Sequence[str]:

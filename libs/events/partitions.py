@@ -1,80 +1,84 @@
 """Partitions: outbox and inbox are cut into weeks by their UUIDv7 keys, made ahead and dropped whole.
 
 A UUIDv7 begins with its time in milliseconds (RFC 9562, section 5.7), so a range of ids is a range of time.
-Inbox rows outlive outbox rows: whatever can still be replayed is still recognised. Ids outside of every week,
-such as forged ones, fall into the default partition, which is never dropped.
+Ids outside of every week, such as forged ones or those of a process whose clock is wrong, fall into the
+default partition. When a week is made, the rows of it that are in the default partition move into it.
+
+The SQL function `renew_partitions` (`events.migrations`) makes and drops them, by the database's clock.
 """
 
-import asyncio
 import logging
-from datetime import UTC, datetime, timedelta
-from typing import Final
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import ClassVar, Final, NamedTuple
 from uuid import UUID
 
 from events.commit import Transactions
-from events.errors import Unavailable
-from events.transaction import Transaction
 
-RETENTION: Final = {"outbox": timedelta(days=30), "inbox": timedelta(days=60)}
-"""How long rows are kept, at least."""
-AHEAD: Final = timedelta(weeks=3)
-"""How far ahead partitions are made."""
-WEEK: Final = timedelta(weeks=1)
-KEEP_SECONDS: Final = 6 * 3600.0
+OUTBOX_LIFETIME: Final = timedelta(days=30)
+"""How long after it was published a message is kept, at least. It is sent again that long."""
+INBOX_LIFETIME: Final = timedelta(days=60)
+"""How long after it was taken over an event is remembered, at least."""
+LOCK_SECONDS: Final = 0.2
+"""How long a step waits for its lock, and so how long others wait behind it."""
 
-_EPOCH: Final = datetime(1970, 1, 5, tzinfo=UTC)  # a Monday
-
-_PARTITIONS: Final = """
-    SELECT c.relname FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
-    WHERE i.inhparent = $1::regclass"""
+_STEP: Final = "SELECT act, partition_name, detail FROM renew_partitions($1, $2)"
 
 logger = logging.getLogger(__name__)
 
 
-async def keep(transactions: Transactions) -> None:
-    """Makes and drops partitions, now and then every six hours, until cancelled."""
+class Step(NamedTuple):
+    """What `renew_partitions` did to one partition, or why it left it as it is."""
+
+    act: str
+    """`made`, `dropped`, `kept` (rows of it are young) or `held back` (rows of it are unfinished)."""
+    partition: str
+    detail: str | None
+
+
+async def renew(transactions: Transactions, moment: datetime | None = None) -> Sequence[Step]:
+    """Makes the weeks up to three weeks ahead, then drops those that have outlived their time.
+
+    Each partition is one short transaction, which waits at most LOCK_SECONDS for its lock. A partition that
+    must not be dropped yet is in the answer as `kept` or `held back`. `moment` is for tests; it is the
+    database's now.
+
+    Raises:
+        Unavailable: a lock was not to be had, or the database is away. What was done stays done.
+    """
+    steps: list[Step] = []
     while True:
-        try:
-            async with transactions() as tx:
-                await renew(tx, datetime.now(UTC))
-        except Unavailable as error:
-            logger.warning("partitions are looked after later: %s", error)
-        await asyncio.sleep(KEEP_SECONDS)
+        passed_over = [step.partition for step in steps if step.act in {"kept", "held back"}]
+        async with transactions() as tx:
+            await tx.execute(f"SET LOCAL lock_timeout TO '{LOCK_SECONDS * 1000:.0f}ms'")
+            [record] = await tx.fetch(_STEP, passed_over, moment)
+        if record["act"] is None:
+            return steps
+        step = Step(*record)
+        logger.info("partition %s: %s%s", step.partition, step.act, f": {step.detail}" if step.detail else "")
+        steps.append(step)
 
 
-async def renew(tx: Transaction, now: datetime) -> None:
-    """Makes the weeks up to AHEAD and drops those that ended before the retention time."""
-    await tx.execute("SELECT pg_advisory_xact_lock(hashtext('partitions ' || current_schema))")
-    for table, retention in RETENTION.items():
-        existing = {record["relname"] for record in await tx.fetch(_PARTITIONS, table)}
-        week = _start_of_week(now)
-        while week <= now + AHEAD:
-            if (name := _name(table, week)) not in existing:
-                await _create(tx, table, name, first_id(week), first_id(week + WEEK))
-            week += WEEK
-        oldest_kept = _name(table, _start_of_week(now - retention))
-        for name in sorted(existing):
-            if name != f"{table}_default" and name < oldest_kept:
-                await tx.execute(f"DROP TABLE {name}")
-                logger.info("dropped %s: its rows are older than %s days", name, retention.days)
+@dataclass
+class PartitionRenewal:
+    """Renews the partitions every hour, and warns of what holds a partition back."""
 
+    name: ClassVar = "partitions"
+    every: float = 3600.0
+    _warned_of: set[Step] = field(default_factory=set)
 
-async def _create(tx: Transaction, table: str, name: str, first: UUID, end: UUID) -> None:
-    """Makes one partition; a week of which the default partition holds rows already stays there."""
-    key = "id" if table == "outbox" else "event_id"
-    taken = f"SELECT 1 FROM {table}_default WHERE {key} >= $1 AND {key} < $2 LIMIT 1"  # noqa: S608
-    if await tx.fetch(taken, first, end):
-        logger.warning("%s was not made: rows of its time are in %s_default", name, table)
-    else:
-        await tx.execute(f"CREATE TABLE {name} PARTITION OF {table} FOR VALUES FROM ('{first}') TO ('{end}')")
-
-
-def _start_of_week(moment: datetime) -> datetime:
-    return moment - (moment - _EPOCH) % WEEK
-
-
-def _name(table: str, week: datetime) -> str:
-    return f"{table}_{week:%Y%m%d}"
+    async def run(self, transactions: Transactions) -> None:
+        """See Chore."""
+        held_back = {step for step in await renew(transactions) if step.act == "held back"}
+        for step in sorted(held_back - self._warned_of):
+            logger.warning(
+                "%s has outlived its time and can't be dropped: it holds %s ('orderflow stuck' and "
+                "'orderflow dead list' tell more)",
+                step.partition,
+                step.detail,
+            )
+        self._warned_of = held_back
 
 
 def first_id(moment: datetime) -> UUID:

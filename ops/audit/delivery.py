@@ -61,14 +61,14 @@ def on_its_way(listener: str) -> str:
 
 
 def arrived(listener: str) -> Check:
-    """That everything announced has arrived at a service."""
+    """That everything announced has arrived at a service. Inboxes may have forgotten what is older."""
     return Check(
         "I13",
         f"Every event was handled or is parked by {listener}.",
         f"{{count}} events never arrived at {listener}, such as one of type {{detail}}.",
         f"""
         SELECT e.order_id, e.type AS detail FROM ({_announced(listener)}) e
-        WHERE e.published_at < {SETTLED}
+        WHERE e.published_at < {SETTLED} AND e.published_at > now() - interval '29 days'
             AND NOT EXISTS (SELECT FROM "{listener}".inbox i WHERE i.event_id = e.event_id)""",
     )
 

@@ -2,17 +2,19 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
 from chassis.service import Assembly, Service
-from chassis.settings import ServiceSettings
+from chassis.settings import Days, ServiceSettings
 from events.commit import Transactions
 from services.email import mime, smtp
 from services.email.delivery import delivery
 from services.email.domain import Mail
+from services.email.emptying import MailEmptier
 from services.email.folder import FolderMailer
 from services.email.handlers import HANDLERS
 from services.email.letters import Letters
@@ -37,6 +39,9 @@ class EmailSettings(ServiceSettings):
     """Mails are recorded as sent and go nowhere, in place of a mail server: for rehearsals and load tests."""
     mail_concurrency: Annotated[int, Field(ge=1, le=200)] = 16
     """Most mails that are being sent at a time, each over a connection of its own."""
+
+    mail_event_days: Days = 30
+    """How long a mail that has ended keeps the event that it tells of."""
 
     @model_validator(mode="after")
     def _one_way_out(self) -> Self:
@@ -67,7 +72,8 @@ async def assemble(settings: EmailSettings, transactions: Transactions) -> Async
     letters = Letters(settings.mail_from)
     async with _mailer(settings, letters.domain) as mailer:
         runner = delivery(transactions, letters, mailer, concurrency=settings.mail_concurrency)
-        yield Assembly(runners={Mail: runner})
+        chores = [MailEmptier(timedelta(days=settings.mail_event_days))]
+        yield Assembly(runners={Mail: runner}, chores=chores)
 
 
 SERVICE = Service("email", HANDLERS, EmailSettings, assemble)

@@ -1,11 +1,12 @@
 """The record of every mail: what it tells of, to whom, and how it ended."""
 
 from collections.abc import Sequence
+from datetime import timedelta
 from typing import Final
 
 import asyncpg
 import msgspec
-from sqlalchemy import Column, LargeBinary, MetaData, Table, Text, UniqueConstraint, func
+from sqlalchemy import Column, Index, LargeBinary, MetaData, Table, Text, UniqueConstraint, func, text
 from sqlalchemy.dialects.postgresql import TIMESTAMP, UUID
 
 from events import envelope, statements
@@ -23,7 +24,7 @@ MAILS: Final = Table(
     Column("order_id", UUID, nullable=False),
     Column("stage", Text, nullable=False, comment="the event's type"),
     Column("recipient", Text, nullable=False),
-    Column("event", LargeBinary, nullable=False, comment="the event as JSON"),
+    Column("event", LargeBinary, nullable=False, comment="the event as JSON; empty once the mail is old"),
     Column("written_at", TIMESTAMP(timezone=True), nullable=False, server_default=func.now()),
     *lease_columns(),
     Column("message_id", Text),
@@ -31,6 +32,11 @@ MAILS: Final = Table(
     Column("sent_at", TIMESTAMP(timezone=True)),
     UniqueConstraint("order_id", "stage", name="mails_one_per_order_and_stage"),
     *lease_indexes("mails", "pending"),
+    Index(
+        "mails_with_event",
+        "written_at",
+        postgresql_where=text("state IN ('sent', 'refused') AND event <> ''"),
+    ),
 )
 """State: `pending`, then `sent`, `refused` (the server will never take it) or `dead` (we failed at it)."""
 
@@ -48,6 +54,13 @@ _SETTLE: Final = f"""
         sent_at = CASE WHEN row.state = 'sent' THEN now() END
     FROM {statements.rows(MAILS, _ENDED)}
     WHERE mails.id = row.id AND mails.state = 'pending'"""  # noqa: S608  # names of our own columns
+
+_EMPTY: Final = """
+    UPDATE mails SET event = '' WHERE id IN (
+        SELECT id FROM mails
+        WHERE state IN ('sent', 'refused') AND event <> '' AND written_at < now() - $1::interval
+        ORDER BY written_at LIMIT $2 FOR UPDATE SKIP LOCKED)
+    RETURNING id"""
 
 
 def _read(record: asyncpg.Record) -> Mail:
@@ -73,3 +86,8 @@ async def settle(tx: Transaction, ended: Sequence[tuple[Mail, Outcome]], domain:
     """
     records = [(m.id, outcome.state, m.message_id(domain), outcome.answer) for m, outcome in ended]
     await tx.execute(_SETTLE, *statements.columns_of(sorted(records), len(_ENDED)))
+
+
+async def empty(tx: Transaction, lifetime: timedelta, limit: int) -> int:
+    """Takes the event out of ended mails that are older than that, at most `limit`, and returns how many."""
+    return len(await tx.fetch(_EMPTY, lifetime, limit))

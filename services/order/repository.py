@@ -3,11 +3,12 @@
 import uuid
 from collections.abc import Collection
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Final
 
 import asyncpg
 import msgspec
-from sqlalchemy import BigInteger, Column, ForeignKey, LargeBinary, MetaData, Table, Text, func
+from sqlalchemy import BigInteger, Column, ForeignKey, Index, LargeBinary, MetaData, Table, Text, func
 from sqlalchemy.dialects.postgresql import TIMESTAMP, UUID
 
 from events import statements
@@ -47,6 +48,7 @@ IDEMPOTENCY_KEYS: Final = Table(
     Column("fingerprint", LargeBinary, nullable=False, comment="SHA-256 of what was asked for"),
     Column("order_id", UUID, nullable=False),
     Column("created_at", TIMESTAMP(timezone=True), nullable=False, server_default=func.now()),
+    Index("idempotency_keys_by_age", "created_at"),
 )
 """Which order a key made."""
 
@@ -65,6 +67,11 @@ _CLAIM: Final = statements.insert(
     ON CONFLICT DO NOTHING RETURNING key""",
 )
 _CLAIMED: Final = "SELECT key, fingerprint, order_id FROM idempotency_keys WHERE key = ANY($1::text[])"
+_FORGET: Final = """
+    DELETE FROM idempotency_keys WHERE key IN (
+        SELECT key FROM idempotency_keys WHERE created_at < now() - $1::interval
+        ORDER BY created_at LIMIT $2 FOR UPDATE SKIP LOCKED)
+    RETURNING key"""
 _FIND: Final = """
     SELECT orders.id, snapshot, event_id, type, time, facts
     FROM orders JOIN timeline ON timeline.order_id = orders.id
@@ -101,6 +108,11 @@ async def claim(tx: Transaction, claims: Collection[Claim]) -> set[str]:
 async def claimed(tx: Transaction, keys: Collection[str]) -> dict[str, Claim]:
     """The claims that were committed before, by key. A key that is missing is being claimed right now."""
     return {record["key"]: Claim(**record) for record in await tx.fetch(_CLAIMED, list(keys))}
+
+
+async def forget_keys(tx: Transaction, lifetime: timedelta, limit: int) -> int:
+    """Deletes keys that are older than that, at most `limit`, and returns how many."""
+    return len(await tx.fetch(_FORGET, lifetime, limit))
 
 
 async def add(tx: Transaction, accepted: Collection[OrderCreated]) -> set[uuid.UUID]:

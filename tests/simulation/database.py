@@ -39,7 +39,7 @@ _SETTINGS: Final = (
     "jit TO off",
     "synchronous_commit TO off",
 )
-_SWEEPING: Final = ("relay", "retries", "partitions", "payments", "refunds", "bookings", "delivery")
+_SWEEPING: Final = ("relay", "retries", "upkeep", "payments", "refunds", "bookings", "delivery")
 """Parts that look for waiting rows, by the last words of their tasks' names."""
 
 

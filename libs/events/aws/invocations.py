@@ -9,7 +9,6 @@ from typing import Any, Final
 from events.aws.bus import AWSBus
 from events.aws.records import Answer, Records
 from events.bus import Delivery
-from events.errors import Unavailable
 from events.participant import Participant
 from events.runner import GRACE_SECONDS
 
@@ -70,20 +69,17 @@ class Invocations:
         return records.answer
 
     async def look_after_leftovers(self, seconds: float) -> None:
-        """Does what is due and nobody has done: messages, retries, unknown outcomes, partitions.
+        """Does what is due and nobody has done: messages, retries, unknown outcomes; then the chores.
 
         An outage that keeps it from that is logged as an error, each time.
         """
         ends = asyncio.get_running_loop().time() + seconds
         async with self._working(seconds):
-            try:
-                await self._participant.look_after_leftovers()
-            except Unavailable as error:
-                logger.warning("%s: leftovers wait: %s", self._participant.service, error)
-            else:
-                await self._rest(ends - _grace(seconds))
-                for name in self._participant.in_outage:
-                    logger.error("%s: an outage is on, its work waits in the table", name)
+            self._participant.look_after_leftovers()
+            await self._rest(ends - _grace(seconds))
+            for name in self._participant.in_outage:
+                logger.error("%s: an outage is on, its work waits in the table", name)
+            await self._participant.maintenance.run_once()
 
     async def answer(self, request: Awaitable[None], seconds: float) -> None:
         """Answers a request, and lingers for what it left behind."""
