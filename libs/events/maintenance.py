@@ -48,18 +48,18 @@ class Maintenance:
     ) -> None:
         self._service = service
         self._transactions = transactions
-        self._chores = chores
+        self.chores = chores
         self._sleep = sleep
 
     async def run(self) -> None:
         """Does every chore at once and then again when it is due, until cancelled."""
         async with asyncio.TaskGroup() as group:
-            for chore in self._chores:
+            for chore in self.chores:
                 group.create_task(self._keep(chore), name=f"{self._service} {chore.name} upkeep")
 
     async def run_once(self) -> None:
         """Does every chore once, one after the other."""
-        for chore in self._chores:
+        for chore in self.chores:
             await self._done(chore)
 
     async def _keep(self, chore: Chore) -> None:
