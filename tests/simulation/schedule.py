@@ -13,10 +13,14 @@ from uuid import UUID
 
 from uuid_utils.compat import uuid7
 
+from chassis.service import chores_of_every_service
+from chassis.settings import ServiceSettings
 from events import killpoints
+from events.clock import ClockWatch
 from events.commit import Transactions
 from events.contracts import ShipmentError, Undeliverable, type_of
 from events.envelope import encode_one
+from events.maintenance import Chore
 from events.participant import Participant, Runners
 from events.runner import Runner
 from events.transaction import Transaction
@@ -27,7 +31,9 @@ from services.billing.domain import Payment, Refund
 from services.billing.simulated import SimulatedProvider
 from services.email.delivery import delivery
 from services.email.domain import Mail
+from services.email.emptying import MailEmptier
 from services.email.letters import Letters
+from services.order.forgetting import IdempotencyKeyCleaner
 from services.order.intake import Intake
 from services.shipment import handlers as shipping
 from services.shipment import repository as shipments
@@ -132,6 +138,7 @@ class System:
             transactions,
             self.broker,
             self._runners(service, transactions),
+            chores=self._chores(service),
             sweep_seconds=SWEEP_SECONDS,
         )
         intake = Intake(transactions) if service == "order" else None
@@ -211,6 +218,16 @@ class System:
                 }
             case _:
                 return {}
+
+    def _chores(self, service: str) -> list[Chore]:
+        """As the service has them by default, but for the clock's: processes have the scheduler's time."""
+        own: dict[str, Chore] = {
+            "order": IdempotencyKeyCleaner(timedelta(days=30)),
+            "email": MailEmptier(timedelta(days=30)),
+        }
+        settings = ServiceSettings(database_url=self.database.url)
+        of_all = [c for c in chores_of_every_service(settings) if not isinstance(c, ClockWatch)]
+        return [*of_all, *([own[service]] if service in own else [])]
 
     def _stumbling(self, handlers: Handlers) -> Handlers:
         def stumbling(handler: Handler) -> Handler:
