@@ -12,10 +12,30 @@ PRESENTABLE: Final = THREE_DECIMALS | frozenset(
         "htg huf idr ils inr isk jmd jpy kes kgs khr kmf krw kyd kzt lak lbp lkr lrd lsl mad mdl mga mkd mmk "
         "mnt mop mur mvr mwk mxn myr mzn nad ngn nio nok npr nzd pab pen pgk php pkr pln pyg qar ron rsd rub "
         "rwf sar sbd scr sek sgd shp sle sos srd std szl thb tjs top try ttd twd tzs uah ugx uyu uzs vnd vuv "
-        "wst xaf xcd xof xpf yer zar zmw"
+        "wst xaf xcd xcg xof xpf yer zar zmw"
     ).split()
 )
 """Currencies that a card can be charged in, in lower case as Stripe writes them."""
 
-MAX_AMOUNT: Final = 99_999_999
-"""Eight digits, in the minor unit."""
+MIN_AMOUNTS: Final = {
+    **dict.fromkeys("ars aud brl cad chf cop eur idr ils inr jpy krw nzd php rub sgd usd zar".split(), 50),
+    "aed": 200,
+    "czk": 1500,
+    "dkk": 250,
+    "gbp": 30,
+    "hkd": 400,
+    "huf": 17500,
+    "mxn": 1000,
+    "myr": 200,
+    "nok": 300,
+    "pln": 200,
+    "ron": 200,
+    "sek": 300,
+    "thb": 1000,
+}
+"""Smallest charges, as of an account that is paid out in the same currency."""
+
+
+def max_amount(currency: str) -> int:
+    """Twelve digits for IDR, else eight, in the minor unit."""
+    return 999_999_999_999 if currency == "idr" else 99_999_999

@@ -44,12 +44,19 @@ def created(form: Form, now: int) -> Intent:
     currency = form.required("currency")
     if amount < 1:
         raise invalid("Invalid positive integer", param="amount", code="parameter_invalid_integer")
-    if amount > currencies.MAX_AMOUNT:
-        raise invalid(
-            "Amount must be no more than 999,999.99.", param="amount", code="amount_too_large"
-        )  # the sentence is Stripe's, whatever the currency
     if currency not in currencies.PRESENTABLE:
         raise invalid(f"Invalid currency: {currency}.", param="currency")
+    if amount < currencies.MIN_AMOUNTS.get(currency, 1):  # told without a parameter
+        raise invalid(
+            f"The amount must be at least {currencies.MIN_AMOUNTS[currency]} {currency}.",
+            code="amount_too_small",
+        )
+    if amount > currencies.max_amount(currency):
+        raise invalid(
+            f"The amount must be no more than {currencies.max_amount(currency)} {currency}.",
+            param="amount",
+            code="amount_too_large",
+        )
     if currency in currencies.THREE_DECIMALS and amount % 10:
         raise invalid("The last digit of a three-decimal amount must be 0.", param="amount")
     method = form.get("payment_method")

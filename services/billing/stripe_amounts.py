@@ -2,27 +2,21 @@
 
 from typing import Final
 
-from events import money
+from events import limits, money
 
 STRIPE_DECIMALS: Final = {"ISK": 2, "MGA": 0}
 """Where Stripe's minor unit is not ISO 4217's: https://docs.stripe.com/currencies#special-cases"""
-CONTRADICTORY: Final = frozenset({"UGX"})
-"""Listed there as zero-decimal and, further down, as two-decimal: a guess could be wrong a hundredfold."""
 
 
 def stripe_amount(amount: int, currency: str) -> int | None:
     """The amount in Stripe's minor unit, or None where Stripe can't charge exactly that. Never rounded.
 
-    Three-decimal currencies are charged in steps of ten (`5.124 KWD` can't be), ISK as if it had two
-    decimals, MGA as if it had none: https://docs.stripe.com/currencies
+    `events.limits` says which amounts those are. ISK is charged as if it had two decimals, MGA as if it had
+    none: https://docs.stripe.com/currencies#special-cases
     """
-    if currency in CONTRADICTORY:
+    if limits.obstacle(amount, currency) in ("currency_unsupported", "amount_not_in_steps"):
         return None
     shift = _shift(currency)
-    if shift < 0 and amount % int(10**-shift):
-        return None
-    if money.exponent(currency) == 3 and amount % 10:
-        return None
     return amount // int(10**-shift) if shift < 0 else amount * int(10**shift)
 
 

@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Final, Literal, TypeVar
 from uuid import UUID
 
-from events import money
+from events import limits, money
 from events.contracts import (
     RANKS,
     Address,
@@ -83,7 +83,9 @@ def place(
         prices = _prices(currency, lines, broken)
         if len(prices) == len(lines):
             items = [_priced(line, price) for line, price in zip(lines, prices, strict=True)]
-            _check_total(items, broken)
+            _check_total(items, currency, broken)
+        if currency not in limits.LIMITS:
+            broken.append(_UNSUPPORTED_CURRENCY)
     else:
         broken.append(_UNKNOWN_CURRENCY)
     if broken:
@@ -108,6 +110,9 @@ _UNKNOWN_COUNTRY: Final = BrokenRule(
 )
 _UNKNOWN_CURRENCY: Final = BrokenRule(
     ("currency",), "unknown_currency", "This is not an ISO 4217 code of a currency that can be paid in."
+)
+_UNSUPPORTED_CURRENCY: Final = BrokenRule(
+    ("currency",), "currency_unsupported", "Card payments can't be made in this currency."
 )
 _CARD_DATA: Final = BrokenRule(
     ("payment_method",), "card_data", "Card data must never be sent: use the payment provider's token."
@@ -148,13 +153,27 @@ def _priced(line: Line, unit_price: int) -> Item:
     )
 
 
-def _check_total(items: Sequence[Item], broken: list[BrokenRule]) -> None:
+def _check_total(items: Sequence[Item], currency: str, broken: list[BrokenRule]) -> None:
+    """The total must be an amount that can be charged, as far as that is known."""
     total = sum(item.total for item in items)
     if total == 0:
         broken.append(BrokenRule(("items",), "total_zero", "The total is 0: there is nothing to pay."))
-    elif total > money.MAX_AMOUNT:
-        message = f"The total is over the limit of {money.MAX_AMOUNT} minor units."
-        broken.append(BrokenRule(("items",), "total_too_large", message))
+        return
+
+    def shown(amount: int) -> str:
+        return f"{money.format_amount(amount, currency)} {currency}"
+
+    bounds = limits.LIMITS.get(currency)
+    match limits.obstacle(total, currency):
+        case "amount_too_small" if bounds:
+            message = f"The total is below {shown(bounds.smallest)}, the smallest amount that can be charged."
+            broken.append(BrokenRule(("items",), "total_too_small", message))
+        case "amount_too_large" if bounds:
+            message = f"The total is over {shown(bounds.largest)}, the largest amount that can be charged."
+            broken.append(BrokenRule(("items",), "total_too_large", message))
+        case "amount_not_in_steps" if bounds:
+            message = f"The total must be a multiple of {shown(bounds.step)}: others can't be charged."
+            broken.append(BrokenRule(("items",), "total_not_in_steps", message))
 
 
 _DIGITS: Final = re.compile(r"(?<![0-9])[0-9](?:[-._:]?[0-9]){11,18}(?![0-9])")

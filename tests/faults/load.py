@@ -82,7 +82,7 @@ class Wishes:
 
     def _item(self, currency: str, number: int) -> dict[str, Any]:
         step = 10 if money.exponent(currency) == 3 else 1  # cards are charged in steps of ten there
-        price = money.format_amount(self.dice.randint(50, 29999) * step, currency)
+        price = money.format_amount(self.dice.randint(300, 29999) * step, currency)
         rate = "0" if step == 10 else self.dice.choice(("0", "0.17", "0.19", "0.075"))
         return {
             "sku": f"SKU-{number}",

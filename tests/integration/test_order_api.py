@@ -98,7 +98,7 @@ async def test_what_is_optional_may_be_left_out(service: OrderService) -> None:
     [
         ("EUR", [("19.90", 2, "0.17"), ("4.99", 3, "0.055")], ("54.77", "7.59", "62.36")),
         ("JPY", [("1980", 1, "0.1"), ("105", 1, "0.1")], ("2085", "209", "2294")),
-        ("KWD", [("19.905", 3, "0.05")], ("59.715", "2.986", "62.701")),
+        ("KWD", [("19.905", 3, "0.053")], ("59.715", "3.165", "62.880")),
     ],
 )
 async def test_amounts_are_strings_in_the_currencys_decimals(

@@ -1,7 +1,7 @@
 import pytest
 
-from events import money
-from services.billing.stripe_amounts import CONTRADICTORY, iso_amount, stripe_amount
+from events import limits, money
+from services.billing.stripe_amounts import iso_amount, stripe_amount
 
 
 @pytest.mark.parametrize(
@@ -31,6 +31,15 @@ def test_an_amount_that_stripe_can_not_charge_exactly_is_never_rounded(price: st
     assert stripe_amount(money.parse_amount(price, currency), currency) is None
 
 
-def test_every_currency_of_an_order_has_a_rule() -> None:
-    for currency in money.EXPONENTS:
-        assert (stripe_amount(1_000_000, currency) is None) == (currency in CONTRADICTORY)
+def test_every_amount_within_the_limits_can_be_sent_and_read_back() -> None:
+    for currency, bounds in limits.LIMITS.items():
+        for amount in (bounds.smallest, bounds.largest):
+            assert limits.obstacle(amount, currency) is None
+            sent = stripe_amount(amount, currency)
+            assert sent is not None
+            assert iso_amount(sent, currency) == amount
+
+
+def test_a_currency_that_is_not_charged_is_never_sent() -> None:
+    for currency in money.EXPONENTS.keys() - limits.LIMITS.keys():
+        assert stripe_amount(1_000_000, currency) is None

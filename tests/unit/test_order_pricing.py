@@ -8,10 +8,13 @@ from hypothesis import strategies as st
 from uuid_utils.compat import uuid7
 
 from events.contracts import Address, Customer, Order
+from events.limits import LIMITS, obstacle
 from events.money import EXPONENTS, MAX_AMOUNT, format_amount
 from services.order.countries import COUNTRIES
 from services.order.domain import Line, OrderRefused, looks_like_card_number, place
 from tests.factories import NOON
+
+LIMITED = {"total_too_small", "total_too_large", "total_not_in_steps"}
 
 
 def line(unit_price: str, quantity: int = 1, tax_rate: str = "0", sku: str = "MUG-01") -> Line:
@@ -45,9 +48,11 @@ def refused(currency: str, *lines: Line, **changes: Any) -> list[tuple[tuple[str
         ("EUR", [line("0.01", 49, "0.01")] * 3, 147, 0, 147),  # 0.49 each goes down; 1.47 in one would make 1
         ("EUR", [line("10.50", 1, "0.19"), line("0.05", 1, "0.5", "PEN")], 1055, 203, 1258),  # 199.5, 2.5
         ("JPY", [line("1980", 1, "0.1"), line("105", 1, "0.1", "TEA")], 2085, 209, 2294),  # 198, 10.5
-        ("KWD", [line("19.905", 3, "0.05")], 59715, 2986, 62701),  # 2985.75
-        ("BHD", [line("0.005", 1, "0.1")], 5, 1, 6),  # 0.5
-        ("USD", [line("999999999.99")], MAX_AMOUNT, 0, MAX_AMOUNT),
+        ("KWD", [line("19.905", 3, "0.053")], 59715, 3165, 62880),  # 3164.895
+        ("BHD", [line("0.045", 1, "0.1"), line("0.010", sku="TEA")], 55, 5, 60),  # 4.5
+        ("USD", [line("999999.99")], 99_999_999, 0, 99_999_999),
+        ("IDR", [line("999999999.99")], MAX_AMOUNT, 0, MAX_AMOUNT),
+        ("EUR", [line("0.25", 2)], 50, 0, 50),
         ("USD", [line("0.00"), line("1.00", sku="TEA")], 100, 0, 100),
     ],
 )
@@ -60,18 +65,23 @@ def test_an_orders_totals_are_the_sums_of_its_lines(
 
 @given(st.data())
 def test_every_line_and_every_order_balances(data: st.DataObject) -> None:
-    currency = data.draw(st.sampled_from(sorted(EXPONENTS)))
+    currency = data.draw(st.sampled_from(sorted(LIMITS)))
     prices = data.draw(st.lists(st.integers(1, 10**5), min_size=1, max_size=20))
     lines = [
         line(
             format_amount(price, currency),
-            data.draw(st.integers(1, 100)),
+            data.draw(st.integers(1, 10)),
             data.draw(st.sampled_from(["0", "0.055", "0.17", "0.19", "0.333333", "1"])),
             sku=f"SKU-{number}",
         )
         for number, price in enumerate(prices)
     ]
-    order = placed(currency, *lines)
+    try:
+        order = placed(currency, *lines)
+    except OrderRefused as refusal:
+        assert {broken.code for broken in refusal.broken} <= LIMITED
+        return
+    assert obstacle(order.total, currency) is None
     assert all(item.total == item.subtotal + item.tax for item in order.items)
     assert order.subtotal == sum(item.subtotal for item in order.items)
     assert order.tax == sum(item.tax for item in order.items)
@@ -102,6 +112,35 @@ def test_one_sku_has_one_price() -> None:
 )
 def test_a_total_is_more_than_nothing_and_within_the_limit(lines: list[Line], code: str) -> None:
     assert refused("EUR", *lines) == [(("items",), code)]
+
+
+@pytest.mark.parametrize(
+    ("currency", "price", "code", "words"),
+    [
+        ("EUR", "0.20", "total_too_small", "below 0.50 EUR"),
+        ("EUR", "1404000.00", "total_too_large", "over 999999.99 EUR"),
+        ("KWD", "5.124", "total_not_in_steps", "a multiple of 0.010 KWD"),
+        ("JPY", "49", "total_too_small", "below 50 JPY"),
+    ],
+)
+def test_a_total_that_can_not_be_charged_is_refused_with_the_limit(
+    currency: str, price: str, code: str, words: str
+) -> None:
+    with pytest.raises(OrderRefused) as caught:
+        placed(currency, line(price))
+    [broken] = caught.value.broken
+    assert (broken.path, broken.code) == (("items",), code)
+    assert words in broken.message
+
+
+def test_a_currency_that_can_not_be_charged_is_refused() -> None:
+    for currency in sorted(EXPONENTS.keys() - LIMITS.keys()):
+        price = format_amount(100_000, currency)
+        assert refused(currency, line(price)) == [(("currency",), "currency_unsupported")]
+    assert refused("IRR", line("0.00")) == [
+        (("items",), "total_zero"),
+        (("currency",), "currency_unsupported"),
+    ]
 
 
 def test_every_broken_rule_is_named_at_once() -> None:
