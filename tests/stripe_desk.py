@@ -1,5 +1,6 @@
 """The server of `orderflow stripe` in the test's own process, where what it holds can be seen."""
 
+import re
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -14,7 +15,8 @@ from starlette.types import Receive, Scope, Send
 from chassis.process import listen
 from ops.stripe import ledger
 from ops.stripe.account import Account
-from ops.stripe.api import Desk
+from ops.stripe.api import PATHS, Desk
+from ops.stripe.connection import Connection
 from ops.stripe.ledger import Totals
 from ops.stripe.objects import Intent, Refund
 from ops.stripe.personality import Behaviour, Pace, Step
@@ -37,6 +39,8 @@ class StripeDesk:
     """Path and idempotency key of every request."""
     headers: dict[str, str] = field(default_factory=dict)
     """Those of the last request."""
+    refusals: dict[Step, tuple[int, dict[str, str]]] = field(default_factory=dict)
+    """Status and error with which the next request of a step is answered, in place of being served."""
 
     @property
     def pace(self) -> Pace:
@@ -46,6 +50,10 @@ class StripeDesk:
         """The next requests of this step for this order go wrong, each in its way."""
         for behaviour in behaviours:
             self.desk.personality.script(behaviour, step, str(order_id), 1)
+
+    def refuse(self, step: Step, status: int, error: dict[str, str]) -> None:
+        """The next request of this step is answered with this error, and not looked at."""
+        self.refusals[step] = status, error
 
     def happened(self, behaviour: Behaviour, order_id: object) -> int:
         """How often a behaviour has had its effect on an order."""
@@ -76,7 +84,7 @@ class StripeDesk:
 
     def given_back(self, order_id: object) -> list[int]:
         """Every amount given back for the order."""
-        return [refund.amount for refund in self.refunds_of(order_id)]
+        return [refund.amount for refund in self.refunds_of(order_id) if refund.status != "failed"]
 
     def touch(self, intent: Intent) -> None:
         """The intent changed just now, so its change is not searchable yet."""
@@ -118,10 +126,21 @@ async def serving_desk(pace: Pace = BRISK, file: Path | None = None) -> AsyncIte
         async def noted(scope: Scope, receive: Receive, send: Send) -> None:
             desk.headers = dict(_decoded(scope["headers"]))
             desk.requests.append((scope["path"], desk.headers.get("idempotency-key")))
-            await app(scope, receive, send)
+            refusal = desk.refusals.pop(_step(scope), None) if desk.refusals else None
+            if refusal:
+                status, error = refusal
+                await Connection(scope, receive, send).say(status, {"error": error})
+            else:
+                await app(scope, receive, send)
 
         async with serving(noted, listener):
             yield desk
+
+
+def _step(scope: Scope) -> Step:
+    """What the request asks for."""
+    path = re.sub(r"/(pi|re)_\w+", "/{target}", scope["path"])
+    return next(step for method, known, step in PATHS if (method, known) == (scope["method"], path))
 
 
 def _decoded(headers: list[tuple[bytes, bytes]]) -> Iterator[tuple[str, str]]:

@@ -112,8 +112,11 @@ class Refund(Fact, frozen=True, kw_only=True):
 
     id: Code
     provider_reference: Text
+    """The provider's own id of the refund; of one made by hand, what the operator named."""
     amount: Charged
     refunded_at: Timestamp
+    by_hand: bool = False
+    """Whether a person gave the money back, perhaps in another way than it was paid."""
 
 
 class Shipment(Fact, frozen=True, kw_only=True):

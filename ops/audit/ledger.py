@@ -82,7 +82,10 @@ class SimulatedLedger:
 
     async def refunds(self) -> Sequence[LedgerRefund]:
         """See Ledger."""
-        rows = await self._fetch("SELECT id, refund_id, charge_id, amount, created_at FROM provider.refunds")
+        rows = await self._fetch(
+            "SELECT id, refund_id, charge_id, amount, created_at FROM provider.refunds "
+            "WHERE status <> 'failed'"
+        )
         return [LedgerRefund(**row) for row in rows]
 
     async def _fetch(self, query: str) -> "list[asyncpg.Record]":

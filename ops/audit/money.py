@@ -24,7 +24,8 @@ BALANCE: Final = Check(
         SELECT p.currency,
             coalesce(sum(o.total) FILTER (WHERE r.state IS DISTINCT FROM 'refunded'), 0) AS owed,
             coalesce(sum(c.amount), 0)
-                - coalesce(sum(g.amount) FILTER (WHERE r.state = 'refunded'), 0) AS held
+                - coalesce(sum(g.amount) FILTER (WHERE r.state = 'refunded'), 0)
+                - coalesce(sum(r.amount) FILTER (WHERE r.by_hand AND g.amount IS NULL), 0) AS held
         FROM billing.payments p
         JOIN "order".orders o ON o.id = p.order_id
         LEFT JOIN billing.refunds r ON r.order_id = p.order_id
@@ -86,8 +87,10 @@ REFUNDED_ONCE: Final = Check(
     FROM billing.refunds r JOIN billing.payments p ON p.id = r.payment_id
     FULL JOIN pg_temp.repayments g ON g.refund_id = r.id
     WHERE r.id IS NULL AND g.created_at < {SETTLED}
-        OR g.id IS NULL AND r.state = 'refunded' AND p.provider = current_setting('audit.provider')""",
+        OR g.id IS NULL AND r.state = 'refunded' AND NOT r.by_hand
+            AND p.provider = current_setting('audit.provider')""",
 )
+"""A refund that a person made by hand is on record as such, and the provider need not know of it."""
 
 KNOWN_SOON: Final = Check(
     "I11",

@@ -136,6 +136,10 @@ class Account:
     def _settle(self, now: float) -> None:
         for intent in self.ledger.settling(now):
             self._keep(intents.processed(intent, int(now)), now)
+        for refund in self.ledger.settling_refunds(now):
+            charge = self.ledger.charge(refund.charge)
+            assert charge
+            self.ledger.change_refund(refunds.ended(refund, charge))
 
     def _tried(self, request: Request, behaviour: Behaviour | None) -> tuple[Answer, bool]:
         """The endpoint's answer, and whether it had begun its work."""
@@ -233,8 +237,12 @@ class Account:
         intent = self.ledger.intent(intent_id)
         if intent is None:
             raise missing("payment_intent", intent_id, "payment_intent")
-        refund = refunds.created(form, intent, self.ledger.given_back(intent_id), int(self._clock()))
-        self.ledger.add_refund(refund)
+        now = self._clock()
+        refund = refunds.created(form, intent, self.ledger.given_back(intent_id), int(now))
+        charge = self.ledger.charge(refund.charge)
+        assert charge
+        refund, ends_in = refunds.begun(refund, charge, self.ledger.refunds_made(intent_id), self.pace)
+        self.ledger.add_refund(refund, settles_at=None if ends_in is None else now + ends_in)
         return _encode(refund)
 
     def _retrieve_refund(self, request: Request) -> bytes:

@@ -2,11 +2,15 @@
 
 from typing import Final
 
+REFUNDS_FAIL: Final = "pm_card_refundFail"
+REFUNDS_PEND: Final = "pm_card_pendingRefund"
+"""Cards that pay and whose refunds fail, or are pending at first: https://docs.stripe.com/testing#refunds"""
+
 PAYS: Final = frozenset(
     f"pm_card_{brand}"
     for brand in (
         "visa visa_debit mastercard mastercard_debit mastercard_prepaid amex discover diners jcb unionpay "
-        "br mx ca de es fr gb it nl pt pl se ch jp au nz in sg us"
+        "pendingRefund refundFail br mx ca de es fr gb it nl pt pl se ch jp au nz in sg us"
     ).split()
 )
 """Cards that pay."""

@@ -30,7 +30,7 @@ class OrderRecord(Struct, frozen=True):
     @property
     def given_back(self) -> list[int]:
         """Every amount given back."""
-        return [refund.amount for refund in self.refunds]
+        return [refund.amount for refund in self.refunds if refund.status != "failed"]
 
 
 class Script(Struct, forbid_unknown_fields=True):

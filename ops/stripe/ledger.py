@@ -45,6 +45,8 @@ SCHEMA: Final = """
 """`body` is the object as JSON; the columns are what is looked for or added up. `labels` is the metadata of
 intents, `settles_at` is when an intent that is processing will have been."""
 
+_STATUS: Final = "json_extract(CAST(body AS TEXT), '$.status')"
+
 _encode: Final = msgspec.json.Encoder().encode
 _intent: Final = msgspec.json.Decoder(Intent).decode
 _charge: Final = msgspec.json.Decoder(Charge).decode
@@ -87,6 +89,8 @@ class Ledger:
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._db = connection
         self._next_settling = self._earliest_settling()
+        self._refunds_settle: dict[str, float] = self._pending_refunds()
+        """When refunds will have come to their end; those that a process left pending, at once."""
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
@@ -167,8 +171,10 @@ class Ledger:
 
     # Refunds
 
-    def add_refund(self, refund: Refund) -> None:
-        """Money given back."""
+    def add_refund(self, refund: Refund, *, settles_at: float | None = None) -> None:
+        """Money given back, and when the refund will have come to its end, unless it has."""
+        if settles_at is not None:
+            self._refunds_settle[refund.id] = settles_at
         self._db.execute(
             "INSERT INTO refunds (id, intent, amount, currency, created, body) VALUES (?,?,?,?,?,?)",
             (
@@ -186,9 +192,25 @@ class Ledger:
         row = self._db.execute("SELECT body FROM refunds WHERE id = ?", (refund_id,)).fetchone()
         return _refund(row[0]) if row else None
 
+    def change_refund(self, refund: Refund) -> None:
+        """What has become of a refund."""
+        self._db.execute("UPDATE refunds SET body = ? WHERE id = ?", (_encode(refund), refund.id))
+
+    def settling_refunds(self, now: float) -> list[Refund]:
+        """Refunds whose end has come."""
+        due = [refund_id for refund_id, at in self._refunds_settle.items() if at <= now]
+        for refund_id in due:
+            del self._refunds_settle[refund_id]
+        return [refund for refund_id in due if (refund := self.refund(refund_id))]
+
     def given_back(self, intent_id: str) -> int:
-        """How much of an intent was given back."""
-        query = "SELECT coalesce(sum(amount), 0) FROM refunds WHERE intent = ?"
+        """How much of an intent was given back, or is about to be."""
+        query = f"SELECT coalesce(sum(amount), 0) FROM refunds WHERE intent = ? AND {_STATUS} <> 'failed'"  # noqa: S608
+        return int(self._db.execute(query, (intent_id,)).fetchone()[0])
+
+    def refunds_made(self, intent_id: str) -> int:
+        """How many refunds of an intent there are, also those that failed."""
+        query = "SELECT count(*) FROM refunds WHERE intent = ?"
         return int(self._db.execute(query, (intent_id,)).fetchone()[0])
 
     def refunds_of(self, order_id: str) -> list[Refund]:
@@ -257,7 +279,8 @@ class Ledger:
             "SELECT currency, count(*), sum(amount) FROM charges WHERE status = 'succeeded' GROUP BY currency"
         ).fetchall()
         refunded = self._db.execute(
-            "SELECT currency, count(*), sum(amount) FROM refunds GROUP BY currency"
+            f"SELECT currency, count(*), sum(amount) FROM refunds WHERE {_STATUS} <> 'failed' "  # noqa: S608
+            "GROUP BY currency"
         ).fetchall()
         twice = self._db.execute(
             """SELECT l.value FROM labels l JOIN intents i ON i.seq = l.intent
@@ -272,6 +295,10 @@ class Ledger:
             given_back={currency: amount for currency, _, amount in refunded},
             charged_twice=[order_id for (order_id,) in twice],
         )
+
+    def _pending_refunds(self) -> dict[str, float]:
+        query = f"SELECT id FROM refunds WHERE {_STATUS} = 'pending'"  # noqa: S608
+        return dict.fromkeys((refund_id for (refund_id,) in self._db.execute(query)), 0.0)
 
     def _earliest_settling(self, after: float = 0.0) -> float:
         query = "SELECT min(settles_at) FROM intents WHERE settles_at > ?"

@@ -65,7 +65,7 @@ class Charge(Struct, frozen=True):
 
 
 class Refund(Struct, frozen=True):
-    """Money given back."""
+    """Money given back, or, if it `failed`, not."""
 
     id: str
     amount: int
@@ -75,7 +75,9 @@ class Refund(Struct, frozen=True):
     charge: str
     metadata: dict[str, str]
     reason: str | None = None
-    status: Literal["succeeded"] = "succeeded"
+    status: Literal["pending", "succeeded", "failed"] = "succeeded"
+    failure_reason: str | None = None
+    pending_reason: str | None = None
     object: Literal["refund"] = "refund"
 
 

@@ -105,6 +105,12 @@ class Pace(msgspec.Struct, forbid_unknown_fields=True):
     """How far search lags behind: under a minute, https://docs.stripe.com/search#data-freshness."""
     processing_seconds: float = 5.0
     """How long a payment is processing that was told to."""
+    pending_refund_seconds: float = 5.0
+    """How long a refund to `pm_card_pendingRefund` is pending."""
+    failing_refund_seconds: float = 0.0
+    """When a refund to `pm_card_refundFail` fails, having succeeded until then; 0: it is made as failed."""
+    failing_refunds: int = 1_000_000
+    """How many refunds of one payment with `pm_card_refundFail` fail."""
     hang_seconds: float = 60.0
     """How long a connection is held open without an answer, unless the client gives up first."""
     slow_seconds: float = 2.0

@@ -2,9 +2,13 @@
 
 from typing import Final
 
+from msgspec.structs import replace
+
+from ops.stripe import cards
 from ops.stripe.errors import StripeRefusal, invalid
 from ops.stripe.forms import Form
-from ops.stripe.objects import Intent, Refund, new_id
+from ops.stripe.objects import Charge, Intent, Refund, new_id
+from ops.stripe.personality import Pace
 
 CREATE: Final = frozenset("payment_intent amount metadata reason".split())
 """Parameters of the endpoint."""
@@ -55,3 +59,27 @@ def created(form: Form, intent: Intent, given_back: int, now: int) -> Refund:
         metadata=form.nested("metadata"),
         reason=form.get("reason"),
     )
+
+
+def begun(refund: Refund, charge: Charge, earlier: int, pace: Pace) -> tuple[Refund, float | None]:
+    """The refund as it is first answered, and in how many seconds it will have come to its end, if later.
+
+    That follows from the card (https://docs.stripe.com/testing#refunds) and, as told, from the number of
+    `earlier` refunds of the charge.
+    """
+    if charge.payment_method == cards.REFUNDS_PEND:
+        if not pace.pending_refund_seconds:
+            return refund, None
+        return replace(refund, status="pending", pending_reason="processing"), pace.pending_refund_seconds
+    if charge.payment_method == cards.REFUNDS_FAIL and earlier < pace.failing_refunds:
+        if not pace.failing_refund_seconds:
+            return ended(refund, charge), None
+        return refund, pace.failing_refund_seconds
+    return refund, None
+
+
+def ended(refund: Refund, charge: Charge) -> Refund:
+    """The refund at its end."""
+    if charge.payment_method == cards.REFUNDS_FAIL:
+        return replace(refund, status="failed", failure_reason="expired_or_canceled_card")
+    return replace(refund, status="succeeded", pending_reason=None)

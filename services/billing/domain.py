@@ -30,6 +30,9 @@ hour between is for clocks and for requests that are under way.
 LOOK_UP_AFTER: Final = timedelta(hours=24)
 """When an unanswered key is looked up: an hour after its last use, so the provider's search knows all."""
 
+REFUND_PAUSES: Final = (timedelta(minutes=1), timedelta(minutes=10), timedelta(hours=1))
+"""How long a refund waits after each try that the provider ended without giving back: four tries in all."""
+
 SHIPMENT_FAILED: Final = "SHIPMENT_ERROR"
 """The cause of a refund: the event that asks for it."""
 
@@ -77,7 +80,7 @@ class IdempotencyKey:
 
 
 PaymentState: TypeAlias = Literal["pending", "captured", "declined"]
-RefundState: TypeAlias = Literal["pending", "refunded"]
+RefundState: TypeAlias = Literal["pending", "refunded", "dead"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,13 +143,21 @@ class Payment:
 
 @dataclass(frozen=True, slots=True)
 class Refund:
-    """A captured payment given back, whole: pending, then refunded."""
+    """A captured payment given back, whole: pending, then refunded.
+
+    One that the provider does not make is dead: it waits for an operator, who has it tried again or records
+    how the money was given back.
+    """
 
     id: UUID
     undeliverable: Undeliverable
     key: IdempotencyKey
     state: RefundState = "pending"
     outcome: Refunded | None = None
+    failure: str | None = None
+    """Why the last try gave nothing back."""
+    pause: timedelta = timedelta(0)
+    """How long the next try waits."""
 
     @classmethod
     def due_for(cls, undeliverable: Undeliverable) -> "Refund":
@@ -156,20 +167,35 @@ class Refund:
 
     def refunded(self, *, reference: str, amount: int, at: datetime) -> "Refund":
         """The provider has given the money back. Raises WrongAmount unless it is all of the payment."""
-        self._must_be_pending()
-        was = self.undeliverable
-        if amount != was.payment.amount:
-            raise WrongAmount(f"{amount} given back of a payment over {was.payment.amount}.")
-        fact = RefundFact(id=str(self.id), provider_reference=reference, amount=amount, refunded_at=at)
-        outcome = Refunded(
-            order=was.order, invoice=was.invoice, payment=was.payment, reason=was.reason, refund=fact
-        )
-        return replace(self, state="refunded", outcome=outcome)
+        self._must_be("pending")
+        if amount != self.undeliverable.payment.amount:
+            raise WrongAmount(f"{amount} given back of a payment over {self.undeliverable.payment.amount}.")
+        return self._settled(reference, at, by_hand=False)
+
+    def recorded_by_hand(self, *, reference: str, at: datetime) -> "Refund":
+        """A person has given all of the money back, outside this system. Only for one that is dead.
+
+        While it is pending the provider may still give the money back, a second time.
+        """
+        self._must_be("dead")
+        return self._settled(reference, at, by_hand=True)
 
     def under_next_key(self) -> "Refund":
         """The provider has told that nothing was and nothing can be given back under the present key."""
-        self._must_be_pending()
+        self._must_be("pending")
         return replace(self, key=self.key.next())
+
+    def failed(self, reason: str, *, final: bool = False) -> "Refund":
+        """The provider has ended this try without giving back: the next waits, or it waits for an operator.
+
+        In any case it goes on under the next key, because the present one gives the same failure again.
+        A `final` failure is one that no other try can change.
+        """
+        self._must_be("pending")
+        tries = self.key.generation
+        if final or tries > len(REFUND_PAUSES):
+            return replace(self, key=self.key.next(), state="dead", failure=reason)
+        return replace(self, key=self.key.next(), failure=reason, pause=REFUND_PAUSES[tries - 1])
 
     def announcement(self) -> PaymentRefunded:
         """The event of a refund that was made, made new: call it once, where the state changes."""
@@ -177,6 +203,20 @@ class Refund:
             raise IllegalTransition(f"Refund {self.id} is not made, there is nothing to announce.")
         return PaymentRefunded.of(self.outcome)
 
-    def _must_be_pending(self) -> None:
-        if self.state != "pending":
-            raise IllegalTransition(f"Refund {self.id} is {self.state}.")
+    def _settled(self, reference: str, at: datetime, *, by_hand: bool) -> "Refund":
+        was = self.undeliverable
+        fact = RefundFact(
+            id=str(self.id),
+            provider_reference=reference,
+            amount=was.payment.amount,
+            refunded_at=at,
+            by_hand=by_hand,
+        )
+        outcome = Refunded(
+            order=was.order, invoice=was.invoice, payment=was.payment, reason=was.reason, refund=fact
+        )
+        return replace(self, state="refunded", outcome=outcome)
+
+    def _must_be(self, state: RefundState) -> None:
+        if self.state != state:
+            raise IllegalTransition(f"Refund {self.id} is {self.state}, not {state}.")

@@ -1,8 +1,9 @@
 """The payment provider: what billing asks of it, and what it may answer.
 
 An answer is definite. Whatever is not raises `events.errors.Unavailable` (the provider can't be reached, or
-asks for a pause: nothing was decided) or `events.errors.UnknownOutcome` (a timeout, an error in the middle,
-an answer that makes no sense or is about another payment).
+asks for a pause: nothing was decided), `events.errors.Postponed` (it has not decided about this one yet) or
+`events.errors.UnknownOutcome` (a timeout, an error in the middle, an answer that makes no sense or is about
+another payment).
 """
 
 from dataclasses import dataclass
@@ -54,7 +55,7 @@ class Refused:
     """The provider charged nothing and never will: the payment is declined."""
 
     code: str
-    """Stripe's decline code, or error code where there is none: https://docs.stripe.com/declines/codes"""
+    """Stripe's decline code, or error code where there is none, or one of `events.limits`; see `refusals`."""
     message: str
     """A sentence for the customer; it does not contain the payment method's token."""
 
@@ -73,8 +74,18 @@ class Repaid:
     at: datetime
 
 
+@dataclass(frozen=True, slots=True)
+class NotRepaid:
+    """The provider tried, or refused: nothing was given back, and nothing will be under this key."""
+
+    reason: str
+    """A sentence for an operator."""
+    final: bool = False
+    """Whether no other try can end otherwise."""
+
+
 ChargeAnswer: TypeAlias = Captured | Refused | NothingDone
-RepaymentAnswer: TypeAlias = Repaid | NothingDone
+RepaymentAnswer: TypeAlias = Repaid | NotRepaid | NothingDone
 
 
 class Provider(Protocol):

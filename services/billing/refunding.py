@@ -1,5 +1,6 @@
 """Refunding: asks the provider for each pending refund, and announces it, once."""
 
+import logging
 from collections.abc import Sequence
 from typing import Final
 
@@ -10,7 +11,9 @@ from events.runner import Runner
 from events.transaction import Transaction
 from services.billing import repository
 from services.billing.domain import Refund
-from services.billing.provider import NothingDone, Provider, Repaid, Repayment
+from services.billing.provider import NothingDone, NotRepaid, Provider, Repaid, Repayment
+
+logger = logging.getLogger(__name__)
 
 REFUND: Final = RetryPolicy(deadline=10, first=1, longest=30)
 
@@ -26,7 +29,7 @@ class Refunding:
         self._provider = provider
 
     async def perform(self, refund: Refund) -> Refund:
-        """The refund as the provider's definite answer leaves it: made, or pending under its next key.
+        """The refund as the provider's definite answer leaves it: made, or under its next key.
 
         Raises AnotherProvider: it is set aside after a while, until billing runs with that provider.
         """
@@ -43,16 +46,19 @@ class Refunding:
         match answer:
             case Repaid(reference, amount, at):
                 return refund.refunded(reference=reference, amount=amount, at=at)
+            case NotRepaid(reason, final):
+                logger.warning("refund %s of order %s: %s", refund.id, repayment.order_id, reason)
+                return refund.failed(reason, final=final)
             case NothingDone():
                 return refund.under_next_key()
 
     async def settle(self, tx: Transaction, performed: Sequence[tuple[Refund, Refund]]) -> None:
         """Writes the outcomes and announces those of refunds that nobody else settled meanwhile."""
-        made = [refund for _, refund in performed if refund.state != "pending"]
+        made = [refund for _, refund in performed if refund.state == "refunded"]
         if made:
             changed = await repository.settle_refunds(tx, made)
             tx.emit(*(refund.announcement() for refund in changed))
-        renewed = [refund for _, refund in performed if refund.state == "pending"]
+        renewed = [refund for _, refund in performed if refund.state != "refunded"]
         if renewed:
             await repository.renew_refund_keys(tx, renewed)
 

@@ -10,6 +10,7 @@ import asyncpg
 import msgspec
 from sqlalchemy import (
     BigInteger,
+    Boolean,
     Column,
     ForeignKey,
     Integer,
@@ -73,11 +74,12 @@ REFUNDS: Final = Table(
     Column("provider_reference", Text),
     Column("created_at", TIMESTAMP(timezone=True), nullable=False, server_default=func.now()),
     Column("settled_at", TIMESTAMP(timezone=True)),
+    Column("by_hand", Boolean, nullable=False, server_default=text("false")),
     *lease_columns(),
     *lease_indexes("refunds", "pending"),
     UniqueConstraint("order_id", "cause", name="refunds_order_id_cause_key"),
 )
-"""One refund per order and cause; `state` is pending, refunded, or dead.
+"""One refund per order and cause; `state` is pending, refunded, or dead. `by_hand` as in the event.
 
 `snapshot` is the Undeliverable data as JSON; `first_tried_at` as with payments.
 """
@@ -114,17 +116,25 @@ _SETTLE_REFUNDS: Final = f"""
     WHERE t.id = row.id AND t.state = 'pending' RETURNING t.id"""  # noqa: S608  # our own table
 
 
-def _renew(table: Table) -> str:
-    """The next key, whoever learns first that the present one is void; due at once."""
-    return f"""
-        UPDATE {table.name} AS t
-        SET generation = row.generation, first_tried_at = now(), claimed_until = now()
-        FROM {statements.rows(table, ("id", "generation"))}
-        WHERE t.id = row.id AND t.state = 'pending' AND t.generation = row.generation - 1"""  # noqa: S608
+# The next key is given by whoever learns first that the present one is void.
+_RENEW_PAYMENTS: Final = f"""
+    UPDATE payments AS t SET generation = row.generation, first_tried_at = now(), claimed_until = now()
+    FROM {statements.rows(PAYMENTS, ("id", "generation"))}
+    WHERE t.id = row.id AND t.state = 'pending' AND t.generation = row.generation - 1"""  # noqa: S608
+_RENEW_REFUNDS: Final = """
+    UPDATE refunds AS t SET generation = row.generation, first_tried_at = now() + row.pause,
+        claimed_until = now() + row.pause, state = row.state, last_error = coalesce(row.error, t.last_error)
+    FROM unnest($1::uuid[], $2::int[], $3::text[], $4::interval[], $5::text[])
+        AS row (id, generation, state, pause, error)
+    WHERE t.id = row.id AND t.state = 'pending' AND t.generation = row.generation - 1"""
 
-
-_RENEW_PAYMENTS: Final = _renew(PAYMENTS)
-_RENEW_REFUNDS: Final = _renew(REFUNDS)
+_DEAD_REFUND: Final = """
+    SELECT id, snapshot, generation, last_error FROM refunds
+    WHERE order_id = $1 AND state = 'dead' FOR UPDATE"""
+_STATES_OF_REFUNDS: Final = "SELECT state FROM refunds WHERE order_id = $1"
+_RECORD_REFUND: Final = """
+    UPDATE refunds SET state = 'refunded', provider_reference = $2, by_hand = true, settled_at = now()
+    WHERE id = $1"""
 
 
 def _key_of(record: asyncpg.Record) -> IdempotencyKey:
@@ -230,9 +240,31 @@ async def settle_refunds(tx: Transaction, refunds: Sequence[Refund]) -> list[Ref
 
 
 async def renew_refund_keys(tx: Transaction, refunds: Sequence[Refund]) -> None:
-    """Writes the next keys of refunds that are pending, to be asked for at once."""
-    records = sorted((refund.id, refund.key.generation) for refund in refunds)
-    await tx.execute(_RENEW_REFUNDS, *statements.columns_of(records, 2))
+    """Writes the next keys of refunds: of those that are pending and of those that are dead from now on."""
+    records = sorted(
+        (refund.id, refund.key.generation, refund.state, refund.pause, refund.failure) for refund in refunds
+    )
+    await tx.execute(_RENEW_REFUNDS, *statements.columns_of(records, 5))
+
+
+async def dead_refund(tx: Transaction, order_id: UUID) -> Refund | None:
+    """The order's refund that waits for an operator, locked until the transaction ends."""
+    for record in await tx.fetch(_DEAD_REFUND, order_id):
+        key = IdempotencyKey(record["id"], record["generation"])
+        snapshot = _undeliverable.decode(record["snapshot"])
+        return Refund(record["id"], snapshot, key, state="dead", failure=record["last_error"])
+    return None
+
+
+async def refund_states(tx: Transaction, order_id: UUID) -> list[str]:
+    """The state of each of the order's refunds."""
+    return [record["state"] for record in await tx.fetch(_STATES_OF_REFUNDS, order_id)]
+
+
+async def record_refund(tx: Transaction, refund: Refund) -> None:
+    """Writes that a person has given the money of this refund, which was dead, back."""
+    assert refund.outcome
+    await tx.execute(_RECORD_REFUND, refund.id, refund.outcome.refund.provider_reference)
 
 
 def _details(outcome: Paid | Declined | None) -> tuple[str | None, str | None, str | None, str | None]:

@@ -1,8 +1,9 @@
 """The simulated payment provider: a third party with a durable ledger of its own.
 
-What becomes of a charge follows from the payment method, which is one of Stripe's own test tokens
-(https://docs.stripe.com/testing). The ledger is in the schema `provider`, which only the provider's own role
-can reach; it commits by itself, before it answers. Concurrent calls share a commit.
+What becomes of a charge and of its refunds follows from the payment method, which is one of Stripe's own test
+tokens (https://docs.stripe.com/testing), and from the amounts that can be charged (`events.limits`). The
+ledger is in the schema `provider`, which only the provider's own role can reach; it commits by itself, before
+it answers. Concurrent calls share a commit.
 
 Idempotency: the same key with the same parameters gets the same answer, for ever; with other parameters
 KeyReused. What was committed while the answer was lost is therefore told when it is asked again.
@@ -19,15 +20,17 @@ from sqlalchemy import BigInteger, Column, ForeignKey, Index, MetaData, Table, T
 from sqlalchemy.dialects.postgresql import TIMESTAMP, UUID
 
 from chassis import database, revisions
-from events import statements
+from events import limits, statements
 from events.commit import GroupCommit, Transactions
+from events.errors import Postponed
 from events.transaction import Transaction
+from services.billing import refusals
 from services.billing.provider import (
     Captured,
     Charge,
     ChargeAnswer,
     NothingDone,
-    Refused,
+    NotRepaid,
     Repaid,
     Repayment,
     RepaymentAnswer,
@@ -62,15 +65,21 @@ REFUNDS: Final = Table(
     Column("refund_id", UUID, nullable=False),
     Column("charge_id", Text, ForeignKey("charges.id"), nullable=False),
     Column("amount", BigInteger, nullable=False),
+    Column("status", Text, nullable=False, server_default="succeeded"),
     Column("created_at", TIMESTAMP(timezone=True), nullable=False, server_default=func.now()),
     Index("refunds_charge_id", "charge_id"),
 )
+"""Every refund that was asked for; `status` is succeeded, failed, or pending until it is asked for again."""
+
+REFUNDS_FAIL: Final = "pm_card_refundFail"
+REFUNDS_PEND: Final = "pm_card_pendingRefund"
+"""Cards that pay and whose refunds fail, or are pending at first: https://docs.stripe.com/testing#refunds"""
 
 PAYS: Final = frozenset(
     f"pm_card_{brand}"
     for brand in (
         "visa visa_debit mastercard mastercard_debit mastercard_prepaid amex discover diners jcb unionpay "
-        "br mx ca de es fr gb it nl pt pl se ch jp au nz in sg us"
+        "pendingRefund refundFail br mx ca de es fr gb it nl pt pl se ch jp au nz in sg us"
     ).split()
 )
 """Tokens of cards that pay."""
@@ -95,30 +104,9 @@ DECLINES: Final[dict[str, str]] = {
 }
 """Tokens of cards that don't, and the code that Stripe gives. There is no customer here to authenticate."""
 
-UNKNOWN_METHOD: Final = "payment_method_unknown"
-
-MESSAGES: Final[dict[str, str]] = {
-    "card_declined": "The card was declined.",
-    "insufficient_funds": "The card has insufficient funds.",
-    "lost_card": "The card was declined.",  # as with the next two, the customer is not told why
-    "stolen_card": "The card was declined.",
-    "fraudulent": "The card was declined.",
-    "expired_card": "The card has expired.",
-    "incorrect_cvc": "The card's security code is incorrect.",
-    "processing_error": "An error occurred while the card was processed.",
-    "card_velocity_exceeded": "The card was used too often within a short time.",
-    "authentication_required": "The payment needs to be authenticated by the customer.",
-    UNKNOWN_METHOD: "The payment provider does not know this payment method.",
-}
-"""What the customer may read."""
-
 
 class KeyReused(Exception):
     """The idempotency key was used before, with other parameters."""
-
-
-class NotRefundable(Exception):
-    """There is no such charge, or less is left of it than is to be given back."""
 
 
 _CHARGE: Final = ("id key payment_id order_id amount currency payment_method status decline_code").split()
@@ -127,13 +115,15 @@ _ADD_CHARGES: Final = statements.insert(CHARGES, _CHARGE, then="ON CONFLICT (key
 _CHARGES_OF_KEYS: Final = "SELECT * FROM charges WHERE key = ANY($1::text[])"
 _CHARGES_OF_PAYMENT: Final = "SELECT * FROM charges WHERE payment_id = $1 ORDER BY status DESC"
 
-_REFUND: Final = ("id", "key", "refund_id", "charge_id", "amount")
+_REFUND: Final = ("id", "key", "refund_id", "charge_id", "amount", "status")
 _LOCK_CHARGES: Final = """
-    SELECT id, amount FROM charges WHERE id = ANY($1::text[]) AND status = 'succeeded'
+    SELECT id, amount, payment_method FROM charges WHERE id = ANY($1::text[]) AND status = 'succeeded'
     ORDER BY id FOR UPDATE"""
 _REFUNDS_KNOWN: Final = "SELECT * FROM refunds WHERE charge_id = ANY($1::text[]) OR key = ANY($2::text[])"
 _ADD_REFUNDS: Final = statements.insert(REFUNDS, _REFUND, then="ON CONFLICT (key) DO NOTHING RETURNING *")
-_REFUNDS_OF_ID: Final = "SELECT * FROM refunds WHERE refund_id = $1"
+_END_PENDING: Final = """
+    UPDATE refunds SET status = 'succeeded' WHERE status = 'pending' AND refund_id = ANY($1::uuid[])"""
+_REFUNDS_OF_ID: Final = "SELECT * FROM refunds WHERE refund_id = $1 AND status = 'succeeded'"
 
 
 class SimulatedProvider:
@@ -146,7 +136,7 @@ class SimulatedProvider:
         self._ledger = ledger
         self._latency = latency
         self._charges: GroupCommit[Charge, ChargeAnswer | KeyReused] = GroupCommit(self._commit_charges)
-        self._repayments: GroupCommit[Repayment, Repaid | KeyReused | NotRefundable] = GroupCommit(
+        self._repayments: GroupCommit[Repayment, Repaid | NotRepaid | KeyReused | Postponed] = GroupCommit(
             self._commit_repayments
         )
 
@@ -165,16 +155,20 @@ class SimulatedProvider:
         return _answer(records[0]) if records else NothingDone()
 
     async def repay(self, repayment: Repayment) -> RepaymentAnswer:
-        """Gives back once per key, and never more than was captured. Raises KeyReused or NotRefundable."""
+        """Gives back once per key, and never more than was captured.
+
+        Raises KeyReused, or Postponed while the refund is pending.
+        """
         await self._take_time()
         answer = await self._repayments.submit(repayment)
-        if isinstance(answer, KeyReused | NotRefundable):
+        if isinstance(answer, KeyReused | Postponed):
             raise answer
         return answer
 
     async def look_up_repayment(self, repayment: Repayment) -> RepaymentAnswer:
-        """The refund, if it was made."""
+        """The refund, if it was made; one that was pending has been by now."""
         async with self._ledger() as tx:
+            await tx.execute(_END_PENDING, [repayment.refund_id])
             records = await tx.fetch(_REFUNDS_OF_ID, repayment.refund_id)
         return _repaid(records[0]) if records else NothingDone()
 
@@ -201,7 +195,7 @@ class SimulatedProvider:
 
     async def _commit_repayments(
         self, repayments: Sequence[Repayment]
-    ) -> Sequence[Repaid | KeyReused | NotRefundable]:
+    ) -> "Sequence[Repaid | NotRepaid | KeyReused | Postponed]":
         async with self._ledger() as tx:
             made, to_make = await _refunds_to_make(tx, repayments)
             records = list(to_make.values())
@@ -218,24 +212,34 @@ async def _refunds_to_make(
     The charges are locked first, so that two who give back the same charge see one another's refunds.
     """
     charge_ids = sorted({repayment.charge_reference for repayment in repayments})
-    left = {record["id"]: record["amount"] for record in await tx.fetch(_LOCK_CHARGES, charge_ids)}
+    charges = {record["id"]: record for record in await tx.fetch(_LOCK_CHARGES, charge_ids)}
+    left = {charge_id: charge["amount"] for charge_id, charge in charges.items()}
     made: dict[str, asyncpg.Record] = {}
     keys = [repayment.key for repayment in repayments]
+    await tx.execute(_END_PENDING, [repayment.refund_id for repayment in repayments])
     for record in await tx.fetch(_REFUNDS_KNOWN, charge_ids, keys):
         made[record["key"]] = record
-        if record["charge_id"] in left:
+        if record["charge_id"] in left and record["status"] != "failed":
             left[record["charge_id"]] -= record["amount"]
     to_make: dict[str, tuple[object, ...]] = {}
     for asked in repayments:
-        if asked.key in made or asked.key in to_make or left.get(asked.charge_reference, 0) < asked.amount:
+        charge_id = asked.charge_reference
+        if asked.key in made or asked.key in to_make or left.get(charge_id, 0) < asked.amount:
             continue
-        left[asked.charge_reference] -= asked.amount
-        to_make[asked.key] = (_new_id("re"), asked.key, asked.refund_id, asked.charge_reference, asked.amount)
+        status = _REFUND_STATUSES.get(charges[charge_id]["payment_method"], "succeeded")
+        if status != "failed":
+            left[charge_id] -= asked.amount
+        to_make[asked.key] = (_new_id("re"), asked.key, asked.refund_id, charge_id, asked.amount, status)
     return made, to_make
 
 
+_REFUND_STATUSES: Final = {REFUNDS_FAIL: "failed", REFUNDS_PEND: "pending"}
+
+
 def _charge_record(charge: Charge) -> tuple[object, ...]:
-    pays = charge.payment_method in PAYS
+    code: str | None = limits.obstacle(charge.amount, charge.currency)
+    if code is None and charge.payment_method not in PAYS:
+        code = DECLINES.get(charge.payment_method, refusals.UNKNOWN_METHOD)
     return (
         _new_id("ch"),
         charge.key,
@@ -244,8 +248,8 @@ def _charge_record(charge: Charge) -> tuple[object, ...]:
         charge.amount,
         charge.currency,
         charge.payment_method,
-        "succeeded" if pays else "failed",
-        None if pays else DECLINES.get(charge.payment_method, UNKNOWN_METHOD),
+        "failed" if code else "succeeded",
+        code,
     )
 
 
@@ -258,7 +262,7 @@ def _is_for(record: asyncpg.Record, charge: Charge) -> bool:
 def _answer(record: asyncpg.Record) -> ChargeAnswer:
     if record["status"] == "succeeded":
         return Captured(record["id"], record["amount"], record["currency"], record["created_at"])
-    return Refused(record["decline_code"], MESSAGES[record["decline_code"]])
+    return refusals.declined(record["decline_code"])
 
 
 def _repaid(record: asyncpg.Record) -> Repaid:
@@ -267,15 +271,21 @@ def _repaid(record: asyncpg.Record) -> Repaid:
 
 def _repayment_answer(
     record: asyncpg.Record | None, repayment: Repayment
-) -> Repaid | KeyReused | NotRefundable:
+) -> Repaid | NotRepaid | KeyReused | Postponed:
     if record is None:
-        return NotRefundable(NotRefundable.__doc__)
+        return NotRepaid(
+            "There is no such charge, or less is left of it than is to be given back.", final=True
+        )
     if (record["refund_id"], record["charge_id"], record["amount"]) != (
         repayment.refund_id,
         repayment.charge_reference,
         repayment.amount,
     ):
         return KeyReused(KeyReused.__doc__)
+    if record["status"] == "failed":
+        return NotRepaid(f"The refund {record['id']} has failed: the card is expired or cancelled.")
+    if record["status"] == "pending":
+        return Postponed(f"The refund {record['id']} is pending.")
     return _repaid(record)
 
 

@@ -28,45 +28,41 @@ import msgspec
 import stripe
 from msgspec import Struct
 
-from events.errors import Unavailable, UnknownOutcome
+from events import limits
+from events.errors import Postponed, Unavailable, UnknownOutcome
+from services.billing import refusals
 from services.billing.provider import (
     Captured,
     Charge,
     ChargeAnswer,
     NothingDone,
+    NotRepaid,
     Refused,
     Repaid,
     Repayment,
     RepaymentAnswer,
 )
 from services.billing.stripe_amounts import stripe_amount
+from services.billing.stripe_errors import RefusedByStripe
 
 ANSWER_SECONDS: Final = 8.0
 """How long Stripe may take to answer; its own deadline for a charge is longer, and then it is asked again."""
 MAX_SAVED_ERRORS: Final = 8
 """How many keys for confirming an intent may end in an error of Stripe's before a pause."""
 
+PENDING_SECONDS: Final = 60.0
+"""How long a refund that is pending at Stripe is left alone: it may be for days."""
+
 LATELY_SECONDS: Final = 3500
 """An intent younger than this was created after the last use of any key that is looked up."""
 SEARCHABLE_SECONDS: Final = 300
 """An intent older than this should be found by search, which promises a minute."""
 
-
-class RefusedByStripe(Exception):
-    """Stripe refuses the request, for good."""
-
-    def __init__(self, error: stripe.StripeError) -> None:
-        details = error.error
-        self.code: str = str(error.code or "payment_refused")
-        self.decline_code: str | None = getattr(details, "decline_code", None)
-        self.param: str | None = getattr(details, "param", None)
-        super().__init__(
-            f"Stripe refuses the request {error.request_id}: {error.http_status} {self.code} ({self.param})."
-        )
+logger = logging.getLogger(__name__)
 
 
-class RefundFailed(Exception):
-    """Stripe could not give the money back, or somebody else has: a person has to look."""
+class KeyInOtherUse(Postponed):
+    """Stripe knows this key with other parameters: another version of billing asked under it."""
 
 
 class _SavedError(Exception):
@@ -121,6 +117,8 @@ class _StripeRefund(Struct, frozen=True):
     created: int
     payment_intent: str
     metadata: dict[str, str]
+    failure_reason: str | None = None
+    pending_reason: str | None = None
 
 
 class _StripeRefunds(Struct, frozen=True):
@@ -128,18 +126,6 @@ class _StripeRefunds(Struct, frozen=True):
 
 
 T = TypeVar("T")
-
-_DECLINE_MESSAGES: Final = {
-    "insufficient_funds": "The card has insufficient funds.",
-    "expired_card": "The card has expired.",
-    "incorrect_cvc": "The card's security code is incorrect.",
-    "processing_error": "An error occurred while the card was processed.",
-    "authentication_required": "The payment needs to be authenticated by the customer.",
-    "payment_method_unknown": "The payment provider does not know this payment method.",
-    "currency_not_supported": "The payment provider can't charge this amount in this currency.",
-}
-"""Our own sentences: Stripe's may hold the token. Where the customer is not to be told why: the next."""
-_DECLINED: Final = "The card was declined."
 
 
 class StripeProvider:
@@ -156,19 +142,19 @@ class StripeProvider:
         """Creates the intent, or finds it again, and brings it to its end."""
         amount = stripe_amount(charge.amount, charge.currency)
         if amount is None:
-            return _refused("currency_not_supported")
+            return _not_chargeable(charge)
         try:
             intent, replayed = await self._create(charge, amount)
             if replayed:  # the answer saved then, not the status now
                 intent = await self._retrieve(intent.id)
         except _SavedError:
             return NothingDone()
+        except KeyInOtherUse:
+            intent = await self._made_under_the_key(charge)
         except RefusedByStripe as refusal:
-            if refusal.param == "payment_method" and refusal.code == "resource_missing":
-                return _refused("payment_method_unknown")
-            if refusal.param in ("payment_method", "amount", "currency"):
-                return _refused(refusal.code)
-            raise
+            if refusal.is_defect:
+                raise
+            return _answer_to(refusal)  # there is no intent
         _must_be_for(charge, amount, intent)
         if intent.status != "requires_confirmation":
             return await self._conclude(charge, amount, intent)
@@ -176,6 +162,8 @@ class StripeProvider:
         try:
             intent = await self._confirm(charge, intent)
         except RefusedByStripe as refusal:
+            if refusal.is_defect:
+                raise
             refused = refusal
             intent = await self._retrieve(intent.id)
         _must_be_for(charge, amount, intent)
@@ -190,7 +178,7 @@ class StripeProvider:
         """
         amount = stripe_amount(charge.amount, charge.currency)
         if amount is None:
-            return _refused("currency_not_supported")
+            return _not_chargeable(charge)
         found = await self._search(str(charge.payment_id))
         if not found and not await self._search_is_fresh():
             raise UnknownOutcome("Stripe's search lags behind.")
@@ -226,25 +214,33 @@ class StripeProvider:
                 refund, _ = await self._ask(self._refunds.retrieve_async(refund.id), _StripeRefund)
         except _SavedError:
             return await self.look_up_repayment(repayment)
+        except KeyInOtherUse:
+            answer = await self.look_up_repayment(repayment)
+            if isinstance(answer, NothingDone):
+                raise
+            return answer
         except RefusedByStripe as refusal:
-            if refusal.code != "charge_already_refunded":
+            if refusal.is_defect:
                 raise
             answer = await self.look_up_repayment(repayment)
             if isinstance(answer, NothingDone):
-                raise RefundFailed("The payment was given back already, and not by this refund.") from refusal
+                code = refusal.reason
+                return NotRepaid(f"Stripe refuses the refund: {code}.", final=refusal.ends_the_refund)
             return answer
         return _repaid(repayment, refund)
 
     async def look_up_repayment(self, repayment: Repayment) -> RepaymentAnswer:
-        """Looks through the intent's own refunds."""
+        """Looks through the intent's own refunds. One that failed gave nothing back, and never will."""
         found, _ = await self._ask(
             self._refunds.list_async({"payment_intent": repayment.charge_reference, "limit": 100}),
             _StripeRefunds,
         )
-        for refund in found.data:
-            if refund.metadata.get("refund_id") == str(repayment.refund_id):
-                return _repaid(repayment, refund)
-        return NothingDone()
+        ours = [
+            refund for refund in found.data if refund.metadata.get("refund_id") == str(repayment.refund_id)
+        ]
+        alive = [refund for refund in ours if refund.status not in _GAVE_NOTHING]
+        made = [refund for refund in alive if refund.status == "succeeded"]
+        return _repaid(repayment, (made or alive)[0]) if alive else NothingDone()
 
     async def _conclude(
         self, charge: Charge, amount: int, intent: _Intent, refused: RefusedByStripe | None = None
@@ -257,9 +253,11 @@ class StripeProvider:
         declined = intent.status in ("requires_payment_method", "requires_action")
         if declined or (refused and intent.status == "requires_confirmation"):
             await self._cancel(intent)
+        elif intent.status == "processing":
+            raise Postponed(f"Stripe says that {intent.id} is processing.")
         elif intent.status != "canceled":
             raise UnknownOutcome(f"Stripe says that {intent.id} is {intent.status}.")
-        return _refused(_reason(intent, refused))
+        return _decline(intent, refused)
 
     async def _create(self, charge: Charge, amount: int) -> "tuple[_Intent, bool]":
         """The intent of this key as it was when it was created, and whether that was before this call."""
@@ -276,6 +274,17 @@ class StripeProvider:
             ),
             _Intent,
         )
+
+    async def _made_under_the_key(self, charge: Charge) -> _Intent:
+        """The intent that another version of billing made under this key, with other parameters.
+
+        Raises KeyInOtherUse while search does not find it, which may lag behind by a minute.
+        """
+        for stale in await self._search(str(charge.payment_id)):
+            intent = await self._retrieve(stale.id)
+            if intent.status != "canceled" or intent.last_payment_error:
+                return intent
+        raise KeyInOtherUse
 
     async def _search(self, payment_id: str) -> list[_Intent]:
         """The payment's intents, as they were a while ago."""
@@ -385,12 +394,14 @@ async def connect(
 async def _answer(call: Awaitable[object], shape: type[T]) -> tuple[T, bool]:
     """Stripe's answer, and whether it is one that was saved earlier under the same key.
 
-    Raises RefusedByStripe, _SavedError, Unavailable or UnknownOutcome.
+    Raises RefusedByStripe, _SavedError, Unavailable, Postponed or UnknownOutcome.
     """
     try:
         answer = await call
     except (stripe.CardError, stripe.InvalidRequestError) as error:
         raise RefusedByStripe(error) from None  # Stripe's own message may hold the token
+    except stripe.IdempotencyError as error:
+        raise KeyInOtherUse from error
     except stripe.StripeError as error:
         raise _translated(error) from error
     except Exception as error:  # what the SDK makes of an answer that it can't read
@@ -411,12 +422,13 @@ def _translated(error: stripe.StripeError) -> Exception:
     if isinstance(error, stripe.AuthenticationError | stripe.PermissionError):
         return Unavailable("Stripe does not accept the API key.")
     status, code = error.http_status, error.error.code if error.error else None
-    if isinstance(error, stripe.RateLimitError) and code != "lock_timeout":
-        return Unavailable("Stripe asks for a pause.", retry_after=_retry_after(error))
+    if status == 409 or code == "lock_timeout":
+        return Postponed("Stripe works on another request about the same payment.")
     if status is not None and status >= 500 and _is_replayed(error.headers):
         return _SavedError()
-    if status == 503:
-        return Unavailable("Stripe is unavailable.", retry_after=_retry_after(error))
+    if status == 503 or isinstance(error, stripe.RateLimitError):
+        sentence = "Stripe is unavailable." if status == 503 else "Stripe asks for a pause."
+        return Unavailable(sentence, retry_after=_retry_after(error))
     return UnknownOutcome(f"Stripe answered with an error: {status} {code or ''}".rstrip() + ".")
 
 
@@ -450,12 +462,16 @@ def _must_be_for(charge: Charge, amount: int, intent: _Intent) -> None:
 def _certain_amount(repayment: Repayment) -> int:
     amount = stripe_amount(repayment.amount, repayment.currency)
     if amount is None:
-        raise RefundFailed(f"Stripe can't have captured {repayment.amount} {repayment.currency}.")
+        raise ValueError(f"Stripe can't have captured {repayment.amount} {repayment.currency}.")
     return amount
 
 
-def _repaid(repayment: Repayment, refund: _StripeRefund) -> Repaid:
-    """Raises UnknownOutcome unless it is our refund, and over."""
+_GAVE_NOTHING: Final = ("failed", "canceled")
+"""Statuses of a refund that is over and gave nothing back: https://docs.stripe.com/refunds#failed-refunds"""
+
+
+def _repaid(repayment: Repayment, refund: _StripeRefund) -> Repaid | NotRepaid:
+    """Raises UnknownOutcome unless it is our refund, Postponed unless it is over."""
     if (
         refund.metadata.get("refund_id") != str(repayment.refund_id)
         or refund.payment_intent != repayment.charge_reference
@@ -463,8 +479,14 @@ def _repaid(repayment: Repayment, refund: _StripeRefund) -> Repaid:
         or refund.currency != repayment.currency.lower()
     ):
         raise UnknownOutcome("Stripe answered about another refund.")
-    if refund.status in ("failed", "canceled"):
-        raise RefundFailed(f"Stripe says that the refund {refund.id} has {refund.status}.")
+    if refund.status in _GAVE_NOTHING:
+        why = refund.failure_reason or "no reason given"
+        return NotRepaid(f"Stripe says that the refund {refund.id} has {refund.status}: {why}.")
+    if refund.status in ("pending", "requires_action"):  # for seconds, or for days
+        why = f" ({refund.pending_reason})" if refund.pending_reason else ""
+        raise Postponed(
+            f"Stripe says that the refund {refund.id} is {refund.status}{why}.", retry_after=PENDING_SECONDS
+        )
     if refund.status != "succeeded":
         raise UnknownOutcome(f"Stripe says that the refund {refund.id} is {refund.status}.")
     return Repaid(refund.id, repayment.amount, datetime.fromtimestamp(refund.created, UTC))
@@ -477,15 +499,23 @@ def _captured_at(intent: _Intent) -> datetime:
     )
 
 
-def _reason(intent: _Intent, refused: RefusedByStripe | None) -> str:
-    """The decline code, where it says more than that the card was declined."""
-    failure = intent.last_payment_error or refused
-    if failure is None:
-        return "authentication_required" if intent.status == "requires_action" else "payment_canceled"
-    if failure.decline_code and failure.decline_code != "generic_decline":
-        return failure.decline_code
-    return failure.code or "card_declined"
+def _decline(intent: _Intent, refused: RefusedByStripe | None) -> Refused:
+    """Why an intent can't be paid: as its last attempt tells, else as the request was refused."""
+    if failure := intent.last_payment_error:
+        if failure.decline_code and failure.decline_code != "generic_decline":
+            return refusals.declined(failure.decline_code)
+        return refusals.declined(failure.code or refusals.CARD_DECLINED)
+    if refused and refused.code != "payment_intent_unexpected_state":
+        return _answer_to(refused)
+    if intent.status == "requires_action":
+        return refusals.declined("authentication_required")
+    return refusals.refused("payment_canceled")
 
 
-def _refused(code: str) -> Refused:
-    return Refused(code, _DECLINE_MESSAGES.get(code, _DECLINED))
+def _answer_to(refusal: RefusedByStripe) -> Refused:
+    logger.warning("%s The payment is told as refused.", refusal)
+    return refusals.declined(refusal.reason) if refusal.of_the_card else refusals.refused(refusal.reason)
+
+
+def _not_chargeable(charge: Charge) -> Refused:
+    return refusals.refused(limits.obstacle(charge.amount, charge.currency) or "currency_unsupported")

@@ -249,6 +249,22 @@ async def test_what_is_wrong_is_found_and_named(
         assert order_id in {order for breach in found for order in breach.order_ids}
 
 
+async def test_a_refund_that_a_person_made_by_hand_is_no_breach(journeyed: str) -> None:
+    connection = await asyncpg.connect(journeyed.replace("+asyncpg", ""))
+    order_id = await order_called(connection, "refunded")
+    await connection.execute("DELETE FROM provider.refunds")
+    await connection.execute("UPDATE billing.refunds SET by_hand = true WHERE order_id = $1", order_id)
+    await connection.close()
+    assert (await found_in(journeyed)).breaches == ()
+
+
+async def test_a_refund_that_failed_at_the_provider_gave_nothing_back(journeyed: str) -> None:
+    connection = await asyncpg.connect(journeyed.replace("+asyncpg", ""))
+    await connection.execute("UPDATE provider.refunds SET status = 'failed'")
+    await connection.close()
+    assert {breach.invariant for breach in (await found_in(journeyed)).breaches} == {"I7", "I10"}
+
+
 async def test_what_is_on_its_way_is_no_breach_until_it_is_late(journeyed: str) -> None:
     connection = await asyncpg.connect(journeyed.replace("+asyncpg", ""))
     order_id = await order_called(connection, "shipped")

@@ -15,7 +15,7 @@ from events import envelope
 from events.bus import Message
 from events.contracts import Order, PaymentConfirmed, PaymentFailed, PaymentRefunded
 from events.errors import UnknownOutcome
-from ops.stripe.personality import Behaviour, Step
+from ops.stripe.personality import Behaviour, Pace, Step
 from services.billing import simulated, stripe_provider
 from services.billing.domain import Payment
 from services.billing.provider import Charge, ChargeAnswer, Provider, Repayment, RepaymentAnswer
@@ -45,7 +45,7 @@ async def paid(house: House, order: Order) -> PaymentConfirmed:
 ORDERS = [
     an_order(),
     an_order(currency="JPY", items=(an_item(subtotal=500, tax=50, total=550),)),
-    an_order(currency="KWD", items=(an_item(subtotal=5124, tax=1, total=5125), an_item(total=4657))),
+    an_order(currency="KWD", items=(an_item(subtotal=5124, tax=1, total=5125), an_item(total=4655))),
 ]
 
 
@@ -359,6 +359,101 @@ async def test_a_refund_waits_for_the_provider_that_has_the_money(
     await house.expire_claims()
     async with house.billing(provider):
         await house.listener.hears(PaymentRefunded, order)
+
+
+async def test_an_amount_or_currency_that_nobody_charges_is_told_as_such(
+    house: House, provider: SimulatedProvider
+) -> None:
+    """Orders are refused where they are placed; these come from a version that knew no limits."""
+    orders = {
+        "amount_too_small": an_order(currency="EUR", items=(an_item(subtotal=40, tax=0, total=40),)),
+        "currency_unsupported": an_order(currency="IRR"),
+    }
+    async with house.billing(provider):
+        await house.publish(*(invoiced(order) for order in orders.values()))
+        for code, order in orders.items():
+            reason = (await house.listener.hears(PaymentFailed, order)).data.reason
+            assert reason.code == code
+            assert "card" not in reason.message
+
+
+async def refund_rows(house: House) -> list[tuple[str, int, str | None]]:
+    rows = await house.rows("SELECT state, generation, last_error FROM billing.refunds")
+    return [(row["state"], row["generation"], row["last_error"]) for row in rows]
+
+
+@pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")  # the stripe SDK's own doing
+async def test_a_refund_that_fails_is_made_under_the_next_key_and_told_once(house: House) -> None:
+    order = an_order(payment_method="pm_card_refundFail")
+    async with (
+        serving_desk(Pace(failing_refunds=2)) as server,
+        stripe_provider.connect("sk_test_1", server.url) as provider,
+        house.billing(provider),
+    ):
+        await house.publish(undeliverable(await paid(house, order)))
+        for generation in (2, 3):  # each waits for its time
+            await house.until("SELECT 1 FROM billing.refunds WHERE generation = $1", generation)
+            [row] = await house.rows("SELECT claimed_until - now() AS pause, last_error FROM billing.refunds")
+            assert row["pause"].total_seconds() > 30
+            assert "expired_or_canceled_card" in row["last_error"]
+            assert [type(heard) for heard in house.listener.heard[order.id]] == [PaymentConfirmed]
+            await house.expire_claims()
+        refunded = await house.listener.hears(PaymentRefunded, order)
+        assert server.given_back(order.id) == [order.total]
+        keys = [key for path, key in server.requests if path == "/v1/refunds" and key]
+    assert keys == [f"{refunded.data.refund.id}-{generation}" for generation in (1, 2, 3)]
+    assert not refunded.data.refund.by_hand
+
+
+async def test_a_refund_that_always_fails_waits_for_an_operator_and_a_replay_asks_under_a_new_key(
+    house: House, provider: SimulatedProvider
+) -> None:
+    order = an_order(payment_method="pm_card_refundFail")
+    async with house.billing(provider):
+        await house.publish(undeliverable(await paid(house, order)))
+        for generation in (2, 3, 4):
+            await house.until("SELECT 1 FROM billing.refunds WHERE generation = $1", generation)
+            await house.expire_claims()
+        await house.until("SELECT 1 FROM billing.refunds WHERE state = 'dead'")
+        [(_, generation, error)] = await refund_rows(house)
+        assert generation == 5
+        assert error
+        assert "has failed" in error
+        await house.rows(  # as `dead replay` does it, days later
+            "UPDATE billing.refunds SET state = 'pending', attempts = 0, claimed_until = now(), "
+            "first_tried_at = now() - interval '3 days'"
+        )
+        await house.until("SELECT 1 FROM billing.refunds WHERE state = 'dead'")
+        assert [type(heard) for heard in house.listener.heard[order.id]] == [PaymentConfirmed]
+    keys = [row["key"] for row in await house.rows("SELECT key FROM provider.refunds ORDER BY created_at")]
+    assert len(set(keys)) == len(keys) == 5
+
+
+async def test_what_somebody_else_gave_back_waits_for_an_operator_at_once(
+    house: House, provider: SimulatedProvider
+) -> None:
+    order = an_order()
+    async with house.billing(provider):
+        event = await paid(house, order)
+        other, reference = uuid7(), event.data.payment.provider_reference
+        await provider.repay(Repayment(str(other), other, order.id, reference, order.total, order.currency))
+        await house.publish(undeliverable(event))
+        await house.until("SELECT 1 FROM billing.refunds WHERE state = 'dead' AND attempts = 0")
+    [(_, _, error)] = await refund_rows(house)
+    assert error
+    assert "less is left" in error
+
+
+async def test_a_refund_that_was_pending_is_told_when_it_is_made(
+    house: House, provider: SimulatedProvider
+) -> None:
+    order = an_order(payment_method="pm_card_pendingRefund")
+    async with house.billing(provider):
+        await house.publish(undeliverable(await paid(house, order)))
+        await house.until("SELECT 1 FROM billing.refunds WHERE attempts > 0")
+        await house.expire_claims()
+        await house.listener.hears(PaymentRefunded, order)
+    assert len(await house.rows("SELECT 1 FROM provider.refunds")) == 1
 
 
 @pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")  # the stripe SDK's own doing

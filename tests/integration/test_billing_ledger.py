@@ -8,9 +8,11 @@ from uuid import uuid4
 
 import pytest
 
+from events.errors import Postponed
+from events.limits import OBSTACLES
 from services.billing import simulated
-from services.billing.provider import Captured, Charge, NothingDone, Refused, Repaid, Repayment
-from services.billing.simulated import DECLINES, PAYS, KeyReused, NotRefundable, SimulatedProvider
+from services.billing.provider import Captured, Charge, NothingDone, NotRepaid, Refused, Repaid, Repayment
+from services.billing.simulated import DECLINES, PAYS, KeyReused, SimulatedProvider
 
 
 @pytest.fixture
@@ -106,12 +108,11 @@ async def test_looking_up_tells_what_was_done_under_any_key(provider: SimulatedP
 
 async def test_no_more_is_given_back_than_was_captured(provider: SimulatedProvider) -> None:
     charge = await captured(provider)
-    answers = await asyncio.gather(
-        *(provider.repay(a_repayment(charge, 2000)) for _ in range(5)), return_exceptions=True
-    )
-    assert [type(answer) for answer in answers] == [Repaid, Repaid] + [NotRefundable] * 3
-    with pytest.raises(NotRefundable):
-        await provider.repay(a_repayment(charge, 658))
+    answers = await asyncio.gather(*(provider.repay(a_repayment(charge, 2000)) for _ in range(5)))
+    assert [type(answer) for answer in answers] == [Repaid, Repaid] + [NotRepaid] * 3
+    refused = await provider.repay(a_repayment(charge, 658))
+    assert isinstance(refused, NotRepaid)
+    assert refused.final
     assert isinstance(await provider.repay(a_repayment(charge, 657)), Repaid)
 
 
@@ -120,9 +121,7 @@ async def test_two_providers_asked_at_once_give_back_once(
 ) -> None:
     charge = await captured(provider)
     async with simulated.connect(ledger_url) as another:
-        answers = await asyncio.gather(
-            *(each.repay(a_repayment(charge)) for each in (provider, another) * 5), return_exceptions=True
-        )
+        answers = await asyncio.gather(*(each.repay(a_repayment(charge)) for each in (provider, another) * 5))
     assert [type(answer) for answer in answers].count(Repaid) == 1
 
 
@@ -140,5 +139,53 @@ async def test_a_refund_asked_again_is_the_same_and_one_with_its_key_for_another
 
 async def test_a_declined_or_unknown_charge_can_not_be_given_back(provider: SimulatedProvider) -> None:
     unknown = Captured("ch_none", 4657, "BRL", (await captured(provider)).at)
-    with pytest.raises(NotRefundable):
-        await provider.repay(a_repayment(unknown))
+    assert isinstance(await provider.repay(a_repayment(unknown)), NotRepaid)
+
+
+@pytest.mark.parametrize(
+    ("amount", "currency", "code"),
+    [
+        (40, "EUR", "amount_too_small"),
+        (140_400_000, "EUR", "amount_too_large"),
+        (5125, "KWD", "amount_not_in_steps"),
+        (4657, "IRR", "currency_unsupported"),
+    ],
+)
+async def test_an_amount_that_can_not_be_charged_is_refused_in_words_that_do_not_blame_the_card(
+    provider: SimulatedProvider, amount: int, currency: str, code: str
+) -> None:
+    for payment_method in ("pm_card_visa", "pm_card_chargeDeclined"):
+        answer = await provider.charge(replace(a_charge(payment_method), amount=amount, currency=currency))
+        assert isinstance(answer, Refused)
+        assert answer.code == code
+        assert "card" not in answer.message
+    assert code in OBSTACLES
+
+
+async def test_a_refund_fails_as_often_as_it_is_asked_for_where_the_card_says_so(
+    provider: SimulatedProvider,
+) -> None:
+    charge = await provider.charge(a_charge("pm_card_refundFail"))
+    assert isinstance(charge, Captured)
+    first = a_repayment(charge)
+    answer = await provider.repay(first)
+    assert isinstance(answer, NotRepaid)
+    assert not answer.final
+    assert await provider.repay(first) == answer
+    second = await provider.repay(replace(first, key=f"{first.refund_id}-2"))
+    assert isinstance(second, NotRepaid)
+    assert second != answer, "a refund of its own"
+    assert await provider.look_up_repayment(first) == NothingDone()
+
+
+@pytest.mark.parametrize("looked_up", [False, True])
+async def test_a_refund_is_pending_until_it_is_asked_for_again_where_the_card_says_so(
+    provider: SimulatedProvider, looked_up: bool
+) -> None:
+    charge = await provider.charge(a_charge("pm_card_pendingRefund"))
+    assert isinstance(charge, Captured)
+    repayment = a_repayment(charge)
+    with pytest.raises(Postponed, match="pending"):
+        await provider.repay(repayment)
+    ask = provider.look_up_repayment if looked_up else provider.repay
+    assert isinstance(await ask(repayment), Repaid)

@@ -149,17 +149,18 @@ async def test_what_is_processing_can_be_neither_confirmed_nor_cancelled_and_com
         ({"amount": "5.5", "currency": "brl"}, (400, INVALID, "parameter_invalid_integer")),
         ({"amount": 0, "currency": "brl"}, (400, INVALID, "parameter_invalid_integer")),
         ({"amount": 100_000_000, "currency": "brl"}, (400, INVALID, "amount_too_large")),
+        ({"amount": 40, "currency": "eur"}, (400, INVALID, "amount_too_small")),
         ({"amount": 5, "currency": "irr"}, (400, INVALID, None)),
         ({"amount": 5125, "currency": "kwd"}, (400, INVALID, None)),
-        ({"amount": 5, "currency": "brl", "payment_method": "pm_x"}, (400, INVALID, "resource_missing")),
-        ({"amount": 5, "currency": "brl", "total": 5}, (400, INVALID, "parameter_unknown")),
+        ({"amount": 50, "currency": "brl", "payment_method": "pm_x"}, (400, INVALID, "resource_missing")),
+        ({"amount": 50, "currency": "brl", "total": 5}, (400, INVALID, "parameter_unknown")),
     ],
 )
 async def test_parameters_that_make_no_sense_are_refused(
     client: Client, form: dict[str, object], status_type_code: tuple[int, str, str | None]
 ) -> None:
     assert error(await client.post(INTENTS, "key", **form)) == status_type_code
-    good = await client.post(INTENTS, "key", amount=5, currency="brl", payment_method="pm_card_visa")
+    good = await client.post(INTENTS, "key", amount=50, currency="brl", payment_method="pm_card_visa")
     assert good.status_code == 200, "what fails validation is not saved with its key"
 
 
@@ -191,6 +192,45 @@ async def test_no_more_is_given_back_than_was_captured(client: Client) -> None:
     assert error(refused) == (400, INVALID, "charge_already_refunded")
     assert (await client.get(f"/v1/refunds/{first['id']}")).json() == first
     assert (await client.get("/v1/refunds", payment_intent=intent)).json()["data"] == [rest, first]
+
+
+async def test_a_refund_fails_where_the_card_says_so_and_the_money_can_be_given_back_again(
+    client: Client,
+) -> None:
+    client.desk.pace.failing_refunds = 1
+    intent = await client.an_intent("pm_card_refundFail")
+    await client.post(f"{INTENTS}/{intent}/confirm")
+    failed = (await client.post("/v1/refunds", payment_intent=intent)).json()
+    assert (failed["status"], failed["failure_reason"]) == ("failed", "expired_or_canceled_card")
+    assert client.desk.totals().given_back == {}
+    second = (await client.post("/v1/refunds", payment_intent=intent)).json()
+    assert second["status"] == "succeeded"
+    assert client.desk.totals().given_back == {"brl": 4657}
+
+
+async def test_a_refund_can_fail_after_it_has_succeeded(client: Client) -> None:
+    client.desk.pace.failing_refund_seconds = 3600.0
+    intent = await client.an_intent("pm_card_refundFail")
+    await client.post(f"{INTENTS}/{intent}/confirm")
+    client.desk.ago = 2 * 3600.0
+    refund = (await client.post("/v1/refunds", payment_intent=intent)).json()
+    assert refund["status"] == "succeeded"
+    client.desk.ago = 0.0
+    assert (await client.get(f"/v1/refunds/{refund['id']}")).json()["status"] == "failed"
+
+
+async def test_a_refund_is_pending_for_a_while_where_the_card_says_so(client: Client) -> None:
+    client.desk.pace.pending_refund_seconds = 3600.0
+    intent = await client.an_intent("pm_card_pendingRefund")
+    await client.post(f"{INTENTS}/{intent}/confirm")
+    client.desk.ago = 2 * 3600.0
+    refund = (await client.post("/v1/refunds", payment_intent=intent)).json()
+    assert (refund["status"], refund["pending_reason"]) == ("pending", "processing")
+    refused = await client.post("/v1/refunds", payment_intent=intent)
+    assert error(refused) == (400, INVALID, "charge_already_refunded")
+    client.desk.ago = 0.0
+    [listed] = (await client.get("/v1/refunds", payment_intent=intent)).json()["data"]
+    assert (listed["status"], listed["pending_reason"]) == ("succeeded", None)
 
 
 # Idempotency keys: https://docs.stripe.com/api/idempotent_requests

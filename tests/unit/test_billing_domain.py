@@ -9,6 +9,7 @@ from events.contracts import Declined, Invoiced, Paid, Refunded, Undeliverable
 from services.billing.domain import (
     KEY_LIFETIME,
     LOOK_UP_AFTER,
+    REFUND_PAUSES,
     IdempotencyKey,
     IllegalTransition,
     Payment,
@@ -91,6 +92,37 @@ def test_a_refund_gives_back_all_of_the_payment_once() -> None:
         made.under_next_key()
     with pytest.raises(IllegalTransition):
         made.refunded(reference="re_2", amount=refund.undeliverable.payment.amount, at=NOON)
+
+
+def test_a_refund_that_fails_is_tried_under_new_keys_ever_later_and_then_waits_for_an_operator() -> None:
+    refund = a_due_refund()
+    for tries, pause in enumerate(REFUND_PAUSES, start=1):
+        assert refund.key.generation == tries
+        refund = refund.failed("The card is expired.")
+        assert (refund.state, refund.pause, refund.failure) == ("pending", pause, "The card is expired.")
+    given_up = refund.failed("The card is expired.")
+    assert (given_up.state, given_up.key.generation) == ("dead", len(REFUND_PAUSES) + 2)
+    assert list(REFUND_PAUSES) == sorted(REFUND_PAUSES)
+    assert max(REFUND_PAUSES) < KEY_LIFETIME
+
+
+def test_a_refund_that_no_try_can_make_waits_for_an_operator_at_once() -> None:
+    refund = a_due_refund().failed("The payment was given back already.", final=True)
+    assert (refund.state, refund.key.generation) == ("dead", 2)
+    with pytest.raises(IllegalTransition):
+        refund.under_next_key()
+
+
+def test_only_a_refund_that_nobody_tries_any_more_is_recorded_by_hand() -> None:
+    refund = a_due_refund()
+    with pytest.raises(IllegalTransition):
+        refund.recorded_by_hand(reference="TRANSFER-1", at=NOON)
+    recorded = refund.failed("Lost.", final=True).recorded_by_hand(reference="TRANSFER-1", at=NOON)
+    fact = recorded.announcement().data.refund
+    assert (fact.provider_reference, fact.by_hand) == ("TRANSFER-1", True)
+    assert fact.amount == refund.undeliverable.payment.amount
+    with pytest.raises(IllegalTransition):
+        recorded.recorded_by_hand(reference="TRANSFER-2", at=NOON)
 
 
 def test_the_same_payment_is_always_asked_for_under_the_same_key() -> None:
