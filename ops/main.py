@@ -1,4 +1,4 @@
-"""The `orderflow` command: run, demo, migrate, audit, stuck, dead, replay, reconcile, stripe.
+"""The `orderflow` command: run, demo, migrate, audit, stuck, dead, refunds, replay, reconcile, stripe.
 
 What a command needs is imported when it runs, so that `--help` answers at once.
 """
@@ -12,6 +12,7 @@ from ops.audit.cli import audit
 from ops.carrying_out import carry_out
 from ops.dead.cli import app as dead
 from ops.reconcile.cli import reconcile
+from ops.refunds.cli import app as refunds
 from ops.replay.cli import replay
 from ops.stripe.cli import stripe
 from ops.stuck.cli import stuck
@@ -111,6 +112,7 @@ app.command()(audit)
 app.command()(stuck)
 app.command()(reconcile)
 app.add_typer(dead, name="dead")
+app.add_typer(refunds, name="refunds")
 app.command()(replay)
 app.command()(stripe)
 

@@ -31,8 +31,9 @@ INTERVENTIONS: Final = Table(
     Column("note", Text),
 )
 
-Act = Literal["replay", "discard", "refill"]
-"""`replay`: dead work was put back. `discard`: it was given up. `refill`: events came from the outboxes."""
+Act = Literal["replay", "discard", "refill", "record"]
+"""`replay`: dead work was put back. `discard`: it was given up. `refill`: events came from the outboxes.
+`record`: what a person did outside the system was written down, such as a refund."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -105,8 +105,11 @@ async def discard(target: Target, choice: Choice, *, note: str, dry_run: bool) -
         able = [dead for dead in found if dead.table == PARKED]
         for dead in found:
             if dead.table != PARKED:
+                by_hand = ", or do it by hand and `orderflow refunds record` it"
                 typer.echo(
-                    f"{dead.id} in {dead.service}'s {dead.table} is work that is owed: replay it.", err=True
+                    f"{dead.id} in {dead.service}'s {dead.table} is work that is owed: replay it"
+                    f"{by_hand if dead.table == 'refunds' else ''}.",
+                    err=True,
                 )
         done = able if dry_run else await shelf.discard(owned, able, actor=actor(), note=note)
     _tell(done, "would be discarded" if dry_run else "is discarded")

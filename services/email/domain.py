@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Final, Literal, Self
 from uuid import UUID
 
+from events import limits
 from events.contracts import RANKS, AnyEvent, Order, Reason, type_of
 
 PATIENCE: Final = timedelta(days=5)
@@ -23,7 +24,7 @@ SUBJECTS: Final[Mapping[str, str]] = {
 """Subject of the mail of every stage."""
 
 _REASONS: Final[Mapping[str, str]] = {
-    "payment": "The payment was declined.",
+    "payment": "The payment was refused.",
     "shipment": "No parcel can be sent to your address.",
 }
 """Said when nobody said more."""
@@ -91,3 +92,8 @@ class Outcome:
 def in_plain_words(reason: Reason) -> str:
     """Why an order ended badly, as its customer is told: in the words of the service that decided it."""
     return reason.message or _REASONS[reason.stage]
+
+
+def is_about_the_amount(reason: Reason) -> bool:
+    """Whether no payment method could have paid this amount in this currency."""
+    return reason.code in limits.OBSTACLES

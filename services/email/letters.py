@@ -13,7 +13,7 @@ from markupsafe import Markup, escape
 from events.contracts import EVENTS, type_of
 from events.money import format_amount
 from services.email import mime
-from services.email.domain import Mail, in_plain_words
+from services.email.domain import Mail, in_plain_words, is_about_the_amount
 from services.email.mailer import Letter
 
 LANGUAGE: Final = "en"
@@ -79,6 +79,7 @@ def _environment(layout: str, *, autoescape: bool = False) -> Environment:
         lstrip_blocks=True,
     )
     environment.globals |= {"layout": layout, "language": LANGUAGE}
+    environment.tests["about_the_amount"] = is_about_the_amount
     environment.filters |= {
         "day": lambda time: _day(time.date()),
         "money": _money,

@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from events.contracts import EVENTS, Address, AnyEvent, Customer, Order, OrderCreated, type_of
+from events.limits import OBSTACLES
 from services.email.domain import SUBJECTS, Mail
 from services.email.handlers import HANDLERS
 from services.email.letters import Letters
@@ -136,8 +137,31 @@ def test_a_stage_tells_what_is_new(stage: str, facts: list[str]) -> None:
         assert all(fact in shown for fact in facts), shown
 
 
+@pytest.mark.parametrize("form", ["plain", "html"])
+def test_a_payment_that_no_card_could_make_is_not_blamed_on_the_card(form: str) -> None:
+    event: Any = one_of_each()["PAYMENT_FAILED"]
+    assert "another payment method" in " ".join(body(written(event), form).split())
+    for code in OBSTACLES:
+        reason = msgspec.structs.replace(event.data.reason, code=code, message="The amount is too small.")
+        about = msgspec.structs.replace(event, data=msgspec.structs.replace(event.data, reason=reason))
+        said = " ".join(body(written(about), form).split())
+        assert "another payment method" not in said
+        assert "no card can be charged with this amount in this currency" in said
+
+
+@pytest.mark.parametrize("form", ["plain", "html"])
+def test_a_refund_by_hand_is_told_with_its_reference_and_promises_no_card(form: str) -> None:
+    event: Any = one_of_each()["PAYMENT_REFUNDED"]
+    assert "payment method that you paid with" in " ".join(body(written(event), form).split())
+    refund = msgspec.structs.replace(event.data.refund, by_hand=True, provider_reference="SEPA-4711")
+    event = msgspec.structs.replace(event, data=msgspec.structs.replace(event.data, refund=refund))
+    said = " ".join(body(written(event), form).split())
+    assert "by hand, under the reference SEPA-4711" in said
+    assert "The money goes to the payment method" not in said
+
+
 def test_a_failure_without_a_message_has_a_reason_all_the_same() -> None:
-    for stage, reason in (("PAYMENT_FAILED", "declined"), ("SHIPMENT_ERROR", "No parcel can be sent")):
+    for stage, reason in (("PAYMENT_FAILED", "refused"), ("SHIPMENT_ERROR", "No parcel can be sent")):
         event: Any = one_of_each()[stage]
         silent = msgspec.structs.replace(event.data.reason, message="")
         event = msgspec.structs.replace(event, data=msgspec.structs.replace(event.data, reason=silent))
