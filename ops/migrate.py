@@ -166,11 +166,12 @@ async def migrate_service(owner_url: str, service: str, password: str) -> None:
     """Brings one service's role, schema and tables to what this version needs."""
     url = make_url(owner_url)
     role = database.role_of(str(url.database), service)
-    engine = create_async_engine(url, isolation_level="AUTOCOMMIT")
+    engine = create_async_engine(url)
     try:
         async with engine.connect() as lock:
+            await lock.execution_options(isolation_level="AUTOCOMMIT")
             await lock.execute(text(f"SELECT pg_advisory_lock({LOCK})"))
-            async with engine.connect() as connection:
+            async with engine.begin() as connection:
                 await _create_role_and_schema(connection, url, service, role, password)
             await migrations.upgrade(engine, HISTORIES[service], schema=service, role=role)
             logger.info("%s is at revision %s or newer", service, revisions.head(HISTORIES[service]))
@@ -183,6 +184,7 @@ async def migrate_service(owner_url: str, service: str, password: str) -> None:
 async def _create_role_and_schema(
     connection: AsyncConnection, url: URL, service: str, role: str, password: str
 ) -> None:
+    """Runs in the caller's transaction, so that no service can log in before its role has its settings."""
     await _create_role(connection, service, role, password)
     statements = [
         f'GRANT "{role}" TO CURRENT_USER',
@@ -215,10 +217,10 @@ async def _migrate_auditor(owner_url: str, password: str) -> None:
             f'ALTER DEFAULT PRIVILEGES FOR ROLE "{maker}" IN SCHEMA "{schema}" '
             f'GRANT SELECT ON TABLES TO "{role}"',
         ]
-    engine = create_async_engine(url, isolation_level="AUTOCOMMIT")
+    engine = create_async_engine(url)
     try:
-        async with engine.connect() as connection:
-            await connection.execute(text(f"SELECT pg_advisory_lock({LOCK})"))
+        async with engine.begin() as connection:
+            await connection.execute(text(f"SELECT pg_advisory_xact_lock({LOCK})"))
             await _create_role(connection, AUDITOR, role, password)
             for statement in statements:
                 await connection.exec_driver_sql(statement)

@@ -56,12 +56,14 @@ async def connect(url: str, *, pool: int, application: str) -> "AsyncIterator[as
                 await connections.close()
 
 
-async def wait_for_schema(transactions: Transactions, revision: str) -> None:
+async def wait_for_schema(pool: "asyncpg.Pool[asyncpg.Record]", revision: str) -> None:
     """Returns when the database answers and `orderflow migrate` has brought it to `revision`, or further.
 
     A newer schema serves this version too: a migration only adds, so that processes of two versions can run
-    side by side while one takes the other's place.
+    side by side while one takes the other's place. Each look opens a new session, because a session keeps the
+    settings (search_path among them) that its role had when it was opened.
     """
+    transactions = Transactions(pool)
     waited_for = ""
     while True:
         try:
@@ -80,4 +82,5 @@ async def wait_for_schema(transactions: Transactions, revision: str) -> None:
         if missing != waited_for:
             logger.warning("waiting for the database: %s", missing)
             waited_for = missing
+        await pool.expire_connections()
         await asyncio.sleep(0.5)

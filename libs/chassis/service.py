@@ -58,8 +58,8 @@ async def put_together(service: Service, settings: ServiceSettings, bus: Bus) ->
         settings.database_url, pool=settings.database_pool, application=service.name
     )
     async with connection as pool:
+        await database.wait_for_schema(pool, revisions.head(revisions.history_of(service.name)))
         transactions = Transactions(pool)
-        await database.wait_for_schema(transactions, revisions.head(revisions.history_of(service.name)))
         async with service.assemble(settings, transactions) as assembly:
             participant = Participant(
                 service.name,

@@ -297,9 +297,8 @@ def _new_id(prefix: str) -> str:
 async def connect(database_url: str, *, latency: float = 0.0) -> AsyncIterator[SimulatedProvider]:
     """The provider on its ledger, once `orderflow migrate` has made it; `latency` in seconds."""
     async with database.connect(database_url, pool=4, application="provider") as pool:
-        ledger = Transactions(pool)
-        await database.wait_for_schema(ledger, revisions.head(HISTORY))
-        provider = SimulatedProvider(ledger, latency=latency)
+        await database.wait_for_schema(pool, revisions.head(HISTORY))
+        provider = SimulatedProvider(Transactions(pool), latency=latency)
         try:
             yield provider
         finally:

@@ -12,13 +12,14 @@ from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.runtime.environment import EnvironmentContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, make_url, text
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
 from chassis import database
 from chassis.revisions import head
 from events.commit import Transactions
 from ops.migrate import AUDITOR, HISTORIES, ROLES, migrate, migrate_service, url_for
+from tests.waiting import eventually
 
 PASSWORDS = {role: role for role in ROLES}
 
@@ -164,15 +165,56 @@ def everything(connection: Connection) -> list[Any]:
 async def test_a_service_that_is_started_before_its_migration_waits_for_it(fresh_database: str) -> None:
     url = url_for(fresh_database, "shipment", password="shipment")
     async with database.connect(url, pool=2, application="early") as pool:
-        waiting = asyncio.create_task(
-            database.wait_for_schema(Transactions(pool), head(HISTORIES["shipment"]))
-        )
+        waiting = asyncio.create_task(database.wait_for_schema(pool, head(HISTORIES["shipment"])))
         for _ in range(3):  # it has found that it can't go on yet, and still waits
             await asyncio.wait([waiting], timeout=0.3)
             assert not waiting.done()
         await migrate_service(fresh_database, "shipment", password="shipment")
         async with asyncio.timeout(20):
             await waiting
+
+
+async def test_a_service_that_logged_in_before_its_role_had_its_settings_goes_on(fresh_database: str) -> None:
+    url = url_for(fresh_database, "shipment", password="shipment")
+    role = str(make_url(url).username)
+    async with connected(fresh_database) as owner:
+        await owner.execute(text(f"CREATE ROLE \"{role}\" LOGIN PASSWORD 'shipment'"))
+
+        async def sessions() -> int:
+            query = text("SELECT count(*) FROM pg_stat_activity WHERE usename = :role AND query ~ 'alembic'")
+            return int(await owner.scalar(query, {"role": role}) or 0)
+
+        async with database.connect(url, pool=2, application="early") as pool:
+            waiting = asyncio.create_task(database.wait_for_schema(pool, head(HISTORIES["shipment"])))
+            await eventually(sessions, bool)
+            await migrate_service(fresh_database, "shipment", password="shipment")
+            async with asyncio.timeout(20):
+                await waiting
+            async with Transactions(pool)() as tx:
+                await tx.fetch("SELECT FROM shipments")
+
+
+async def test_no_service_can_log_in_while_its_role_has_no_settings(fresh_database: str) -> None:
+    url = url_for(fresh_database, "shipment", password="shipment")
+    name, role = make_url(url).database, str(make_url(url).username)
+    async with connected(fresh_database) as owner, connected(fresh_database) as other:
+
+        async def waits() -> int:
+            query = "datname = current_database() AND wait_event_type = 'Lock'"
+            return int(await owner.scalar(text(f"SELECT count(*) FROM pg_stat_activity WHERE {query}")) or 0)
+
+        await other.execute(text("BEGIN"))
+        await other.execute(text(f'GRANT CONNECT ON DATABASE "{name}" TO PUBLIC'))
+        migrating = asyncio.create_task(migrate_service(fresh_database, "shipment", password="shipment"))
+        await eventually(waits, bool)  # the migration is between the role's first statement and its last
+        roles = await owner.scalar(
+            text("SELECT count(*) FROM pg_roles WHERE rolname = :role"), {"role": role}
+        )
+        await other.execute(text("ROLLBACK"))
+        await migrating
+        assert roles == 0
+        settings = text("SELECT setconfig FROM pg_db_role_setting WHERE setrole = to_regrole(:role)")
+        assert "search_path=shipment" in await owner.scalar(settings, {"role": f'"{role}"'})
 
 
 async def test_a_process_accepts_a_schema_that_a_newer_version_has_brought_further(
@@ -183,7 +225,7 @@ async def test_a_process_accepts_a_schema_that_a_newer_version_has_brought_furth
     async with connected(url) as connection:
         await connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
     async with database.connect(url, pool=2, application="older") as pool, asyncio.timeout(5):
-        await database.wait_for_schema(Transactions(pool), head(HISTORIES["shipment"]))
+        await database.wait_for_schema(pool, head(HISTORIES["shipment"]))
 
 
 async def test_an_older_migration_leaves_a_newer_schema_as_it_is(fresh_database: str) -> None:
