@@ -21,11 +21,12 @@ from tests.faults import postgres, rabbitmq
 from tests.faults.cluster import REPLICAS, Provider
 from tests.faults.cuts import LINES, MOMENTS, Cut, CutAt, HalfOpen, Line, Refused, Silenced, Slow
 from tests.faults.deaths import AskedToEnd, Killed, KilledAt, KilledByMoment, Paused
-from tests.faults.deliveries import SORTS, DeliveredAgain, Poison
+from tests.faults.deliveries import SORTS, DeliveredAgain, Newer, Poison
 from tests.faults.fault import Fault
 from tests.faults.lanes import Pace
 from tests.faults.letterbox import Grumpy
 from tests.faults.provider import AWAY, STEPS, Away, Misbehaves
+from tests.faults.upgrades import RolledBack
 
 WORKER: Final = (
     KillPoint.COMMITTING,
@@ -64,12 +65,13 @@ TASKS: Final[dict[str, dict[str, Sequence[KillPoint]]]] = {
 
 `group commit` is the order's intake, and the books of the simulated provider and carrier.
 """
-_OF_SERVICES: Final = tuple(
+OF_SERVICES: Final = tuple(
     f"{service}-{number}" for service, count in REPLICAS.items() for number in range(1, count + 1)
 )
+"""Every process of a service."""
 _REPLICAS: Final[dict[Provider, Sequence[str]]] = {
-    "simulated": (*_OF_SERVICES, "reconcile-1"),
-    "stripe": (*_OF_SERVICES, "reconcile-1", "stripe-1"),
+    "simulated": (*OF_SERVICES, "reconcile-1"),
+    "stripe": (*OF_SERVICES, "reconcile-1", "stripe-1"),
 }
 
 DISTURBANCE: Final[Mapping[str, Line]] = {
@@ -159,6 +161,16 @@ def _killed_at(provider: Provider, dice: Random) -> tuple[Fault, Sequence[str]]:
 def _asked_to_end(provider: Provider, dice: Random) -> tuple[Fault, Sequence[str]]:
     replica = dice.choice(_REPLICAS[provider])
     return AskedToEnd(replica), [replica]
+
+
+def _rolled_back(dice: Random) -> tuple[Fault, Sequence[str]]:
+    replica = dice.choice((*OF_SERVICES, "reconcile-1"))
+    return RolledBack((replica,), dice.uniform(2, 15)), [replica]
+
+
+def _all_rolled_back(dice: Random) -> tuple[Fault, Sequence[str]]:
+    replicas = tuple(dice.sample(OF_SERVICES, len(OF_SERVICES)))
+    return RolledBack(replicas, dice.uniform(2, 8)), replicas
 
 
 def _paused(provider: Provider, dice: Random) -> tuple[Fault, Sequence[str]]:
@@ -260,6 +272,10 @@ def _poison(dice: Random) -> tuple[Fault, Sequence[str]]:
     return Poison(dice.choice(SERVICES), dice.choice(tuple(SORTS))), ["broker"]
 
 
+def _newer(dice: Random) -> tuple[Fault, Sequence[str]]:
+    return Newer(dice.choice(SERVICES)), ["broker"]
+
+
 def _grumpy(dice: Random) -> tuple[Fault, Sequence[str]]:
     command, answer = dice.choice(MOODS)
     return Grumpy(command, answer, dice.uniform(1, 5)), ["mail"]
@@ -281,6 +297,8 @@ def kinds(provider: Provider) -> tuple[Kind, ...]:
         Kind("process killed", 200, partial(_killed, provider)),
         Kind("process killed at a kill point", 300, partial(_killed_at, provider)),
         Kind("process asked to end", 40, partial(_asked_to_end, provider)),
+        Kind("process replaced by the previous version's", 30, _rolled_back),
+        Kind("every process replaced in turn", 3, _all_rolled_back),
         Kind("process paused", 15, partial(_paused, provider)),
         Kind("connections cut", 150, partial(_cut, provider)),
         Kind("connections refused for a while", 30, partial(_refused, provider)),
@@ -301,6 +319,7 @@ def kinds(provider: Provider) -> tuple[Kind, ...]:
         Kind("queue or binding lost", 8, _lost_in_broker),
         Kind("messages delivered again", 60, _again),
         Kind("poison delivered", 60, _poison),
+        Kind("event of a newer version delivered", 10, _newer),
         Kind("mail server grumpy", 40, _grumpy),
     )
     if provider == "stripe":

@@ -12,7 +12,7 @@ from typing import Final
 from ops.audit.audit import audit
 from ops.target import Target
 from tests.faults.cluster import Cluster
-from tests.faults.deliveries import buried
+from tests.faults.deliveries import buried, waiting_for_newer
 from tests.faults.history import History
 from tests.faults.load import CANARY
 from tests.faults.mailbox import NOBODY
@@ -136,6 +136,16 @@ async def dead(cluster: Cluster) -> tuple[int, list[Finding]]:
     return len(found), [
         *_finding("I16", "dead events that nobody put in", [found[name] for name in strange]),
         *_finding("I16", "poison that disappeared", expected - found.keys()),
+    ]
+
+
+async def newer(cluster: Cluster) -> list[Finding]:
+    """I16: events of a newer version wait for it, neither dead nor lost, and nothing else waits with them."""
+    waiting = await waiting_for_newer(cluster)
+    expected = cluster.newer - cluster.newer_perhaps
+    return [
+        *_finding("I16", "events of a newer version that do not wait for it", expected - waiting),
+        *_finding("I16", "events that this version does not know", waiting - cluster.newer),
     ]
 
 

@@ -15,6 +15,7 @@ import asyncpg
 from ops.audit.ledger import Ledger, SimulatedLedger, StripeLedger
 from tests.faults.containers import DATABASE, OWNER, Container, containers, free_port
 from tests.faults.mailbox import Mailbox, mailbox
+from tests.faults.previous_version import PreviousVersion, named, unpacked
 from tests.faults.proxy import Proxy, proxy_to
 from tests.faults.replica import ROOT, Replica
 
@@ -53,10 +54,16 @@ class Cluster:
     port: int
     """Where the order service answers."""
     password: str
+    previous: PreviousVersion
+    """The code that replicas run for a while, beside those that run this checkout's."""
     poison: set[str] = field(default_factory=set)
     """What must end up dead: service and event id, or what tells an undecodable message."""
     poison_perhaps: set[str] = field(default_factory=set)
     """Poison of which nobody knows whether the broker took it."""
+    newer: set[str] = field(default_factory=set)
+    """Events of a newer version, which must wait for it: service and event id."""
+    newer_perhaps: set[str] = field(default_factory=set)
+    """Those of which nobody knows whether the broker took them."""
     replicas: dict[str, Replica] = field(default_factory=dict)
     _connection: "asyncpg.Connection[Any] | None" = None
     _asking: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -109,7 +116,7 @@ class Cluster:
         name = f"{service}-{number}"
         self.replicas[name] = Replica(
             name,
-            ("tests.faults.armed", f"services.{service}.main"),
+            (f"services.{service}.main",),
             self.environment(service, port),
             port,
             self.folder / "logs" / f"{name}.log",
@@ -186,12 +193,13 @@ async def cluster(
 ) -> AsyncIterator[Cluster]:
     """A fresh system that takes orders and is removed at the end; its logs stay in `folder`.
 
-    Every process serves already. Raises NoDocker, MigrationFailed or NotServing.
+    Every process serves already. Raises NoPreviousVersion, NoDocker, MigrationFailed or NotServing.
     """
     logs = folder / "logs"
     logs.mkdir(parents=True, exist_ok=True)
     password = f"canary-{secrets.token_hex(8)}"
     async with AsyncExitStack() as stack:
+        previous = stack.enter_context(unpacked(named()))
         postgres, rabbitmq = await stack.enter_async_context(containers(password))
         provider_port = free_port()
         box = await stack.enter_async_context(mailbox())
@@ -209,6 +217,7 @@ async def cluster(
             provider_port=provider_port,
             port=free_port(),
             password=password,
+            previous=previous,
         )
         await _migrate(system, logs / "migrate.log")
         for service, count in replicas.items():
@@ -216,7 +225,7 @@ async def cluster(
                 system.add(service)
         system.replicas["reconcile-1"] = Replica(
             "reconcile-1",
-            ("tests.faults.armed", "ops.main", "reconcile"),
+            ("ops.main", "reconcile"),
             system.environment("auditor", 0),
             None,
             logs / "reconcile-1.log",
@@ -235,7 +244,7 @@ def _stripe(system: Cluster) -> Replica:
     environment = system.environment("stripe", system.provider_port)
     return Replica(
         "stripe-1",
-        ("tests.faults.armed", "ops.main", "stripe", "--scripted", "--search-seconds", "2"),
+        ("ops.main", "stripe", "--scripted", "--search-seconds", "2"),
         {**environment, "LEDGER": str(system.folder / "ledger.sqlite")},
         None,
         system.folder / "logs" / "stripe-1.log",

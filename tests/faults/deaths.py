@@ -28,6 +28,16 @@ async def _running(cluster: Cluster, name: str) -> tuple[Replica, int]:
         raise NoEffect(str(error)) from error
 
 
+async def asked_to_end(cluster: Cluster, name: str) -> int:
+    """Sends SIGTERM; the id of the process, which ended with 0. Raises NoEffect or Misbehaved."""
+    replica, pid = await _running(cluster, name)
+    replica.signal(signal.SIGTERM)
+    end = await _ended(replica, pid)
+    if end.status:
+        raise Misbehaved(f"{name} ended with {end.status} after SIGTERM.")
+    return pid
+
+
 async def _ended(replica: Replica, pid: int) -> Ended:
     try:
         async with asyncio.timeout(PATIENCE):
@@ -171,11 +181,7 @@ class AskedToEnd:
         return f"{self.replica} asked to end"
 
     async def strike(self, cluster: Cluster) -> str:
-        replica, pid = await _running(cluster, self.replica)
-        replica.signal(signal.SIGTERM)
-        end = await _ended(replica, pid)
-        if end.status:
-            raise Misbehaved(f"{self.replica} ended with {end.status} after SIGTERM.")
+        pid = await asked_to_end(cluster, self.replica)
         return f"process {pid} ended with 0 after SIGTERM"
 
     async def heal(self, cluster: Cluster) -> None:

@@ -11,7 +11,7 @@ from aio_pika.abc import AbstractChannel
 from uuid_utils.compat import uuid7
 
 from events.envelope import CONTENT_TYPE, MAX_READ_BYTES
-from tests.faults.cluster import Cluster
+from tests.faults.cluster import REPLICAS, Cluster
 from tests.faults.fault import NoEffect
 from tests.faults.rabbitmq import NAMES, channel
 
@@ -75,6 +75,52 @@ class Poison:
 
     async def heal(self, cluster: Cluster) -> None:
         """It stays dead, with its reason."""
+
+
+@dataclass(frozen=True)
+class Newer:
+    """An event of a type that only a newer version knows comes to one service, and waits there for it."""
+
+    service: str
+
+    @property
+    def name(self) -> str:
+        return f"event of a newer version for {self.service}"
+
+    async def strike(self, cluster: Cluster) -> str:
+        event_id = str(uuid7())
+        body = json.dumps(
+            [_event(event_id, type="ORDER_LOST", dataschema="urn:orderflow:ORDER_LOST:1", data={})]
+        ).encode()
+        cluster.newer.add(f"{self.service} {event_id}")
+        try:
+            async with channel(cluster) as own:
+                await _publish(own, "", NAMES.queue(self.service), body)
+        except NoEffect:
+            cluster.newer_perhaps.add(f"{self.service} {event_id}")
+            raise
+        return f"the event {event_id} was confirmed by the broker"
+
+    async def heal(self, cluster: Cluster) -> None:
+        """It waits until the end of the run, when `take_newer` takes it as a newer process would."""
+
+
+async def waiting_for_newer(cluster: Cluster) -> set[str]:
+    """The parked events that wait for a newer version, as `Newer` names them."""
+    return {
+        f"{service} {record['id']}"
+        for service in REPLICAS
+        for record in await cluster.fetch(
+            f"SELECT id FROM \"{service}\".parked WHERE state = 'retry' AND reason = 'unknown_type'"
+        )
+    }
+
+
+async def take_newer(cluster: Cluster) -> None:
+    """Takes out what `Newer` put in and still waits, as a process of that version would that handles it."""
+    for event in cluster.newer:
+        service, event_id = event.split()
+        await cluster.fetch(f"DELETE FROM \"{service}\".parked WHERE id = $1 AND state = 'retry'", event_id)
 
 
 async def _publish(own: AbstractChannel, exchange: str, routing_key: str, body: bytes) -> None:

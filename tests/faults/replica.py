@@ -11,9 +11,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from tests.faults.armed import FIRST_WORDS
 from tests.faults.client import Client, NoAnswer
 
 ROOT: Final = Path(__file__).resolve().parents[2]
+"""This checkout."""
+ARMED: Final = Path(__file__).with_name("armed.py")
 GROWN_UP: Final = 3.0
 """Seconds of age at which a process that answers no HTTP is taken to work."""
 
@@ -42,15 +45,19 @@ class Replica:
     name: str
     """The service's name and a number: `billing-1`."""
     arguments: tuple[str, ...]
-    """A module that is run, and its arguments."""
+    """A module that is run by `armed`, and its arguments."""
     environment: Mapping[str, str]
     port: int | None
     """Where it answers HTTP on this machine, in every life; None if it does not."""
     log: Path
+    code: Path = ROOT
+    """The folder whose code its next process runs."""
     ends: list[Ended] = field(default_factory=list)
     starts: int = 0
     """How often it was started."""
     started_at: float = 0.0
+    _born_at: int = 0
+    """Where the log of the process that runs now begins in the file."""
     _process: asyncio.subprocess.Process | None = None
     _keeper: asyncio.Task[None] | None = None
     _changed: asyncio.Event = field(default_factory=asyncio.Event)
@@ -69,6 +76,14 @@ class Replica:
     def arm_file(self) -> Path:
         """Where it reads at which kill point it is to die."""
         return self.log.with_suffix(".arm")
+
+    def folders_said(self) -> str:
+        """Where the process that runs now says that its code is; empty while it has not said so."""
+        wanted = f"process {self.pid} {FIRST_WORDS} "
+        with self.log.open("rb") as log:
+            log.seek(self._born_at)
+            lines = log.read().decode(errors="replace").splitlines()
+        return next((line.removeprefix(wanted) for line in lines if line.startswith(wanted)), "")
 
     def state_of_process(self) -> str:
         """The kernel's letter for it: R, S, T (stopped), Z …; empty when it does not run."""
@@ -141,13 +156,14 @@ class Replica:
 
     async def _keep(self) -> None:
         while True:
+            path = f"{self.code}{os.pathsep}{self.code / 'libs'}"
             with self.log.open("ab") as log:
+                self._born_at = log.tell()
                 self._process = await asyncio.create_subprocess_exec(
-                    sys.executable,
-                    "-m",
+                    *(sys.executable, "-P", str(ARMED)),
                     *self.arguments,
-                    env={**self.environment, "ARM": str(self.arm_file)},
-                    cwd=ROOT,
+                    env={**self.environment, "ARM": str(self.arm_file), "PYTHONPATH": path},
+                    cwd=self.code,
                     stdin=asyncio.subprocess.DEVNULL,
                     stdout=log,
                     stderr=log,

@@ -22,6 +22,7 @@ from tests.faults.cluster import Cluster, MigrationFailed, Provider, cluster
 from tests.faults.containers import NoDocker
 from tests.faults.history import History
 from tests.faults.load import Load, wishes
+from tests.faults.previous_version import NoPreviousVersion
 from tests.faults.progress import Progress, progress
 from tests.faults.replica import ROOT, NotServing
 from tests.faults.report import Report
@@ -171,7 +172,7 @@ def main() -> int:
     say(f"{orders:,} orders, {faults:,} faults, SEED={seed}, provider {provider}; all is kept in {folder}")
     try:
         report = uvloop.run(soak(orders, faults, seed, provider, folder))
-    except (NoDocker, MigrationFailed, NotServing, SystemStalled) as error:
+    except (NoDocker, NoPreviousVersion, MigrationFailed, NotServing, SystemStalled) as error:
         sys.exit(str(error))
     page = report.write(folder)
     say(report.markdown(), markup=False, soft_wrap=True)

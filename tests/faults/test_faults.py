@@ -5,21 +5,23 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 import pytest
+from uuid_utils.compat import uuid7
 
 from events.killpoints import KillPoint
-from tests.faults import postgres, quiet, rabbitmq
-from tests.faults.catalogue import GROUP, MOODS, RUNNER, SERVICES, TASKS, WORKER, killed_at
+from tests.faults import checks, postgres, quiet, rabbitmq
+from tests.faults.catalogue import GROUP, MOODS, OF_SERVICES, RUNNER, SERVICES, TASKS, WORKER, killed_at
 from tests.faults.cluster import Cluster
 from tests.faults.conftest import Run
 from tests.faults.cuts import LINES, MOMENTS, Cut, CutAt, HalfOpen, Refused, Silenced, Slow
 from tests.faults.deaths import AskedToEnd, Crowded, Killed, KilledByMoment, Paused
-from tests.faults.deliveries import SORTS, DeliveredAgain, Poison
+from tests.faults.deliveries import SORTS, DeliveredAgain, Newer, Poison
 from tests.faults.fault import Fault
 from tests.faults.lanes import Pace
 from tests.faults.letterbox import Grumpy
 from tests.faults.moments import DELIVERY_UNACKNOWLEDGED, PUBLISH_UNCONFIRMED
 from tests.faults.probe import probe
 from tests.faults.report import Report
+from tests.faults.upgrades import RolledBack
 from tests.faults.verdict import check, judge
 
 pytestmark = [
@@ -40,6 +42,8 @@ POINTS = {"worker": WORKER, "relay": RUNNER, "runner": RUNNER, "group commit": G
 FAULTS: Sequence[Fault] = (
     *(Killed(f"{service}-1") for service in SERVICES),
     *(AskedToEnd(f"{service}-1") for service in SERVICES),
+    *(RolledBack((replica,), 2) for replica in ("billing-1", "reconcile-1")),
+    RolledBack(OF_SERVICES, 3),
     Paused("billing-1", 20),
     Crowded("invoice", 5),
     *(Cut(line) for line in LINES["simulated"]),
@@ -67,6 +71,7 @@ FAULTS: Sequence[Fault] = (
     rabbitmq.QueuePurged("billing"),
     rabbitmq.BindingGone("shipment", "PAYMENT_CONFIRMED"),
     *(Poison(service, sort) for service, sort in zip(SERVICES, SORTS, strict=True)),
+    *(Newer(service) for service in ("order", "billing")),
 )
 
 
@@ -158,6 +163,14 @@ async def test_the_checks_see_what_is_broken(run: Run, invariant: str) -> None:
         after, _ = await check(run.system, run.history)
     assert invariant not in {finding.invariant for finding in before}
     assert invariant in {finding.invariant for finding in after}
+
+
+async def test_the_checks_see_that_an_event_of_a_newer_version_is_gone(run: Run) -> None:
+    before = await checks.newer(run.system)
+    run.system.newer.add(f"invoice {uuid7()}")
+    [after] = await checks.newer(run.system)
+    assert after.invariant == "I16"
+    assert after.count == sum(finding.count for finding in before) + 1
 
 
 async def test_the_system_is_not_quiet_while_an_event_has_not_arrived(run: Run) -> None:

@@ -7,6 +7,7 @@ from tests.faults import checks, quiet
 from tests.faults.checks import Finding
 from tests.faults.client import NoAnswer
 from tests.faults.cluster import Cluster
+from tests.faults.deliveries import take_newer
 from tests.faults.history import History
 from tests.faults.probe import probe
 from tests.faults.report import Report, versions
@@ -44,6 +45,8 @@ async def judge(
     except quiet.NotQuiet as restless:
         found.append(Finding("I3", str(restless), 1))
     report.drained_in = time.monotonic() - healed
+    found += await checks.newer(system)
+    await take_newer(system)
     broken, report.figures = await check(system, history)
     found += broken
     found += vitals.findings()
@@ -72,6 +75,7 @@ async def check(system: Cluster, history: History) -> tuple[list[Finding], dict[
         "orders that are stuck": sum((await quiet.backlog(system)).values()),
         "dead events": dead,
         "poison put in": len(system.poison),
+        "events of a newer version put in": len(system.newer),
         "mails": mails.distinct,
         "second copies of mails": mails.copies,
     }
