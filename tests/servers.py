@@ -5,6 +5,7 @@ import gc
 import os
 import re
 import socket
+import sys
 import threading
 import uuid
 import warnings
@@ -120,7 +121,7 @@ def rabbitmq_in_container() -> Iterator[Broker]:
 
     def make() -> DockerContainer:
         container = DockerContainer("rabbitmq:4-management")
-        container.with_bind_ports(5672, _free_port())  # the same after a restart
+        container.with_bind_ports(5672, free_port())  # the same after a restart
         container.with_kwargs(mem_limit="768m")
         container.with_envs(
             RABBITMQ_DEFAULT_USER="orderflow",
@@ -132,6 +133,28 @@ def rabbitmq_in_container() -> Iterator[Broker]:
     with _started(make) as container:
         host, port = container.get_container_host_ip(), container.get_exposed_port(5672)
         yield Broker(f"amqp://orderflow:orderflow@{host}:{port}/", container)
+
+
+@contextmanager
+def nginx_in_container(configuration: str) -> Iterator[None]:
+    """An nginx with this as its only site, on this machine's own network. Raises NoContainer.
+
+    What it logs of errors goes to stderr at the end, for the report of a test that fails.
+    """
+
+    def make() -> DockerContainer:
+        container = DockerContainer(os.environ.get("NGINX_IMAGE", "nginx:stable"))
+        container.with_kwargs(mem_limit="256m", network_mode="host")
+        container.with_env("SITE", configuration)
+        start = 'printf %s "$SITE" > /etc/nginx/conf.d/default.conf && exec nginx -g "daemon off;"'
+        return container.with_command(["sh", "-c", start])
+
+    with _started(make) as container:
+        try:
+            yield
+        finally:
+            _, errors = container.get_logs()
+            sys.stderr.write(errors.decode(errors="replace"))
 
 
 @contextmanager
@@ -179,7 +202,8 @@ def local_rabbitmq() -> str:
     return found[1].decode() if found else ""
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port that nobody has now, on any address of this machine."""
     with socket.create_server(("", 0)) as listener:
         port: int = listener.getsockname()[1]
         return port

@@ -99,11 +99,12 @@ async def _serve(service: Service, settings: ServiceSettings) -> None:
     stop = stop_on_signals()
     bus = rabbitmq.RabbitMQBus(BrokerSettings().broker_url)  # type: ignore[call-arg]  # from the environment
     async with AsyncExitStack() as stack:
-        listener = stack.enter_context(listen(settings.host, settings.port))
         await stack.enter_async_context(bus)
         try:
             async with abandoned_when(stop.wait):
                 running = await stack.enter_async_context(put_together(service, settings, bus))
         except Stopped:
             return
+        # Not before it can serve: a gateway would give requests to a process that lets them wait.
+        listener = stack.enter_context(listen(settings.host, settings.port))
         await run([running], listener, stop)
