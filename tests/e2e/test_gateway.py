@@ -31,7 +31,9 @@ def test_it_says_that_it_runs_and_that_orders_can_be_taken(shop: Shop) -> None:
     assert shop.gateway.get("/readyz").status_code == 200
 
 
-@pytest.mark.parametrize("path", ["/", "/nothing", "/nothing.html", "/ordersx", "/orders-with-key", "/problem"])
+@pytest.mark.parametrize(
+    "path", ["/", "/nothing", "/nothing.html", "/ordersx", "/orders-with-key", "/problem"]
+)
 def test_an_unknown_path_is_a_404(shop: Shop, path: str) -> None:
     problem(shop.gateway.get(path), 404)
 
