@@ -17,7 +17,8 @@ from typing import Final, cast
 
 import httpx
 
-from tests.servers import free_port, nginx_in_container
+from tests.ports import free_port
+from tests.servers import nginx_in_container
 from tests.waiting import eventually
 
 ROOT: Final = Path(__file__).resolve().parents[1]

@@ -26,6 +26,7 @@ from events.contracts import RANKS
 from events.errors import BrokerUnavailable
 from events.rabbitmq import Names, declare
 from ops.postgres import embedded_postgres
+from tests.ports import free_port
 
 REQUIRE_DOCKER = os.environ.get("REQUIRE_DOCKER") == "1"
 """Nothing may be left out."""
@@ -200,13 +201,6 @@ def local_rabbitmq() -> str:
         return ""
     found = re.search(rb"RabbitMQ.*versionS\x00\x00\x00.([0-9.]+)", greeting, re.DOTALL)
     return found[1].decode() if found else ""
-
-
-def free_port() -> int:
-    """A port that nobody has now, on any address of this machine."""
-    with socket.create_server(("", 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port
 
 
 @contextmanager

@@ -13,11 +13,12 @@ from typing import Any, Final, Literal, TypeAlias
 import asyncpg
 
 from ops.audit.ledger import Ledger, SimulatedLedger, StripeLedger
-from tests.faults.containers import DATABASE, OWNER, Container, containers, free_port
+from tests.faults.containers import DATABASE, OWNER, Container, containers
 from tests.faults.mailbox import Mailbox, mailbox
 from tests.faults.previous_version import PreviousVersion, named, unpacked
 from tests.faults.proxy import Proxy, proxy_to
 from tests.faults.replica import ROOT, Replica
+from tests.ports import free_port
 
 REPLICAS: Final[Mapping[str, int]] = {"order": 1, "invoice": 1, "billing": 2, "shipment": 1, "email": 2}
 """How many processes of each service there are."""

@@ -2,12 +2,13 @@
 
 import asyncio
 import os
-import socket
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
+
+from tests.ports import free_port
 
 OWNER: Final = "orderflow"
 DATABASE: Final = "orderflow"
@@ -74,12 +75,6 @@ class Container:
     async def started_at(self) -> str:
         """When it was started last: proof that it was started again."""
         return await docker("inspect", "--format", "{{.State.StartedAt}}", self.name)
-
-
-def free_port() -> int:
-    """A port of this machine that nobody has now."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
 
 
 @asynccontextmanager

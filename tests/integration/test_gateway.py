@@ -13,7 +13,8 @@ from sqlalchemy import make_url
 
 from tests.gateway import REPLICAS, gateway, replica
 from tests.order_service import a_new_order
-from tests.servers import REQUIRE_DOCKER, NoContainer, free_port
+from tests.ports import free_port
+from tests.servers import REQUIRE_DOCKER, NoContainer
 
 ServiceUrl = Callable[[str], Awaitable[str]]
 FIRST, SECOND = REPLICAS
