@@ -29,6 +29,9 @@ Rate = Annotated[str, Meta(pattern=r"^(0(\.[0-9]{1,6})?|1(\.0{1,6})?)$")]
 Timestamp = Annotated[datetime, Meta(tz=True)]
 Stage = Literal["payment", "shipment"]
 
+NO_POSTAL_CODE: Final = "-"
+"""Stands in `Address.postal_code` where an address has none (decision 20)."""
+
 
 class Fact(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A part of an event's data: immutable, validated when read, unknown fields ignored."""
@@ -49,10 +52,16 @@ class Address(Fact, frozen=True, kw_only=True):
     line1: Text
     city: Text
     postal_code: Code
+    """NO_POSTAL_CODE where the address has none. People and carriers are shown `shown_postal_code`."""
     country: Country
-    """ISO 3166-1 alpha-2."""
+    """ISO 3166-1 alpha-2, or XK for Kosovo."""
     line2: Text | None = None
     state: Text | None = None
+
+    @property
+    def shown_postal_code(self) -> str | None:
+        """The postal code, or None where the address has none."""
+        return None if self.postal_code == NO_POSTAL_CODE else self.postal_code
 
 
 class Item(Fact, frozen=True, kw_only=True):

@@ -49,7 +49,7 @@ class Address(BaseModel):
     line2: str | None
     city: Annotated[str, Field(examples=["São Paulo"])]
     state: str | None
-    postal_code: Annotated[str, Field(examples=["01304-001"])]
+    postal_code: Annotated[str | None, Field(examples=["01304-001"])]
     country: Annotated[str, Field(description="ISO 3166-1 alpha-2.", examples=["BR"])]
 
 
@@ -136,7 +136,7 @@ class InvoiceDocument(BaseModel):
                 line2=address.line2,
                 city=address.city,
                 state=address.state,
-                postal_code=address.postal_code,
+                postal_code=address.shown_postal_code,
                 country=address.country,
             ),
             currency=currency,

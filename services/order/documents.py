@@ -1,6 +1,6 @@
 """The JSON documents of the order's API: what it reads, and what it answers.
 
-Reading is strict: unknown fields, other types and text that is not one line are refused. Every limit is that
+Reading is strict: unknown fields, other types and text that nobody can read are refused. Every limit is that
 of `events.contracts`, so whatever is read here can be announced.
 """
 
@@ -19,14 +19,17 @@ from pydantic_core import PydanticCustomError
 from events import contracts, money
 from services.order import domain
 from services.order.countries import COUNTRIES
+from services.order.text import ONE_LINE, readable
 
 # What is read
 
-_ONE_LINE: Final = r"^[^\x00-\x1f\x7f-\x9f\u2028\u2029]+$"
-"""No control characters and no line ends: this text goes into mail headers and onto labels."""
-
-Text = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=_ONE_LINE)]
-Code = Annotated[str, StringConstraints(min_length=1, max_length=64, pattern=_ONE_LINE)]
+_Readable = Annotated[
+    str,
+    AfterValidator(readable),
+    Field(description="One line, not blank.", json_schema_extra={"pattern": ONE_LINE}),
+]
+Text = Annotated[_Readable, StringConstraints(min_length=1, max_length=200)]
+Code = Annotated[_Readable, StringConstraints(min_length=1, max_length=64)]
 
 
 def _deliverable(text: str) -> str:
@@ -40,7 +43,7 @@ def _deliverable(text: str) -> str:
 
 Email = Annotated[
     str,
-    StringConstraints(min_length=3, max_length=254, pattern=_ONE_LINE),
+    StringConstraints(min_length=3, max_length=254),
     AfterValidator(_deliverable),
     Field(json_schema_extra={"format": "email"}),
 ]
@@ -91,7 +94,9 @@ class NewAddress(_Read):
     line2: Text | None = None
     city: Text
     state: Text | None = None
-    postal_code: Code
+    postal_code: Annotated[
+        Code | None, Field(description="Required, but for countries that have none.", examples=["01304-001"])
+    ] = None
     country: Country
 
 
@@ -150,7 +155,7 @@ class NewOrder(_Read):
                 line2=self.shipping_address.line2,
                 city=self.shipping_address.city,
                 state=self.shipping_address.state,
-                postal_code=self.shipping_address.postal_code,
+                postal_code=self.shipping_address.postal_code or contracts.NO_POSTAL_CODE,
                 country=self.shipping_address.country,
             ),
             currency=self.currency,
@@ -188,7 +193,7 @@ class Address:
     line2: str | None
     city: str
     state: str | None
-    postal_code: str
+    postal_code: str | None
     country: str
 
 
@@ -314,7 +319,7 @@ def _address(address: contracts.Address) -> Address:
         line2=address.line2,
         city=address.city,
         state=address.state,
-        postal_code=address.postal_code,
+        postal_code=address.shown_postal_code,
         country=address.country,
     )
 

@@ -22,7 +22,7 @@ from events.contracts import (
     Shipment,
     type_of,
 )
-from services.order.countries import COUNTRIES
+from services.order.countries import COUNTRIES, WITHOUT_POSTAL_CODE
 
 # What may be ordered, and what it costs
 
@@ -76,6 +76,8 @@ def place(
     broken: list[BrokenRule] = []
     if shipping_address.country not in COUNTRIES:
         broken.append(_UNKNOWN_COUNTRY)
+    elif not (shipping_address.shown_postal_code or shipping_address.country in WITHOUT_POSTAL_CODE):
+        broken.append(_NO_POSTAL_CODE)
     if looks_like_card_number(payment_method):
         broken.append(_CARD_DATA)
     items: list[Item] = []
@@ -108,6 +110,9 @@ def place(
 _UNKNOWN_COUNTRY: Final = BrokenRule(
     ("shipping_address", "country"), "unknown_country", "This is not an ISO 3166-1 alpha-2 country code."
 )
+_NO_POSTAL_CODE: Final = BrokenRule(
+    ("shipping_address", "postal_code"), "required", "This is required: the country has postal codes."
+)
 _UNKNOWN_CURRENCY: Final = BrokenRule(
     ("currency",), "unknown_currency", "This is not an ISO 4217 code of a currency that can be paid in."
 )
@@ -122,19 +127,12 @@ _CARD_DATA: Final = BrokenRule(
 def _prices(currency: str, lines: Sequence[Line], broken: list[BrokenRule]) -> list[int]:
     """Unit prices in minor units; shorter than the lines when a price is broken."""
     prices: list[int] = []
-    price_of: dict[str, int] = {}
     for number, line in enumerate(lines):
-        path = ("items", number, "unit_price")
         try:
-            price = money.parse_amount(line.unit_price, currency)
+            prices.append(money.parse_amount(line.unit_price, currency))
         except money.InvalidAmount:
             message = f"This must have the number of decimals of the currency: {money.exponent(currency)}."
-            broken.append(BrokenRule(path, "wrong_decimals", message))
-            continue
-        if price_of.setdefault(line.sku, price) != price:
-            message = "An earlier line has the same SKU at another price."
-            broken.append(BrokenRule(path, "conflicting_price", message))
-        prices.append(price)
+            broken.append(BrokenRule(("items", number, "unit_price"), "wrong_decimals", message))
     return prices
 
 

@@ -14,7 +14,7 @@ from chassis.application import application
 from chassis.service import put_together
 from chassis.settings import ServiceSettings
 from events.commit import Transactions
-from events.contracts import InvoiceCreated, OrderCreated
+from events.contracts import NO_POSTAL_CODE, Address, InvoiceCreated, OrderCreated
 from events.envelope import decode, messages
 from services.invoice import api
 from services.invoice.handlers import Uninvoiceable, issue_invoices
@@ -117,6 +117,14 @@ async def test_the_document_says_what_was_invoiced(invoices: Transactions, clien
         ],
         "total": "57.11",
     }
+
+
+async def test_an_address_without_a_postal_code_shows_none(
+    invoices: Transactions, client: httpx.AsyncClient
+) -> None:
+    address = Address(line1="1 Peak Road", city="Central", postal_code=NO_POSTAL_CODE, country="HK")
+    number = await issued(invoices, order_created(an_order(shipping_address=address)))
+    assert (await client.get(f"/invoices/{number}")).json()["shipping_address"]["postal_code"] is None
 
 
 @pytest.mark.parametrize(("currency", "total"), [("JPY", "4657"), ("EUR", "46.57"), ("KWD", "4.657")])

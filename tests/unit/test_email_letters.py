@@ -15,7 +15,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from events.contracts import EVENTS, Address, AnyEvent, Customer, Order, OrderCreated, type_of
+from events.contracts import (
+    EVENTS,
+    NO_POSTAL_CODE,
+    Address,
+    AnyEvent,
+    Customer,
+    Order,
+    OrderCreated,
+    type_of,
+)
 from events.limits import OBSTACLES
 from services.email.domain import SUBJECTS, Mail
 from services.email.handlers import HANDLERS
@@ -112,6 +121,13 @@ def test_every_stage_in_the_handler_table_has_a_letter(stage: str) -> None:
         shown = body(message, subtype).replace("\N{NO-BREAK SPACE}", " ")
         for expected in ("Ana Souza", "WEB-1042", "Mug", "39.80 BRL", "6.77 BRL", "46.57 BRL", "São Paulo"):
             assert expected in shown, (subtype, expected)
+
+
+def test_an_address_without_a_postal_code_shows_its_city_alone() -> None:
+    address = Address(line1="1 Peak Road", city="Central", postal_code=NO_POSTAL_CODE, country="HK")
+    message = written(order_created(an_order(shipping_address=address)))
+    assert "\n1 Peak Road\nCentral\nHK\n" in body(message, "plain").replace("\r\n", "\n")
+    assert re.search(r"<br>\n<bdi[^>]*>Central</bdi><br>", body(message, "html").replace("\r\n", "\n"))
 
 
 def test_subjects_differ_from_stage_to_stage() -> None:

@@ -7,10 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from uuid_utils.compat import uuid7
 
-from events.contracts import Address, Customer, Order
+from events.contracts import NO_POSTAL_CODE, Address, Customer, Order
 from events.limits import LIMITS, obstacle
 from events.money import EXPONENTS, MAX_AMOUNT, format_amount
-from services.order.countries import COUNTRIES
+from services.order.countries import COUNTRIES, WITHOUT_POSTAL_CODE
 from services.order.domain import Line, OrderRefused, looks_like_card_number, place
 from tests.factories import NOON
 
@@ -96,9 +96,9 @@ def test_a_price_must_have_the_currencys_decimals() -> None:
     ]
 
 
-def test_one_sku_has_one_price() -> None:
+def test_one_sku_may_stand_in_several_lines_at_one_price_or_at_several() -> None:
     assert placed("EUR", line("5.00"), line("5.00", 3)).total == 2000
-    assert refused("EUR", line("5.00"), line("6.00")) == [(("items", 1, "unit_price"), "conflicting_price")]
+    assert placed("EUR", line("10.00"), line("12.00"), line("0.00")).total == 2200
 
 
 @pytest.mark.parametrize(
@@ -153,9 +153,27 @@ def test_every_broken_rule_is_named_at_once() -> None:
 
 
 def test_every_country_can_be_shipped_to() -> None:
-    assert len(COUNTRIES) == 249
-    assert {"AQ", "AX", "BR", "GB", "SS", "ZW"} <= COUNTRIES
-    assert COUNTRIES.isdisjoint({"EU", "UK", "XK", "AN", "ZZ"})
+    assert len(COUNTRIES) == 250
+    assert {"AQ", "AX", "BR", "GB", "SS", "XK", "ZW"} <= COUNTRIES
+    assert COUNTRIES.isdisjoint({"EU", "UK", "AN", "ZZ"})
+
+
+@pytest.mark.parametrize("country", ["AE", "HK", "IE", "PA", "QA"])
+def test_a_country_without_postal_codes_needs_none(country: str) -> None:
+    address = Address(line1="1 Peak Road", city="Central", postal_code=NO_POSTAL_CODE, country=country)
+    assert placed("EUR", line("5.00"), shipping_address=address).shipping_address.shown_postal_code is None
+
+
+@pytest.mark.parametrize("country", ["BR", "DE", "GB", "IN", "JP", "US", "XK"])
+def test_a_country_with_postal_codes_needs_one(country: str) -> None:
+    address = Address(line1="1", city="Somewhere", postal_code=NO_POSTAL_CODE, country=country)
+    assert refused("EUR", line("5.00"), shipping_address=address) == [
+        (("shipping_address", "postal_code"), "required")
+    ]
+
+
+def test_countries_without_postal_codes_are_countries() -> None:
+    assert WITHOUT_POSTAL_CODE < COUNTRIES
 
 
 @pytest.mark.parametrize(
