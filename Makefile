@@ -29,8 +29,8 @@ up: ## build and start everything in containers, and wait until it is ready
 	@echo
 	@echo 'Place the order of README.md with curl, follow with `make logs`, stop with `make down`.'
 
-down: ## stop the containers (the data stays in its volumes)
-	@$(compose) down --remove-orphans $(ARGS)
+down: ## stop the containers, those of a profile too (the data stays in its volumes)
+	@$(compose) --profile '*' down --remove-orphans $(ARGS)
 
 logs: ## follow what the containers log
 	@$(compose) logs --follow --tail 100 $(ARGS)

@@ -9,7 +9,7 @@ from typing import Final
 import uvloop
 
 from chassis import revisions
-from chassis.settings import LogSettings
+from chassis.settings import LogSettings, read
 from chassis.telemetry import configure_logging
 from events.aws import secrets
 from ops.migrate import HISTORIES, migrate, owner_url, passwords_from_environment
@@ -21,10 +21,10 @@ WAIT_SECONDS: Final = 60.0
 def handler(_event: object, _context: object) -> dict[str, str]:
     """Brings the database to what this version needs; returns each schema's revision.
 
-    Raises CommandFailed, with what is in the way.
+    Raises CommandFailed or UnusableSettings, with what is in the way.
     """
-    configure_logging("migrate", LogSettings())
+    configure_logging("migrate", read(LogSettings))
     os.environ.update(secrets.resolve(os.environ))
-    url = owner_url(os.environ["DATABASE_URL"])
+    url = owner_url(os.environ.get("DATABASE_URL", ""))
     uvloop.run(migrate(url, passwords_from_environment(), wait=WAIT_SECONDS))
     return {schema: revisions.head(history) for schema, history in HISTORIES.items()}

@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 import typer
 import uvloop
 
+from chassis.settings import UnusableSettings
 from ops.errors import INTERRUPTED, CommandFailed
 
 
@@ -19,7 +20,7 @@ def carry_out(command: Callable[[], Coroutine[Any, Any, int]]) -> NoReturn:
             stream.reconfigure(errors="replace")  # where the locale knows few characters
     try:
         status = uvloop.run(command())
-    except CommandFailed as failure:
+    except (CommandFailed, UnusableSettings) as failure:
         typer.echo(failure, err=True)
         status = 1
     except KeyboardInterrupt:

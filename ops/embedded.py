@@ -5,6 +5,7 @@ import socket
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 
 from sqlalchemy import text
@@ -12,11 +13,11 @@ from sqlalchemy.ext.asyncio import create_async_engine
 
 from chassis import database, process
 from chassis.service import Running, Service, put_together
-from chassis.settings import ServiceSettings
+from chassis.settings import Settings, read
 from events.commit import Transactions
 from events.contracts import type_of
 from events.memory import MemoryBus
-from ops import migrate, settings
+from ops import migrate
 from ops.postgres import embedded_postgres
 from ops.reconcile.reconciler import Reconciler
 from ops.services import SERVICES, load
@@ -25,6 +26,50 @@ from ops.state import State
 _TABLES_WITH_CLAIMS: Final = """
     SELECT c.oid::regclass::text FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid
     WHERE a.attname = 'claimed_until' AND c.relkind IN ('r', 'p') AND NOT c.relispartition"""
+
+
+class _MailSettings(Settings):
+    """Where the environment sends mails."""
+
+    smtp_url: str | None = None
+    mail_folder: Path | None = None
+    mail_record_only: bool = False
+
+
+@dataclass(frozen=True)
+class Outside:
+    """What payments and mails meet outside of the process, and where mails are to be looked for."""
+
+    billing: dict[str, Any]
+    email: dict[str, Any]
+    """Settings that the services are given in place of the environment's."""
+    mails: str
+
+    @classmethod
+    def as_told(cls, state: State) -> "Outside":
+        """As the environment says; where it says nothing of mails they are files in the state folder.
+
+        Raises UnusableSettings.
+        """
+        told = read(_MailSettings)
+        into_folder = {} if told.smtp_url or told.mail_folder else {"mail_folder": state.mails}
+        if told.mail_record_only:
+            place = "recorded, and sent to nobody (MAIL_RECORD_ONLY)"
+        else:
+            place = (
+                "at the mail server of SMTP_URL" if told.smtp_url else f"{told.mail_folder or state.mails}/"
+            )
+        return cls({}, into_folder, place)
+
+    @classmethod
+    def nothing(cls, state: State) -> "Outside":
+        """Payments are simulated and mails are files in the state folder, whatever the environment says."""
+        email = {"smtp_url": None, "mail_folder": state.mails, "mail_record_only": False}
+        return cls({"payment_provider": "simulated"}, email, f"{state.mails}/")
+
+    def given(self, service: str) -> dict[str, Any]:
+        """What this service is given."""
+        return {"billing": self.billing, "email": self.email}.get(service, {})
 
 
 @dataclass(frozen=True)
@@ -48,13 +93,14 @@ class Embedded:
 
 
 @asynccontextmanager
-async def embedded(state: State, database_url: str | None) -> AsyncIterator[Embedded]:
+async def embedded(state: State, database_url: str | None, outside: Outside) -> AsyncIterator[Embedded]:
     """The system on a state folder, migrated to what this version needs.
 
     Its database is an embedded PostgreSQL in that folder, or the one at `database_url`, as an owner that may
-    create roles. Payments are simulated and mails go to the folder, whatever the environment says.
+    create roles. All other settings are the environment's, but for those that `outside` gives.
 
     Raises:
+        UnusableSettings: the environment's settings can't be used.
         CommandFailed: the database can't be had or migrated. Also when the embedded PostgreSQL ends on its
             own: then what is awaited inside is cancelled.
     """
@@ -70,12 +116,11 @@ async def embedded(state: State, database_url: str | None) -> AsyncIterator[Embe
         bus = MemoryBus(
             {service.name: [type_of(event) for event in service.handlers] for service in services}
         )
-        running = [
-            await stack.enter_async_context(
-                put_together(service, _settings(service, database_url, passwords, state), bus)
-            )
-            for service in services
-        ]
+        running: list[Running] = []
+        for service in services:
+            given = _addresses(service, database_url, passwords) | outside.given(service.name)
+            settings = read(service.settings, **given)
+            running.append(await stack.enter_async_context(put_together(service, settings, bus)))
         auditor = migrate.url_for(database_url, migrate.AUDITOR, passwords[migrate.AUDITOR])
         reading = database.connect(auditor, pool=2, application="reconcile")
         reconciler = Reconciler(Transactions(await stack.enter_async_context(reading)), bus)
@@ -95,12 +140,9 @@ async def _void_claims(url: str) -> None:
         await engine.dispose()
 
 
-def _settings(service: Service, url: str, passwords: migrate.Passwords, state: State) -> ServiceSettings:
-    """What the environment would say to the service if it ran alone."""
-    given: dict[str, Any] = {"database_url": migrate.url_for(url, service.name, passwords[service.name])}
+def _addresses(service: Service, url: str, passwords: migrate.Passwords) -> dict[str, Any]:
+    """Where the service finds its database, and billing the simulated provider's ledger."""
+    given = {"database_url": migrate.url_for(url, service.name, passwords[service.name])}
     if service.name == "billing":
-        ledger = migrate.url_for(url, migrate.PROVIDER, passwords[migrate.PROVIDER])
-        given |= {"payment_provider": "simulated", "provider_database_url": ledger}
-    if service.name == "email":
-        given |= {"mail_folder": state.mails, "smtp_url": None, "mail_record_only": False}
-    return settings.read(service.settings, **given)
+        given["provider_database_url"] = migrate.url_for(url, migrate.PROVIDER, passwords[migrate.PROVIDER])
+    return given

@@ -6,8 +6,8 @@ from logging.handlers import RotatingFileHandler
 from pathlib import Path
 from typing import Final
 
-from chassis.settings import LogSettings
-from ops import settings
+from chassis.settings import TextLogSettings, read
+from chassis.telemetry import JsonFormatter
 
 MAX_BYTES: Final = 10_000_000
 OLDER_FILES: Final = 3
@@ -31,11 +31,19 @@ class _Notices(logging.Handler):
 
 
 def log_to(file: Path, tell: Callable[[str], None]) -> None:
-    """Sends this process's log to `file`, as text, and hands warnings and errors to `tell`."""
-    text = RotatingFileHandler(file, maxBytes=MAX_BYTES, backupCount=OLDER_FILES, encoding="utf-8")
-    text.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s"))
+    """Sends this process's log to `file`, and hands warnings and errors to `tell`.
+
+    Raises UnusableSettings.
+    """
+    settings = read(TextLogSettings)
+    lines = RotatingFileHandler(file, maxBytes=MAX_BYTES, backupCount=OLDER_FILES, encoding="utf-8")
+    lines.setFormatter(
+        JsonFormatter("orderflow")
+        if settings.log_format == "json"
+        else logging.Formatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s")
+    )
     root = logging.getLogger()
-    root.handlers[:] = [text, _Notices(tell)]
-    root.setLevel(settings.read(LogSettings).log_level)
+    root.handlers[:] = [lines, _Notices(tell)]
+    root.setLevel(settings.log_level)
     for chatty in ("httpx", "httpcore", "alembic"):
         logging.getLogger(chatty).setLevel(logging.WARNING)

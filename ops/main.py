@@ -53,7 +53,8 @@ def run(
 ) -> None:
     """Serve the whole system in one process, with nothing else installed.
 
-    Five services and their PostgreSQL, all kept in one folder. Payments are simulated, mails are files.
+    Five services and their PostgreSQL, all kept in one folder. Payments are simulated and mails are files
+    there, unless PAYMENT_PROVIDER or SMTP_URL say otherwise.
 
     Ctrl-C stops it. Started again it goes on where it was, even after a crash.
     """
@@ -75,6 +76,7 @@ def demo(
     """Watch realistic orders go through the whole system.
 
     Starts it on a fresh folder and a free port, places the orders of examples/ and shows each on its way.
+    Payments are simulated and mails are files, whatever PAYMENT_PROVIDER and SMTP_URL say.
 
     Exits 0 only if every order ended where it should, and every mail was written.
     """

@@ -12,21 +12,19 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Final, TypeAlias
 
 import asyncpg
-from pydantic import TypeAdapter
 from sqlalchemy import text
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
 from chassis import database, migrations, revisions
-from chassis.settings import DatabaseUrl, LogSettings
+from chassis.settings import BrokerSettings, DatabaseSettings, LogSettings, TextLogSettings, read
 from chassis.telemetry import configure_logging
 from events import partitions
 from events.commit import Transactions
 from events.contracts import type_of
 from events.errors import Unavailable
 from events.rabbitmq import TopologyConflict, declare
-from ops import settings
 from ops.errors import CommandFailed
 from ops.services import SERVICES, load
 
@@ -48,17 +46,11 @@ WAIT_SECONDS: Final = 120.0
 Passwords: TypeAlias = Mapping[str, str]
 """The password of each of ROLES."""
 
-_ANY_POSTGRES_URL: Final = TypeAdapter(DatabaseUrl)
-
 logger = logging.getLogger(__name__)
 
 
 class UnusablePassword(CommandFailed):
     """A password of a database role is empty or has characters outside of printable ASCII."""
-
-
-class UnusableUrl(CommandFailed):
-    """DATABASE_URL is not like postgresql://user:password@host:5432/orderflow."""
 
 
 class MigrationRefused(CommandFailed):
@@ -71,11 +63,12 @@ class NotReached(CommandFailed):
 
 async def command(database_url: str, broker_url: str | None) -> int:
     """`orderflow migrate`: the database, and the broker if there is one; returns the exit status."""
-    for_people = {"log_format": "text"} if sys.stderr.isatty() else {}
-    configure_logging("migrate", settings.read(LogSettings, **for_people))
-    await migrate(owner_url(database_url), passwords_from_environment())
-    if broker_url:
-        await declare_topology(broker_url)
+    configure_logging("migrate", read(TextLogSettings if sys.stderr.isatty() else LogSettings))
+    owner = owner_url(database_url)
+    broker = read(BrokerSettings, broker_url=broker_url) if broker_url else None
+    await migrate(owner, passwords_from_environment())
+    if broker:
+        await declare_topology(broker.broker_url)
     return 0
 
 
@@ -85,14 +78,11 @@ def passwords_from_environment() -> Passwords:
 
 
 def owner_url(text: str) -> str:
-    """A PostgreSQL URL as the migration and the services take it. Raises UnusableUrl."""
-    try:
-        url = make_url(_ANY_POSTGRES_URL.validate_python(text))
-    except ArgumentError as unusable:
-        raise UnusableUrl(UnusableUrl.__doc__) from unusable
-    if url.drivername != "postgresql+asyncpg" or not url.database:
-        raise UnusableUrl(UnusableUrl.__doc__)
-    return url.render_as_string(hide_password=False)
+    """DATABASE_URL, as given on the command line or in the environment, with DATABASE_PASSWORD in it.
+
+    Raises UnusableSettings.
+    """
+    return read(DatabaseSettings, database_url=text).database_url
 
 
 def url_for(owner_url: str, service: str, password: str) -> str:
@@ -230,7 +220,7 @@ async def _migrate_auditor(owner_url: str, password: str) -> None:
 
 async def _create_role(connection: AsyncConnection, name: str, role: str, password: str) -> None:
     """Makes the role, or gives it this password. Raises UnusablePassword."""
-    if not re.fullmatch(r"[\x21-\x7e]+", password):
+    if not re.fullmatch(r"[\x20-\x7e]+", password):
         raise UnusablePassword(
             f"{name.upper()}_DB_PASSWORD is empty or has characters outside of printable ASCII."
         )

@@ -1,4 +1,4 @@
-"""Options that several commands have in common: which system they are about."""
+"""Options that several commands have in common: which system they are about, and who acts on it."""
 
 from pathlib import Path
 from typing import Annotated
@@ -22,3 +22,14 @@ State = Annotated[
     Path,
     typer.Option(envvar="STATE", metavar="FOLDER", help="Where the system in one process keeps its state."),
 ]
+As = Annotated[
+    str,
+    typer.Option(
+        "--as",
+        envvar="ORDERFLOW_ACTOR",
+        metavar="NAME",
+        show_default=False,
+        help="Who does this, for the record. Needed where your account is not your own: root, containers.",
+    ),
+]
+"""For every command that writes an intervention; `ops.actor.actor` makes the name of it."""

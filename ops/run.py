@@ -13,7 +13,7 @@ import typer
 
 from chassis.process import PortTaken, listen
 from chassis.stopping import Stopped, abandoned_when, stop_on_signals
-from ops.embedded import embedded
+from ops.embedded import Outside, embedded
 from ops.errors import CommandFailed
 from ops.journal import log_to
 from ops.migrate import owner_url
@@ -34,6 +34,7 @@ async def run(port: int, folder: Path, database_url: str | None) -> int:
     """Serves on `port` with the state in `folder`, until Ctrl-C; returns the exit status.
 
     Raises:
+        UnusableSettings: the environment's settings can't be used.
         CommandFailed: the port, the folder or the database can't be had, or the database was lost.
     """
     url = owner_url(database_url) if database_url else None
@@ -45,13 +46,14 @@ async def run(port: int, folder: Path, database_url: str | None) -> int:
 
     with held(folder) as state, _listener(port) as listener:
         log_to(state.log, tell)
+        outside = Outside.as_told(state)
         typer.echo(f"Orderflow is starting in {folder} …")
         announcing = asyncio.create_task(_announce(stop))
         try:
             async with AsyncExitStack() as stack:
                 async with abandoned_when(stop.wait):
-                    system = await stack.enter_async_context(embedded(state, url))
-                typer.echo(_welcome(listener.getsockname()[1], state))
+                    system = await stack.enter_async_context(embedded(state, url, outside))
+                typer.echo(_welcome(listener.getsockname()[1], state, outside))
                 await system.serve(listener, stop)
         except Stopped:
             typer.echo("Stopped before it was ready.")
@@ -82,7 +84,7 @@ async def _announce(stop: asyncio.Event) -> None:
     typer.echo("\nStopping: what was begun is finished first (Ctrl-C again ends it at once) …")
 
 
-def _welcome(port: int, state: State) -> str:
+def _welcome(port: int, state: State, outside: Outside) -> str:
     origin = f"http://{HOST}:{port}"
     heading = typer.style(f"Orderflow is ready: five services in one process, on {origin}", bold=True)
     return f"""
@@ -94,7 +96,7 @@ def _welcome(port: int, state: State) -> str:
 
   Follow it:  {origin}/orders/... (the answer's Location)
   The API:    {origin}/docs
-  Mails:      {state.mails}/
+  Mails:      {outside.mails}
   Log:        {state.log}
 
   Ctrl-C stops it. Nothing is lost, however it ends: the next run goes on.

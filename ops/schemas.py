@@ -1,7 +1,5 @@
 """Schemas: the owner's transactions in one service's schema, with that service's role and nothing more."""
 
-import getpass
-import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Final
@@ -40,11 +38,3 @@ async def schemas(owner_url: str, command: str) -> AsyncIterator[Schemas]:
     """The schemas of the database at `owner_url`, for one command."""
     async with connect(owner_url, pool=2, application=command) as pool:
         yield Schemas(str(make_url(owner_url).database), pool)
-
-
-def actor() -> str:
-    """Who gives the command: the account on the operating system."""
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # an account without a name
-        return f"uid {os.getuid()}"

@@ -5,6 +5,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from chassis.settings import BrokerSettings, read
 from ops.errors import CommandFailed
 from ops.migrate import owner_url
 from ops.postgres import embedded_postgres, running_postgres
@@ -45,9 +46,11 @@ async def target(database_url: str, broker_url: str, state: Path) -> AsyncIterat
 
     Raises:
         CommandFailed: there is no such system.
+        UnusableSettings: a URL can't be used.
     """
     if database_url:
-        yield Target(owner_url(database_url), broker_url or None)
+        broker = read(BrokerSettings, broker_url=broker_url) if broker_url else None
+        yield Target(owner_url(database_url), broker.broker_url if broker else None)
         return
     folder = State(state)
     if not (folder.postgres / "data").exists():

@@ -7,6 +7,7 @@ frozen, so nothing may be under way then: every invocation ends what it has begu
 import asyncio
 import logging
 import os
+import sys
 import time
 from collections.abc import Callable, Coroutine, Mapping
 from contextlib import AsyncExitStack
@@ -14,9 +15,9 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
 import uvloop
-from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from chassis.service import Running, Service, put_together
+from chassis.settings import ServiceSettings, Settings, UnusableSettings, read
 from chassis.telemetry import configure_logging
 from events.aws import secrets
 from events.aws.bus import AWSBus
@@ -38,12 +39,8 @@ T = TypeVar("T")
 logger = logging.getLogger(__name__)
 
 
-class FunctionSettings(BaseSettings):
+class FunctionSettings(Settings):
     """Where a function's events go."""
-
-    model_config = SettingsConfigDict(
-        frozen=True, extra="ignore", env_ignore_empty=True, hide_input_in_errors=True
-    )
 
     topic_arn: str
     """The topic `OrderEvents`."""
@@ -67,7 +64,8 @@ class Function:
     - its schedule: what is left over is done
     - anything else: a request to its API, from API Gateway's REST (v1) or HTTP API (v2)
 
-    An invocation fails when the service can't be put together; the next one tries again.
+    An invocation fails when the service can't be put together; the next one tries again. Settings that can't
+    be used end the container with a sentence.
     """
 
     def __init__(self, service: Service) -> None:
@@ -84,7 +82,7 @@ class Function:
             return ends - time.monotonic()
 
         if self._invocations is None:
-            self._invocations = self._run(self._put_together())
+            self._invocations = self._run(self._put_together(*self._settings()))
         if is_from_queue(event):
             return self._run(self._invocations.consume(event, left()))
         if is_scheduled(event):
@@ -111,11 +109,15 @@ class Function:
         asyncio.set_event_loop(loop)
         return loop
 
-    async def _put_together(self) -> Invocations:
+    def _settings(self) -> tuple[ServiceSettings, FunctionSettings]:
         os.environ.update(secrets.resolve(os.environ))
-        settings = self._service.settings()
+        try:
+            return read(self._service.settings), read(FunctionSettings)
+        except UnusableSettings as unusable:
+            sys.exit(str(unusable))
+
+    async def _put_together(self, settings: ServiceSettings, to: FunctionSettings) -> Invocations:
         configure_logging(self._service.name, settings)
-        to = FunctionSettings()  # type: ignore[call-arg]  # from the environment
         async with AsyncExitStack() as stack:
             bus = AWSBus(to.topic_arn, prefix="", dead_letters=to.dead_letter_queue_url)
             await stack.enter_async_context(bus)

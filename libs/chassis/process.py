@@ -13,7 +13,7 @@ import uvloop
 
 from chassis.application import application
 from chassis.service import Running, Service, put_together
-from chassis.settings import BrokerSettings, ServiceSettings
+from chassis.settings import BrokerSettings, ServiceSettings, UnusableSettings, read
 from chassis.stopping import Stopped, abandoned_when, stop_on_signals
 from chassis.telemetry import configure_logging
 from events import rabbitmq
@@ -86,18 +86,21 @@ async def run(
 
 
 def serve(service: Service) -> None:
-    """Runs one service as this process, until SIGTERM or SIGINT; a second signal ends it at once."""
-    settings = service.settings()
-    configure_logging(service.name, settings)
+    """Runs one service as this process, until SIGTERM or SIGINT; a second signal ends it at once.
+
+    Exits with a sentence where its settings or its port can't be used.
+    """
     try:
-        uvloop.run(_serve(service, settings))
-    except PortTaken as taken:
-        sys.exit(str(taken))
+        settings, broker = read(service.settings), read(BrokerSettings)
+        configure_logging(service.name, settings)
+        uvloop.run(_serve(service, settings, broker.broker_url))
+    except (UnusableSettings, PortTaken) as unusable:
+        sys.exit(str(unusable))
 
 
-async def _serve(service: Service, settings: ServiceSettings) -> None:
+async def _serve(service: Service, settings: ServiceSettings, broker_url: str) -> None:
     stop = stop_on_signals()
-    bus = rabbitmq.RabbitMQBus(BrokerSettings().broker_url)  # type: ignore[call-arg]  # from the environment
+    bus = rabbitmq.RabbitMQBus(broker_url)
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(bus)
         try:

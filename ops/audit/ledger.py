@@ -8,10 +8,10 @@ from uuid import UUID
 
 import asyncpg
 import httpx
-from pydantic import SecretStr
-from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from chassis.settings import read
 from ops.errors import CommandFailed
+from services.billing.settings import ProviderSettings
 from services.billing.stripe_amounts import iso_amount
 
 STRIPE: Final = "https://api.stripe.com"
@@ -159,19 +159,13 @@ class StripeLedger:
             raise LedgerUnavailable(f"{LedgerUnavailable.__doc__} ({error})") from error
 
 
-class _LedgerSettings(BaseSettings):
-    """Where the ledger is, from the same environment as billing's."""
-
-    model_config = SettingsConfigDict(frozen=True, extra="ignore", env_ignore_empty=True)
-
-    payment_provider: str = "simulated"
-    stripe_api_key: SecretStr | None = None
-    stripe_base_url: str | None = None
-
-
 def ledger_of(database_url: str) -> Ledger:
-    """The ledger of the provider that billing's environment names; the simulated one's is in the database."""
-    settings = _LedgerSettings()
-    if settings.payment_provider == "stripe" and settings.stripe_api_key:
+    """The ledger of the provider that billing's environment names; the simulated one's is in the database.
+
+    Raises UnusableSettings.
+    """
+    settings = read(ProviderSettings)
+    if settings.payment_provider == "stripe":
+        assert settings.stripe_api_key
         return StripeLedger(settings.stripe_api_key.get_secret_value(), settings.stripe_base_url)
     return SimulatedLedger(database_url)

@@ -8,7 +8,7 @@ from uuid import UUID
 import typer
 
 from ops.carrying_out import carry_out
-from ops.options import BrokerUrl, DatabaseUrl, State
+from ops.options import As, BrokerUrl, DatabaseUrl, State
 
 if TYPE_CHECKING:
     from ops.target import Target
@@ -75,6 +75,7 @@ def replay(
     event_type: EventType = None,
     order: Order = None,
     dry_run: DryRun = False,
+    named: As = "",
     database_url: DatabaseUrl = "",
     broker_url: BrokerUrl = "",
     state: State = Path("var/run"),
@@ -87,7 +88,12 @@ def replay(
 
     _choosing(event_ids, every, service, reason, event_type, order)
     choice = command.Choice(service, reason, event_type, order, tuple(event_ids or ()))
-    _carry_out(database_url, broker_url, state, lambda on: command.replay(on, choice, dry_run=dry_run))
+    _carry_out(
+        database_url,
+        broker_url,
+        state,
+        lambda on: command.replay(on, choice, named=named, dry_run=dry_run),
+    )
 
 
 @app.command()
@@ -101,6 +107,7 @@ def discard(
     event_type: EventType = None,
     order: Order = None,
     dry_run: DryRun = False,
+    named: As = "",
     database_url: DatabaseUrl = "",
     broker_url: BrokerUrl = "",
     state: State = Path("var/run"),
@@ -113,7 +120,10 @@ def discard(
         raise typer.BadParameter("say why", param_hint="--note")
     choice = command.Choice(service, reason, event_type, order, tuple(event_ids or ()))
     _carry_out(
-        database_url, broker_url, state, lambda on: command.discard(on, choice, note=note, dry_run=dry_run)
+        database_url,
+        broker_url,
+        state,
+        lambda on: command.discard(on, choice, named=named, note=note, dry_run=dry_run),
     )
 
 

@@ -11,11 +11,12 @@ import msgspec
 import typer
 
 from events.errors import BrokerUnavailable, Unavailable
+from ops.actor import actor
 from ops.dead import letters, shelf
 from ops.dead.masking import shown
 from ops.dead.shelf import PARKED, Dead
 from ops.errors import CommandFailed
-from ops.schemas import Schemas, actor, schemas
+from ops.schemas import Schemas, schemas
 from ops.services import SERVICES, check_service
 from ops.target import Target
 
@@ -85,8 +86,12 @@ async def show(target: Target, row_id: UUID, *, as_json: bool) -> int:
     return 0
 
 
-async def replay(target: Target, choice: Choice, *, dry_run: bool) -> int:
-    """Puts dead work back to be done now; 1 when something was asked for and nothing could be done."""
+async def replay(target: Target, choice: Choice, *, named: str, dry_run: bool) -> int:
+    """Puts dead work back to be done now; 1 when something was asked for and nothing could be done.
+
+    `named` is who does it, as `actor` takes it.
+    """
+    who = "" if dry_run else actor(named)
     async with _found(target, choice) as (owned, found):
         able = [dead for dead in found if dead.replayable]
         for dead in found:
@@ -94,13 +99,17 @@ async def replay(target: Target, choice: Choice, *, dry_run: bool) -> int:
                 typer.echo(
                     f"{dead.id} of {dead.service} can't be decoded: it can only be discarded.", err=True
                 )
-        done = able if dry_run else await shelf.replay(owned, able, actor=actor())
+        done = able if dry_run else await shelf.replay(owned, able, actor=who)
     _tell(done, "would be tried again" if dry_run else "is tried again now")
     return 0 if done or not (found or choice.ids) else 1
 
 
-async def discard(target: Target, choice: Choice, *, note: str, dry_run: bool) -> int:
-    """Gives dead events up, with a note why; 1 when something was asked for and nothing could be done."""
+async def discard(target: Target, choice: Choice, *, named: str, note: str, dry_run: bool) -> int:
+    """Gives dead events up, with a note why; 1 when something was asked for and nothing could be done.
+
+    `named` is who does it, as `actor` takes it.
+    """
+    who = "" if dry_run else actor(named)
     async with _found(target, choice) as (owned, found):
         able = [dead for dead in found if dead.table == PARKED]
         for dead in found:
@@ -111,7 +120,7 @@ async def discard(target: Target, choice: Choice, *, note: str, dry_run: bool) -
                     f"{by_hand if dead.table == 'refunds' else ''}.",
                     err=True,
                 )
-        done = able if dry_run else await shelf.discard(owned, able, actor=actor(), note=note)
+        done = able if dry_run else await shelf.discard(owned, able, actor=who, note=note)
     _tell(done, "would be discarded" if dry_run else "is discarded")
     return 0 if done or not (found or choice.ids) else 1
 

@@ -19,7 +19,7 @@ from ops.demo import examples, folder
 from ops.demo.journey import Journey, place
 from ops.demo.mailbox import Mailbox
 from ops.demo.screen import Screen, console, summary
-from ops.embedded import embedded
+from ops.embedded import Outside, embedded
 from ops.errors import INTERRUPTED
 from ops.journal import log_to
 from ops.run import HOST
@@ -65,7 +65,7 @@ async def _send_through(
     async with AsyncExitStack() as stack:
         listener = stack.enter_context(listen(HOST, 0))
         async with abandoned_when(stop.wait):
-            system = await stack.enter_async_context(embedded(state, None))
+            system = await stack.enter_async_context(embedded(state, None, Outside.nothing(state)))
         async with asyncio.TaskGroup() as group:
             group.create_task(system.serve(listener, ended), name="system")
             with suppress(Stopped):

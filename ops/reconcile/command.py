@@ -6,13 +6,12 @@ import sys
 import typer
 
 from chassis import database
-from chassis.settings import LogSettings
+from chassis.settings import BrokerSettings, LogSettings, TextLogSettings, read
 from chassis.stopping import stop_on_signals
 from chassis.telemetry import configure_logging
 from events import rabbitmq
 from events.commit import Transactions
 from events.errors import Postponed, Unavailable, UnknownOutcome
-from ops import settings
 from ops.errors import CommandFailed
 from ops.migrate import owner_url
 from ops.reconcile.reconciler import Reconciler
@@ -26,13 +25,14 @@ async def command(database_url: str, broker_url: str, *, once: bool) -> int:
     """Reconciles until SIGTERM, or once from the oldest to the newest; returns the exit status.
 
     Raises:
-        CommandFailed: the URL can't be used; with `once` also when something does not answer.
+        UnusableSettings: a URL can't be used.
+        CommandFailed: with `once`, something does not answer.
     """
-    for_people = {"log_format": "text"} if sys.stderr.isatty() else {}
-    configure_logging("reconcile", settings.read(LogSettings, **for_people))
+    configure_logging("reconcile", read(TextLogSettings if sys.stderr.isatty() else LogSettings))
     stop = stop_on_signals()
     connection = database.connect(owner_url(database_url), pool=2, application="reconcile")
-    async with connection as pool, rabbitmq.RabbitMQBus(broker_url) as bus:
+    broker = read(BrokerSettings, broker_url=broker_url)
+    async with connection as pool, rabbitmq.RabbitMQBus(broker.broker_url) as bus:
         reconciler = Reconciler(Transactions(pool), bus)
         if once:
             return await _once(reconciler)

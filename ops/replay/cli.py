@@ -8,7 +8,7 @@ from uuid import UUID
 import typer
 
 from ops.carrying_out import carry_out
-from ops.options import BrokerUrl, DatabaseUrl, State
+from ops.options import As, BrokerUrl, DatabaseUrl, State
 
 
 def replay(
@@ -31,6 +31,7 @@ def replay(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")
     ] = False,
+    named: As = "",
     database_url: DatabaseUrl = "",
     broker_url: BrokerUrl = "",
     state: State = Path("var/run"),
@@ -39,8 +40,8 @@ def replay(
 
     The service handles them as soon as it runs. Replaying what it has handled changes nothing.
     """
+    from ops.moments import NotAMoment, moment  # noqa: PLC0415
     from ops.replay.command import command  # noqa: PLC0415
-    from ops.replay.moments import moment  # noqa: PLC0415
     from ops.replay.refill import Refill  # noqa: PLC0415
     from ops.target import target  # noqa: PLC0415
 
@@ -49,7 +50,7 @@ def replay(
     def read(text: str, option: str) -> datetime:
         try:
             return moment(text, now)
-        except ValueError as error:
+        except NotAMoment as error:
             raise typer.BadParameter(str(error), param_hint=option) from error
 
     what = Refill(
@@ -63,6 +64,6 @@ def replay(
 
     async def carried_out() -> int:
         async with target(database_url, broker_url, state) as on:
-            return await command(on, what, dry_run=dry_run)
+            return await command(on, what, named=named, dry_run=dry_run)
 
     carry_out(carried_out)

@@ -3,19 +3,24 @@
 import typer
 
 from events.errors import Unavailable
+from ops.actor import actor
 from ops.errors import CommandFailed
 from ops.replay.refill import Refill, refill
-from ops.schemas import actor, schemas
+from ops.schemas import schemas
 from ops.services import check_service
 from ops.target import Target
 
 
-async def command(target: Target, what: Refill, *, dry_run: bool) -> int:
-    """Puts the events in and says how many; returns the exit status. Raises CommandFailed."""
+async def command(target: Target, what: Refill, *, named: str, dry_run: bool) -> int:
+    """Puts the events in and says how many; returns the exit status. Raises CommandFailed.
+
+    `named` is who does it, as `actor` takes it.
+    """
     check_service(what.service)
+    who = "" if dry_run else actor(named)
     try:
         async with schemas(target.database_url, "replay") as owned:
-            count = await refill(owned, what, actor=actor(), dry_run=dry_run)
+            count = await refill(owned, what, actor=who, dry_run=dry_run)
     except Unavailable as error:
         raise CommandFailed(str(error)) from error
     fate = "would be handed to" if dry_run else "were handed to"

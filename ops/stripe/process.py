@@ -13,10 +13,9 @@ from starlette.routing import Route, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from chassis.process import PortTaken, listen
-from chassis.settings import LogSettings
+from chassis.settings import LogSettings, read
 from chassis.stopping import stop_on_signals
 from chassis.telemetry import configure_logging
-from ops import settings
 from ops.errors import CommandFailed
 from ops.stripe import api, control_api, ledger
 from ops.stripe.account import Account
@@ -71,7 +70,7 @@ async def serve(host: str, port: int, file: Path, *, api_key: str | None, script
     Raises:
         CommandFailed: the port or the ledger can't be had.
     """
-    configure_logging("stripe", settings.read(LogSettings))
+    configure_logging("stripe", read(LogSettings))
     stop = stop_on_signals()
     try:
         with ledger.opened(file) as opened, listen(host, port) as listener:

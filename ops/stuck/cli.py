@@ -1,6 +1,5 @@
 """`orderflow stuck`, as typer sees it."""
 
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -30,12 +29,11 @@ def stuck(
 
     Exits 0 if there is none, 1 if there are some.
     """
-    from ops.replay.moments import moment  # noqa: PLC0415
+    from ops.moments import NotASpan, span  # noqa: PLC0415
     from ops.stuck.command import command  # noqa: PLC0415
 
-    now = datetime.now(UTC)
     try:
-        age = now - moment(older_than, now) if older_than else None
-    except ValueError as error:
+        age = span(older_than) if older_than else None
+    except NotASpan as error:
         raise typer.BadParameter(str(error), param_hint="--older-than") from error
     carry_out(lambda: command(database_url, state, older_than=age, as_json=as_json))

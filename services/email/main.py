@@ -6,7 +6,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Self
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Field, SecretStr, model_validator
 
 from chassis.service import Assembly, Service
 from chassis.settings import Days, ServiceSettings
@@ -26,17 +26,23 @@ def _a_mailbox(text: str) -> str:
     return text
 
 
+def _a_server(url: str) -> str:
+    smtp.Server.parse(url)
+    return url
+
+
 class EmailSettings(ServiceSettings):
     """What the email service needs to know: who writes, and where the mails go."""
 
     mail_from: Annotated[str, AfterValidator(_a_mailbox)] = "Orderflow <orders@orderflow.example>"
     """`Name <address>`. The name is that of the shop; the domain makes the Message-IDs."""
-    smtp_url: Annotated[str | None, Field(repr=False)] = None
+    smtp_url: Annotated[Annotated[str, AfterValidator(_a_server)] | None, Field(repr=False)] = None
     """`smtp[s]://[user:password@]host[:port]`; `?starttls` insists on STARTTLS."""
+    smtp_password: SecretStr | None = None
     mail_folder: Path | None = None
     """A folder for `.eml` files, in place of a mail server."""
     mail_record_only: bool = False
-    """Mails are recorded as sent and go nowhere, in place of a mail server: for rehearsals and load tests."""
+    """Mails are recorded as sent and go nowhere, whatever else is set: for rehearsals and load tests."""
     mail_concurrency: Annotated[int, Field(ge=1, le=200)] = 16
     """Most mails that are being sent at a time, each over a connection of its own."""
 
@@ -45,12 +51,11 @@ class EmailSettings(ServiceSettings):
 
     @model_validator(mode="after")
     def _one_way_out(self) -> Self:
-        if [self.smtp_url is not None, self.mail_folder is not None, self.mail_record_only].count(True) != 1:
+        ways = [way for way in (self.smtp_url, self.mail_folder) if way is not None]
+        if len(ways) > 1 or not (ways or self.mail_record_only):
             raise ValueError(
-                "Set exactly one of SMTP_URL (a mail server), MAIL_FOLDER (.eml files) and MAIL_RECORD_ONLY."
+                "Set one of SMTP_URL (a mail server) and MAIL_FOLDER (.eml files), or MAIL_RECORD_ONLY=true."
             )
-        if self.smtp_url is not None:
-            smtp.Server.parse(self.smtp_url)
         return self
 
 

@@ -9,6 +9,7 @@ from botocore.exceptions import ClientError
 from moto.server import ThreadedMotoServer
 from types_boto3_secretsmanager import SecretsManagerClient
 
+from chassis.settings import DatabaseSettings, read
 from events.aws import secrets
 
 
@@ -37,7 +38,9 @@ def test_a_secret_becomes_the_setting_that_names_it(manager: SecretsManagerClien
     }
 
 
-def test_a_password_goes_into_the_address_beside_it(manager: SecretsManagerClient) -> None:
+def test_a_password_goes_into_the_address_beside_it(
+    manager: SecretsManagerClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
     password = "p@ss/w:rd%"
     place = kept(manager, "database", json.dumps({"username": "orderflow_order", "password": password}))
     environment = {
@@ -46,11 +49,14 @@ def test_a_password_goes_into_the_address_beside_it(manager: SecretsManagerClien
         "ORDER_DB_PASSWORD_SECRET_ARN": place,
     }
 
-    assert secrets.resolve(environment) == {
-        "DATABASE_PASSWORD": password,
-        "DATABASE_URL": "postgresql://orderflow_order:p%40ss%2Fw%3Ard%25@db.example:5432/orderflow",
-        "ORDER_DB_PASSWORD": password,
-    }
+    resolved = secrets.resolve(environment)
+    assert resolved == {"DATABASE_PASSWORD": password, "ORDER_DB_PASSWORD": password}
+    for name, value in (environment | resolved).items():
+        monkeypatch.setenv(name, value)
+    assert (
+        read(DatabaseSettings).database_url
+        == "postgresql+asyncpg://orderflow_order:p%40ss%2Fw%3Ard%25@db.example:5432/orderflow"
+    )
 
 
 def test_without_secrets_nothing_is_asked() -> None:

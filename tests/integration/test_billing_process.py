@@ -8,7 +8,8 @@ from pydantic import ValidationError
 
 from chassis.service import put_together
 from events.contracts import PaymentConfirmed
-from services.billing.main import SERVICE, BillingSettings
+from services.billing.main import SERVICE
+from services.billing.settings import BillingSettings
 from tests.billing_house import House, invoiced, opened
 from tests.factories import an_order
 from tests.stripe_desk import serving_desk

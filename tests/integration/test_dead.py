@@ -67,9 +67,9 @@ class House:
             participant.stop()
             await task
 
-    async def dead(self, *arguments: str, status: int = 0) -> str:
-        """What `orderflow dead …` says."""
-        environment = {"DATABASE_URL": self.url, "BROKER_URL": ""}
+    async def dead(self, *arguments: str, status: int = 0, actor: str = "ana") -> str:
+        """What `orderflow dead …` says to Ana, or whom ORDERFLOW_ACTOR names."""
+        environment = {"DATABASE_URL": self.url, "BROKER_URL": "", "ORDERFLOW_ACTOR": actor}
         result = await asyncio.to_thread(CliRunner().invoke, app, ["dead", *arguments], env=environment)
         assert result.exit_code == status, result.output
         return result.output
@@ -153,7 +153,26 @@ async def test_replayed_it_is_handled_once_what_killed_it_is_mended_and_twice_do
     assert [(act["act"], act["reason"], act["order_id"]) for act in acts] == [
         ("replay", "Uninvoiceable", good.subject)
     ]
-    assert acts[0]["actor"]
+    assert acts[0]["actor"] == "ana"
+
+
+async def test_where_the_account_is_no_person_s_nothing_is_done_until_one_is_named(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    event = uninvoiceable()
+    await house.kill(event)
+    monkeypatch.setattr("os.getuid", lambda: 0)
+    for arguments in (("replay",), ("discard", "--note", "a test order")):
+        said = await house.dead(*arguments, "--all", status=1, actor="")
+        assert said == (
+            "Say who does this, for the record: --as NAME or ORDERFLOW_ACTOR=NAME. "
+            "The account root is no person's.\n"
+        )
+        assert len(await house.listed()) == 1
+        await house.dead(*arguments, "--all", "--dry-run", actor="")
+    await house.dead("discard", "--all", "--note", "a test order", "--as", "Ana Souza", actor="bot")
+    [act] = await house.rows("SELECT actor, note FROM invoice.interventions")
+    assert (act["actor"], act["note"]) == ("Ana Souza", "a test order")
 
 
 def _refuse(_: object) -> None:
@@ -266,7 +285,9 @@ async def test_it_works_on_the_embedded_system_while_that_runs_and_when_it_does_
             for_invoice + "VALUES ($1, 'ORDER_CREATED', $2, $3, 'Broken', 'dead', now())",
             *(event.id, event.subject, envelope.encode_one(event)),
         )
-        async with orderflow("dead", "replay", "--all", folder=tmp_path, STATE="state") as process:
+        async with orderflow(
+            "dead", "replay", "--all", "--as", "ana", folder=tmp_path, STATE="state"
+        ) as process:
             assert await process.ended() == 0, process.said
         tried = "SELECT id FROM invoice.parked WHERE state = 'dead' AND reason = 'Uninvoiceable'"
         await eventually(lambda: owner.fetch(tried), bool)

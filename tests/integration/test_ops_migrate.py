@@ -1,12 +1,16 @@
 """`orderflow migrate`: database and broker as this version needs them, or a sentence that says why not."""
 
 import asyncio
+import uuid
 from pathlib import Path
 
 import aiormq
 import pytest
-from sqlalchemy.engine import make_url
+from sqlalchemy.engine import URL, make_url
 
+from chassis import database
+from chassis.settings import BrokerSettings, DatabaseSettings, read
+from events.rabbitmq import declare
 from ops.migrate import (
     ROLES,
     MigrationRefused,
@@ -14,13 +18,16 @@ from ops.migrate import (
     UnusablePassword,
     declare_topology,
     migrate,
+    owner_url,
     passwords_from_environment,
+    url_for,
 )
 from ops.postgres import embedded_postgres
 from tests.embedded import orderflow
 from tests.servers import Broker
 from tests.waiting import eventually
 
+ANY_PASSWORD = "p@ss:w/o%r#d? &='\"\\$1+[::1]"
 PASSWORDS = {role: role for role in ROLES}
 
 
@@ -72,6 +79,40 @@ async def test_a_database_that_does_not_exist_is_told_at_once(fresh_database: st
 async def test_an_empty_password_is_refused_by_its_name(fresh_database: str) -> None:
     with pytest.raises(UnusablePassword, match="INVOICE_DB_PASSWORD is empty"):
         await migrate(fresh_database, PASSWORDS | {"invoice": ""})
+
+
+async def test_any_printable_password_lets_a_role_in(
+    fresh_database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await migrate(fresh_database, dict.fromkeys(ROLES, ANY_PASSWORD))
+    url = make_url(fresh_database)
+    bare = URL.create(
+        url.drivername, f"{url.database}_order", None, url.host, url.port, url.database, url.query
+    ).render_as_string()
+    monkeypatch.setenv("DATABASE_URL", bare)
+    monkeypatch.setenv("DATABASE_PASSWORD", ANY_PASSWORD)
+    for address in (
+        read(DatabaseSettings).database_url,
+        url_for(fresh_database, "order", ANY_PASSWORD),
+        owner_url(bare),
+    ):
+        async with database.connect(address, pool=1, application="test") as pool:
+            assert await pool.fetchval("SELECT current_user") == f"{url.database}_order"
+
+
+async def test_any_printable_password_lets_in_at_the_broker(
+    rabbitmq: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    user = f"test-{uuid.uuid4()}"
+    rabbitmq.control("add_user", user, "--", ANY_PASSWORD)
+    rabbitmq.control("set_permissions", user, ".*", ".*", ".*")
+    host = rabbitmq.url.rpartition("@")[2]
+    monkeypatch.setenv("BROKER_URL", f"amqp://{user}@{host}")
+    monkeypatch.setenv("BROKER_PASSWORD", ANY_PASSWORD)
+    prefix = f"{user}."
+    await declare(read(BrokerSettings).broker_url, {"order": []}, prefix=prefix)
+    await rabbitmq.remove(prefix, "order")
+    rabbitmq.control("delete_user", user)
 
 
 async def test_an_owner_that_may_not_create_roles_is_told_so(fresh_database: str) -> None:

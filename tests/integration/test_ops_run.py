@@ -9,8 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
 
 from tests.embedded import EXAMPLES, database_of, finished, orderflow, postmaster_of, running
+from tests.integration.mail_server import mail_server
+from tests.stripe_desk import serving_desk
 from tests.waiting import eventually
 
 ORDER = json.loads((EXAMPLES / "order.json").read_text("utf-8"))
@@ -27,10 +30,9 @@ async def test_it_ships_an_order_tells_a_second_run_who_holds_the_folder_and_end
     tmp_path: Path,
 ) -> None:
     state = tmp_path / "state"
-    outside = {"PAYMENT_PROVIDER": "stripe", "SMTP_URL": "smtp://127.0.0.1:9", "MAIL_FOLDER": "elsewhere"}
-    async with running(state, **outside) as (process, api):
+    async with running(state) as (process, api):
         order = await finished(api, (await place(api, "one"))["id"])
-        assert order["status"] == "SHIPPED"  # whatever the environment says of payments and mail
+        assert order["status"] == "SHIPPED"
         async with orderflow("run", folder=tmp_path, STATE="state", PORT="0") as second:
             assert await second.ended() == 1
         assert f"state is in use by another orderflow, process {process.process.pid}:" in second.said
@@ -40,7 +42,40 @@ async def test_it_ships_an_order_tells_a_second_run_who_holds_the_folder_and_end
     assert "Stopped." in process.said
     assert "Traceback" not in process.said + (state / "orderflow.log").read_text()
     assert not (state / "postgres" / "data" / "postmaster.pid").exists()
-    assert not (tmp_path / "elsewhere").exists()
+
+
+@pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")  # the stripe SDK's own doing
+async def test_payments_and_mails_go_where_the_environment_says(tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    async with serving_desk() as desk, mail_server() as mails:
+        outside = {
+            "PAYMENT_PROVIDER": "stripe",
+            "STRIPE_API_KEY": "sk_test_1",
+            "STRIPE_BASE_URL": desk.url,
+            "SMTP_URL": mails.url,
+            "ORIGIN_COUNTRY": "PT",
+            "LOG_FORMAT": "json",
+        }
+        async with running(state, **outside) as (process, api):
+            order = await finished(api, (await place(api, "one"))["id"])
+            assert desk.captured(order["id"])
+            await mails.received(4)
+            await process.says("Mails: .*at the mail server of SMTP_URL")
+    assert order["shipment"]["tracking_number"].endswith("PT")
+    assert not list((state / "mails").iterdir())
+    assert all(json.loads(line) for line in (state / "orderflow.log").read_text().splitlines())
+
+
+async def test_mails_can_go_to_another_folder_or_nowhere(tmp_path: Path) -> None:
+    async def shipped(name: str, **outside: str) -> Path:
+        async with running(tmp_path / name, **outside) as (_, api):
+            await finished(api, (await place(api, "one"))["id"])
+        return tmp_path / name / "mails"
+
+    own = await shipped("one", MAIL_FOLDER=str(tmp_path / "elsewhere"))
+    recorded = await shipped("two", MAIL_RECORD_ONLY="true")
+    assert list((tmp_path / "elsewhere").glob("*.eml"))
+    assert not list(own.iterdir()) + list(recorded.iterdir())
 
 
 async def test_the_curl_line_that_it_prints_places_an_order_past_any_proxy(tmp_path: Path) -> None:
@@ -195,7 +230,15 @@ async def test_a_setting_that_can_not_be_is_told_in_a_sentence(tmp_path: Path) -
         said_with("DATABASE_URL", "mysql://localhost/shop"),
         said_with("LOG_LEVEL", "LOUD"),
         said_with("STATE", "/proc/nowhere"),
+        said_with("PAYMENT_PROVIDER", "paypal"),
+        said_with("PAYMENT_PROVIDER", "stripe"),
+        said_with("SMTP_URL", "http://mail"),
+        said_with("SIMULATED_LATENCY_MS", "long"),
     )
-    assert "DATABASE_URL is not like postgresql://" in said[0]
+    assert "DATABASE_URL: This is not like postgresql://" in said[0]
     assert "LOG_LEVEL: Input should be 'DEBUG'" in said[1]
     assert "/proc/nowhere can't be written" in said[2]
+    assert "PAYMENT_PROVIDER: Input should be 'simulated' or 'stripe'." in said[3]
+    assert "STRIPE_API_KEY is needed" in said[4]
+    assert "SMTP_URL: A mail server is smtp[s]://" in said[5]
+    assert "SIMULATED_LATENCY_MS: Input should be a valid integer" in said[6]

@@ -28,7 +28,7 @@ ORDER = json.loads((EXAMPLES / "order.json").read_text("utf-8"))
 
 async def orderflow(*arguments: str, status: int = 0, **environment: str) -> str:
     """What the command says."""
-    unset = {"DATABASE_URL": "", "BROKER_URL": "", "STATE": ""}
+    unset = {"DATABASE_URL": "", "BROKER_URL": "", "STATE": "", "ORDERFLOW_ACTOR": "ana"}
     result = await asyncio.to_thread(CliRunner().invoke, app, arguments, env=unset | environment)
     assert result.exit_code == status, result.output
     return result.output
@@ -83,7 +83,8 @@ async def test_gaps_are_filled_at_one_service_alone_and_what_it_has_is_left_alon
     assert await replay("--again", "--dry-run") == "1 ORDER_CREATED events would be handed to invoice.\n"
     for service in ("order", "email", "billing", "shipment"):
         assert not await owner.fetchval(f'SELECT count(*) FROM "{service}".parked')
-    acts = await owner.fetch("SELECT order_id, note FROM invoice.interventions WHERE act = 'refill'")
+    acts = await owner.fetch("SELECT * FROM invoice.interventions WHERE act = 'refill'")
+    assert {act["actor"] for act in acts} == {"ana"}
     assert [act["order_id"] for act in acts] == [one.subject, *[None] * (len(acts) - 1)]
     assert sum(int(act["note"].split()[0]) for act in acts) == 128
 
@@ -108,9 +109,9 @@ async def test_what_was_meant_is_told_when_it_can_not_be_understood(fresh_databa
     assert "no service 'sales'" in await orderflow(
         "replay", "--service", "sales", "--since", "1h", status=1, **url
     )
-    assert "--since" in await orderflow(
-        "replay", "--service", "invoice", "--since", "yesterday", status=2, **url
-    )
+    said = await orderflow("replay", "--service", "invoice", "--since", "yesterday", status=2, **url)
+    assert "--since" in said
+    assert "2026-11-24T09:30Z" in said
 
 
 # Replaying changes nothing

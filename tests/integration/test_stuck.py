@@ -128,7 +128,10 @@ async def test_the_command_tells_people_and_programs_and_exits_accordingly(journ
     assert document["id"] == str(order_id)
     assert document["waits_for"][0]["attempts"] == 2
     assert (await orderflow_stuck("--older-than", "2h", DATABASE_URL=journeyed))[0] == 0
-    assert (await orderflow_stuck("--older-than", "soon", DATABASE_URL=journeyed))[0] == 2
+    for wrong in ("soon", "30", "2026-11-24"):
+        status, said = await orderflow_stuck("--older-than", wrong, DATABASE_URL=journeyed)
+        assert status == 2
+        assert "90s, 30m, 2h" in said
 
 
 async def test_the_embedded_system_is_looked_at_while_it_runs(tmp_path: Path) -> None:

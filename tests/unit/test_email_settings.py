@@ -1,8 +1,8 @@
 """Where the email service's settings let mails go, and what they say when they can't."""
 
 import pytest
-from pydantic import ValidationError
 
+from chassis.settings import UnusableSettings, read
 from services.email.main import EmailSettings
 from services.email.smtp import InvalidServer, Server
 
@@ -11,13 +11,13 @@ DATABASE = "postgresql://orderflow_email:email@localhost/orderflow"
 
 @pytest.fixture(autouse=True)
 def _no_settings_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("SMTP_URL", "MAIL_FOLDER", "MAIL_FROM", "MAIL_CONCURRENCY"):
-        monkeypatch.delenv(name, raising=False)
+    for name in EmailSettings.model_fields:
+        monkeypatch.delenv(name.upper(), raising=False)
     monkeypatch.setenv("DATABASE_URL", DATABASE)
 
 
 def settings() -> EmailSettings:
-    return EmailSettings()  # type: ignore[call-arg]  # from the environment
+    return read(EmailSettings)
 
 
 @pytest.mark.parametrize(
@@ -57,15 +57,24 @@ def test_a_password_is_not_shown() -> None:
         {},
         {"SMTP_URL": "smtp://mail", "MAIL_FOLDER": "mails"},
         {"SMTP_URL": "", "MAIL_FOLDER": ""},
-        {"SMTP_URL": "smtp://mail", "MAIL_RECORD_ONLY": "true"},
-        {"MAIL_FOLDER": "mails", "MAIL_RECORD_ONLY": "true"},
+        {"SMTP_URL": "smtp://mail", "MAIL_FOLDER": "mails", "MAIL_RECORD_ONLY": "true"},
+        {"MAIL_RECORD_ONLY": "false"},
     ],
 )
 def test_mails_go_exactly_one_way(monkeypatch: pytest.MonkeyPatch, environment: dict[str, str]) -> None:
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    with pytest.raises(ValidationError, match="Set exactly one of SMTP_URL"):
+    with pytest.raises(UnusableSettings, match=r"^Set one of SMTP_URL"):
         settings()
+
+
+@pytest.mark.parametrize("beside", [{}, {"SMTP_URL": "smtp://mail"}, {"MAIL_FOLDER": "mails"}])
+def test_recorded_only_wins_over_every_other_way(
+    monkeypatch: pytest.MonkeyPatch, beside: dict[str, str]
+) -> None:
+    for name, value in {**beside, "MAIL_RECORD_ONLY": "true"}.items():
+        monkeypatch.setenv(name, value)
+    assert settings().mail_record_only
 
 
 @pytest.mark.parametrize(
@@ -82,7 +91,7 @@ def test_a_wrong_setting_is_named_without_its_value(
 ) -> None:
     monkeypatch.setenv("SMTP_URL", "smtp://mail")
     monkeypatch.setenv(name, value)
-    with pytest.raises(ValidationError, match=sentence) as refusal:
+    with pytest.raises(UnusableSettings, match=f"^{name}: .*{sentence}") as refusal:
         settings()
     assert "canary" not in str(refusal.value)
 

@@ -1,12 +1,11 @@
 """Settings that are secrets: on AWS they stand in Secrets Manager, and the environment says only where.
 
 `<SETTING>_SECRET_ARN` names the secret that becomes `<SETTING>`: its text, or the member `password` where
-that is a JSON object, as RDS and the template write it. `<X>_PASSWORD` then goes into the address `<X>_URL`.
+that is a JSON object, as RDS and the template write it.
 """
 
 from collections.abc import Mapping
 from typing import Final
-from urllib.parse import quote, urlsplit
 
 import boto3
 import msgspec
@@ -31,15 +30,10 @@ def resolve(environment: Mapping[str, str]) -> dict[str, str]:
     if not places:
         return {}
     client = boto3.client("secretsmanager", config=_CONFIG)
-    settings = {
+    return {
         setting: _secret(client.get_secret_value(SecretId=arn)["SecretString"])
         for setting, arn in places.items()
     }
-    for setting, password in list(settings.items()):
-        address = setting.removesuffix("_PASSWORD") + "_URL"
-        if setting.endswith("_PASSWORD") and address in environment:
-            settings[address] = _with_password(environment[address], password)
-    return settings
 
 
 def _secret(text: str) -> str:
@@ -47,9 +41,3 @@ def _secret(text: str) -> str:
         return msgspec.json.decode(text, type=_Credentials).password
     except msgspec.DecodeError:
         return text.strip()
-
-
-def _with_password(url: str, password: str) -> str:
-    parts = urlsplit(url)
-    user, _, host = parts.netloc.rpartition("@")
-    return parts._replace(netloc=f"{user}:{quote(password, safe='')}@{host}").geturl()
