@@ -12,6 +12,13 @@ from typing import Any, TypeVar
 
 ROOT = Path(__file__).resolve().parents[2]
 SERVICES = ("order", "invoice", "billing", "shipment", "email")
+PASSWORDS = (
+    "POSTGRES_PASSWORD",
+    "RABBITMQ_PASSWORD",
+    *(f"{role.upper()}_DB_PASSWORD" for role in (*SERVICES, "provider", "auditor")),
+)
+ANY_PASSWORD = "p@ss:w/o%r#d? &='\"\\$1+[::1]"
+"""What the stack's passwords are: any that can be printed works."""
 T = TypeVar("T")
 NOTHING: Mapping[str, str] = {}
 
@@ -34,6 +41,7 @@ class Stack:
             "GATEWAY_PORT": str(gateway),
             "MAIL_PORT": str(mail),
             "RABBITMQ_PORT": str(rabbitmq),
+            **dict.fromkeys(PASSWORDS, ANY_PASSWORD),
         }
 
     def compose(self, *arguments: str, settings: Mapping[str, str] = NOTHING, seconds: float = 300) -> str:

@@ -11,8 +11,10 @@ from events.contracts import NO_POSTAL_CODE, Address, Customer, Order
 from events.limits import LIMITS, obstacle
 from events.money import EXPONENTS, MAX_AMOUNT, format_amount
 from services.order.countries import COUNTRIES, WITHOUT_POSTAL_CODE
+from services.order.documents import NewOrder
 from services.order.domain import Line, OrderRefused, looks_like_card_number, place
 from tests.factories import NOON
+from tests.order_service import a_new_order
 
 LIMITED = {"total_too_small", "total_too_large", "total_not_in_steps"}
 
@@ -162,6 +164,13 @@ def test_every_country_can_be_shipped_to() -> None:
 def test_a_country_without_postal_codes_needs_none(country: str) -> None:
     address = Address(line1="1 Peak Road", city="Central", postal_code=NO_POSTAL_CODE, country=country)
     assert placed("EUR", line("5.00"), shipping_address=address).shipping_address.shown_postal_code is None
+
+
+@pytest.mark.parametrize("given", [{}, {"postal_code": None}, {"postal_code": "-"}])
+def test_readers_of_before_find_a_postal_code_in_every_event(given: dict[str, str | None]) -> None:
+    address = {"line1": "1 Peak Road", "city": "Central", "country": "HK"} | given
+    new = NewOrder.model_validate(a_new_order(shipping_address=address))
+    assert new.place(uuid7(), NOON).shipping_address.postal_code == "-"
 
 
 @pytest.mark.parametrize("country", ["BR", "DE", "GB", "IN", "JP", "US", "XK"])
