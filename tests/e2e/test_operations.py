@@ -4,9 +4,10 @@ import json
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx
+import pytest
 
 from tests.e2e.shop import Json, Shop, an_order
-from tests.e2e.stack import SERVICES, Stack, eventually
+from tests.e2e.stack import SERVICES, ComposeFailed, Stack, eventually
 
 BATCH = 60
 OURS = (*SERVICES, "reconcile")
@@ -118,6 +119,18 @@ def test_the_command_runs_in_a_container_of_its_own_and_finds_everything_as_prom
     assert "Nothing is dead." in orderflow("dead", "list")
     assert "No order is stuck." in orderflow("stuck")
     assert "Every promise is kept." in orderflow("audit")
+
+
+def test_a_setting_that_can_not_be_is_one_sentence_and_an_act_asks_for_a_name(stack: Stack) -> None:
+    run = ("run", "--rm", "-T", "--no-deps")
+    with pytest.raises(ComposeFailed, match=r"(?m)^LOG_LEVEL: Input should be 'DEBUG', ") as refusal:
+        stack.compose(*run, "-e", "LOG_LEVEL=LOUD", "order")
+    assert "Traceback" not in str(refusal.value)
+    with pytest.raises(ComposeFailed, match=r"(?m)^Say who does this, for the record: --as NAME"):
+        stack.compose(*run, "orderflow", "dead", "discard", "--all", "--note", "noise")
+    assert "Nothing was changed." in stack.compose(
+        *run, "orderflow", "dead", "discard", "--all", "--note", "noise", "--as", "ana"
+    )
 
 
 def test_payments_go_through_the_server_that_answers_as_stripe_does(stack: Stack, shop: Shop) -> None:
