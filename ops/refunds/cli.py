@@ -7,7 +7,7 @@ from uuid import UUID
 import typer
 
 from ops.carrying_out import carry_out
-from ops.options import DatabaseUrl, State
+from ops.options import As, DatabaseUrl, State
 
 app = typer.Typer(help="Refunds that the payment provider does not make.", no_args_is_help=True)
 
@@ -28,7 +28,7 @@ def record(
         ),
     ],
     note: Annotated[str, typer.Option(metavar="TEXT", help="Why it was done by hand; it is kept.")],
-    actor: Annotated[str, typer.Option(metavar="NAME", help="Who did it; it is kept.")],
+    named: As = "",
     database_url: DatabaseUrl = "",
     state: State = Path("var/run"),
 ) -> None:
@@ -37,7 +37,7 @@ def record(
     Only for a refund that is dead (`orderflow dead list --service billing`): the provider may still make any
     other. The order becomes PAYMENT_REFUNDED, and its customer is told, with the reference.
     """
-    for value, option in ((reference, "--reference"), (note, "--note"), (actor, "--actor")):
+    for value, option in ((reference, "--reference"), (note, "--note")):
         if not value.strip():
             raise typer.BadParameter("say it in words", param_hint=option)
     if len(reference) > 200:
@@ -48,8 +48,6 @@ def record(
 
     async def act() -> int:
         async with target(database_url, "", state) as on:
-            return await command.record(
-                on, order, reference=reference.strip(), note=note, actor=actor.strip()
-            )
+            return await command.record(on, order, reference=reference.strip(), note=note, named=named)
 
     carry_out(act)

@@ -9,6 +9,7 @@ from events import interventions
 from events.errors import Unavailable
 from events.interventions import Subject
 from events.money import format_amount
+from ops.actor import actor
 from ops.errors import CommandFailed
 from ops.schemas import schemas
 from ops.target import Target
@@ -19,8 +20,12 @@ class NothingToRecord(CommandFailed):
     """The order has no refund that waits for an operator."""
 
 
-async def record(target: Target, order_id: UUID, *, reference: str, note: str, actor: str) -> int:
-    """Settles the order's dead refund as given back by hand, and announces it. Raises CommandFailed."""
+async def record(target: Target, order_id: UUID, *, reference: str, note: str, named: str) -> int:
+    """Settles the order's dead refund as given back by hand, and announces it. Raises CommandFailed.
+
+    `named` is who does it, as `actor` takes it.
+    """
+    who = actor(named)
     try:
         async with schemas(target.database_url, "refunds") as owned, owned.of("billing") as tx:
             refund = await repository.dead_refund(tx, order_id)
@@ -30,7 +35,7 @@ async def record(target: Target, order_id: UUID, *, reference: str, note: str, a
             await repository.record_refund(tx, refund)
             tx.emit(refund.announcement())
             subject = Subject(refund.id, repository.REFUNDS.name, order_id, "failed", refund.failure)
-            await interventions.record(tx, "record", [subject], actor=actor, note=note)
+            await interventions.record(tx, "record", [subject], actor=who, note=note)
     except Unavailable as error:
         raise CommandFailed(str(error)) from error
     was = refund.undeliverable

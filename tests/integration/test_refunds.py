@@ -18,7 +18,7 @@ from services.billing.simulated import SimulatedProvider
 from tests.billing_house import House, invoiced, opened, undeliverable
 from tests.factories import an_order
 
-BY_HAND = {"--reference": "SEPA-4711", "--note": "the card is gone", "--actor": "Ana Souza"}
+BY_HAND = {"--reference": "SEPA-4711", "--note": "the card is gone", "--as": "Ana Souza"}
 
 
 @pytest.fixture
@@ -88,7 +88,7 @@ async def test_two_who_record_the_same_refund_announce_it_once(
     target = Target(house.owner_url, None)
     ended = await asyncio.gather(
         *(
-            command.record(target, order.id, reference=name, note="by hand", actor=name)
+            command.record(target, order.id, reference=name, note="by hand", named=name)
             for name in ("Ana", "Bo")
         ),
         return_exceptions=True,
