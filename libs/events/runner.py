@@ -235,14 +235,20 @@ class Runner(Generic[RowT, OutcomeT]):
         return 1 if self._outage.is_on else self._concurrency
 
     @property
+    def _in_slow_lane(self) -> int:
+        """How many rows are being performed in the slow lane."""
+        return min(len(self._slow), self._slow_lane)
+
+    @property
     def _ordinary(self) -> int:
         """How many rows are being performed outside of the slow lane."""
-        return len(self._performing) - min(len(self._slow), self._slow_lane)
+        return len(self._performing) - self._in_slow_lane
 
     @property
     def _claimable(self) -> int:
-        """How many more rows may be claimed; in an outage one, as a probe."""
-        return (1 if self._outage.is_on else self._memory) - len(self._held)
+        """How many more rows may be claimed; in an outage one, as a probe, beside those in the slow lane."""
+        room = self._memory - len(self._held)
+        return min(room, 1 - len(self._held) + self._in_slow_lane) if self._outage.is_on else room
 
     def _hold(self, leases: Sequence[Lease[RowT]], claimed_at: float) -> list[_Held[RowT]]:
         if not self._held:
@@ -461,7 +467,7 @@ class Runner(Generic[RowT, OutcomeT]):
             self._notice()
             if len(leases) == limit:
                 self._next_sweep = now
-        elif self._outage.is_on and not self._held:
+        elif self._outage.is_on and len(self._held) == self._in_slow_lane:
             if now < self._outage.paused_until + MOMENT_SECONDS:
                 self._next_sweep = now + MOMENT_SECONDS / 10
             else:  # nothing is due that could tell whether the outage is over
