@@ -1,7 +1,7 @@
 """The delivery of mails: the letter is written, handed to the mailer, and its outcome recorded."""
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import timedelta
 from typing import Final
 
 from events.commit import Transactions
@@ -11,10 +11,31 @@ from events.transaction import Transaction
 from services.email import repository
 from services.email.domain import Mail, Outcome
 from services.email.letters import Letters
-from services.email.mailer import Mailer, MailPostponed
+from services.email.mailer import Mailer
 from services.email.mime import UnusableAddress
 
-MAIL: Final = RetryPolicy(deadline=10, first=1, longest=30)
+MAIL: Final = RetryPolicy(
+    deadline=1980,
+    first=300,
+    longest=7200,
+    unknowns=3,
+    patience=timedelta(days=5),
+    expired="refused",
+)
+"""Retries as RFC 5321, 4.5.4.1 has them: minutes apart, then hours, and an end after "at least 4-5 days".
+
+The deadline is longer than the mail server's own times together (`smtp.RFC_5321`), so a mail that was not
+handed over is never taken for one that perhaps was. Each unknown outcome may be a copy that the customer has:
+three at most.
+"""
+
+SLOW_AFTER: Final = 1.0
+"""Seconds after which a mail leaves the ordinary places to others.
+
+It is the longest that so many slow mails as there are places can hold up the others.
+"""
+SLOW_PLACES: Final = 4
+"""Places for slow mails, for each ordinary one."""
 
 
 async def deliver(mail: Mail, letters: Letters, mailer: Mailer | None) -> Outcome:
@@ -28,12 +49,7 @@ async def deliver(mail: Mail, letters: Letters, mailer: Mailer | None) -> Outcom
         letter = letters.write(mail)
     except UnusableAddress as error:
         return Outcome("refused", str(error))
-    try:
-        return await mailer.send(letter)
-    except MailPostponed as error:
-        if mail.has_waited_enough(datetime.now(UTC)):
-            return Outcome("refused", f"Given up: {error}")
-        raise
+    return await mailer.send(letter)
 
 
 def delivery(
@@ -42,6 +58,8 @@ def delivery(
     mailer: Mailer | None,
     *,
     concurrency: int,
+    policy: RetryPolicy = MAIL,
+    slow_after: float = SLOW_AFTER,
     sweep_seconds: float = 5.0,
 ) -> Runner[Mail, Outcome]:
     """The runner that delivers what waits in the table of mails."""
@@ -58,7 +76,10 @@ def delivery(
         transactions,
         perform,
         settle,
-        policy=MAIL,
+        policy=policy,
+        subject=lambda mail: mail.recipient,
         concurrency=concurrency,
+        slow_after=slow_after,
+        slow_lane=SLOW_PLACES * concurrency,
         sweep_seconds=sweep_seconds,
     )

@@ -2,15 +2,11 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from typing import Final, Literal, Self
 from uuid import UUID
 
 from events import limits
 from events.contracts import RANKS, AnyEvent, Order, Reason, type_of
-
-PATIENCE: Final = timedelta(days=5)
-"""How long a mail is offered to a server that says "not now". RFC 5321, 4.5.4.1: "at least 4-5 days"."""
 
 SUBJECTS: Final[Mapping[str, str]] = {
     "ORDER_CREATED": "We have your order{reference}",
@@ -37,13 +33,11 @@ class Mail:
     id: UUID
     """The event's own id."""
     event: AnyEvent
-    written_at: datetime
-    """Since when it waits to be sent."""
 
     @classmethod
     def about(cls, event: AnyEvent) -> Self:
         """The mail that tells of an event."""
-        return cls(event.id, event, datetime.now(UTC))
+        return cls(event.id, event)
 
     @property
     def order(self) -> Order:
@@ -74,10 +68,6 @@ class Mail:
     def message_id(self, domain: str) -> str:
         """Its Message-ID: the same every time, so that a second copy is known to be one."""
         return f"<{self.order.id}.{self.stage}@{domain}>"
-
-    def has_waited_enough(self, now: datetime) -> bool:
-        """Whether a server that still says "not now" is taken to mean never."""
-        return now - self.written_at > PATIENCE
 
 
 @dataclass(frozen=True, slots=True)

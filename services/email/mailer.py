@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from events.errors import Unavailable, UnknownOutcome
+from events.errors import Postponed, Unavailable, UnknownOutcome
 from services.email.domain import Outcome
 
 
@@ -11,8 +11,8 @@ class MailServerUnavailable(Unavailable):
     """The mail server takes no mail at all now."""
 
 
-class MailPostponed(UnknownOutcome):
-    """The mail server does not take this mail now; it will be asked again."""
+class MailPostponed(Postponed):
+    """The mail server does not take this mail now, and has not taken it; it will be asked again."""
 
 
 class MailPerhapsSent(UnknownOutcome):

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Self
@@ -12,7 +13,7 @@ from chassis.service import Assembly, Service
 from chassis.settings import Days, ServiceSettings
 from events.commit import Transactions
 from services.email import mime, smtp
-from services.email.delivery import delivery
+from services.email.delivery import MAIL, delivery
 from services.email.domain import Mail
 from services.email.emptying import MailEmptier
 from services.email.folder import FolderMailer
@@ -44,8 +45,13 @@ class EmailSettings(ServiceSettings):
     mail_record_only: bool = False
     """Mails are recorded as sent and go nowhere, whatever else is set: for rehearsals and load tests."""
     mail_concurrency: Annotated[int, Field(ge=1, le=200)] = 16
-    """Most mails that are being sent at a time, each over a connection of its own."""
+    """Most mails that are being sent at a time, each over a connection of its own.
 
+    One that takes longer than a second no longer counts, up to four times as many: slow recipients hold up
+    nobody else's mails.
+    """
+    mail_retry_seconds: Annotated[float, Field(ge=1, le=MAIL.longest, allow_inf_nan=False)] = MAIL.first
+    """The first pause before a mail that the server did not take is offered again. It doubles, up to 2 h."""
     mail_event_days: Days = 30
     """How long a mail that has ended keeps the event that it tells of."""
 
@@ -76,7 +82,13 @@ async def assemble(settings: EmailSettings, transactions: Transactions) -> Async
     """The runner that delivers the mails which the handlers leave behind."""
     letters = Letters(settings.mail_from)
     async with _mailer(settings, letters.domain) as mailer:
-        runner = delivery(transactions, letters, mailer, concurrency=settings.mail_concurrency)
+        runner = delivery(
+            transactions,
+            letters,
+            mailer,
+            concurrency=settings.mail_concurrency,
+            policy=replace(MAIL, first=settings.mail_retry_seconds),
+        )
         chores = [MailEmptier(timedelta(days=settings.mail_event_days))]
         yield Assembly(runners={Mail: runner}, chores=chores)
 

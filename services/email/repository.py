@@ -64,10 +64,10 @@ _EMPTY: Final = """
 
 
 def _read(record: asyncpg.Record) -> Mail:
-    return Mail(record["id"], _EVENT.decode(record["event"]), record["written_at"])
+    return Mail(record["id"], _EVENT.decode(record["event"]))
 
 
-LEASES: Final[Leases[Mail]] = Leases(MAILS, _read, waiting="pending", columns=("id", "event", "written_at"))
+LEASES: Final[Leases[Mail]] = Leases(MAILS, _read, waiting="pending", columns=("id", "event"))
 
 
 async def add(tx: Transaction, mails: Sequence[Mail]) -> list[Mail]:

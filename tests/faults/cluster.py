@@ -169,6 +169,7 @@ class Cluster:
             "STRIPE_BASE_URL": f"http://127.0.0.1:{self.provider.port}",
             "PROVIDER_DATABASE_URL": self.role_url("provider", self.ledger),
             "SMTP_URL": self.mail.through(f"smtp://127.0.0.1:{self.mailbox.port}"),
+            "MAIL_RETRY_SECONDS": "6",  # a fault lasts for 5: it leaves a mail at most two unknown outcomes
         }
 
 

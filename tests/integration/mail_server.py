@@ -38,12 +38,23 @@ class MailServer:
     """Takes every mail, unless `answers` holds something else to say: by MAIL, RCPT, DATA, RSET or CONTENT.
 
     CONTENT is the answer to the mail itself, after its final dot. CUT there means that the mail was taken.
+    GREETING is said to a new connection in place of 220, which then ends. `to` holds what is always said to
+    RCPT, by recipient.
     """
 
     def __init__(self, **options: Any) -> None:
         self.mails: list[Received] = []
         self.answers: dict[str, deque[str]] = defaultdict(deque)
+        self.to: dict[str, str] = {}
+        self.holds: dict[str, asyncio.Event] = {}
+        """What the answer to RCPT waits for, by recipient."""
+        self.most_connections: int | None = None
+        """More of them at a time are turned away with a 421, as Postfix and others do."""
         self.connections = 0
+        """How many were made; those that were turned away are not counted."""
+        self.open = 0
+        """How many there are now."""
+        self.turned_away = 0
         self.commands: list[str] = []
         self.port = 0
         self._options = {"hostname": "mail.example", "enable_SMTPUTF8": True} | options
@@ -57,10 +68,18 @@ class MailServer:
 
     async def start(self) -> None:
         loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(
-            lambda: _Conversation(self, **self._options), "127.0.0.1", self.port
-        )
+        self._server = await loop.create_server(self._conversation, "127.0.0.1", self.port)
         self.port = self._server.sockets[0].getsockname()[1]
+
+    def _conversation(self) -> asyncio.Protocol:
+        if self.most_connections is not None and self.open >= self.most_connections:
+            self.turned_away += 1
+            return _TurnedAway("421 4.7.0 Too many connections")
+        if self.answers["GREETING"]:
+            return _TurnedAway(self.answers["GREETING"].popleft())
+        self.connections += 1
+        self.open += 1
+        return _Conversation(self, **self._options)
 
     async def stop(self) -> None:
         """The server is down: nobody listens, and what was open is cut."""
@@ -82,10 +101,10 @@ class MailServer:
         return self.mails
 
     def opened(self, transport: asyncio.BaseTransport) -> None:
-        self.connections += 1
         self._open.add(transport)
 
     def ended(self, transport: asyncio.BaseTransport) -> None:
+        self.open -= 1
         self._open.discard(transport)
 
     async def say(self, command: str, otherwise: str, transport: asyncio.Transport) -> str:
@@ -95,6 +114,8 @@ class MailServer:
             transport.abort()
         if answer in (CUT, SILENCE):
             await asyncio.Event().wait()
+        if answer.startswith("421"):  # the connection ends after it: RFC 5321, 3.8
+            asyncio.get_running_loop().call_soon(transport.close)
         return answer
 
     # What aiosmtpd asks of a handler
@@ -108,7 +129,9 @@ class MailServer:
     async def handle_RCPT(  # noqa: N802
         self, server: SMTP, _: Session, envelope: Envelope, address: str, options: list[str]
     ) -> str:
-        answer = await self.say("RCPT", "250 2.1.5 Ok", _transport(server))
+        if address in self.holds:
+            await self.holds[address].wait()
+        answer = await self.say("RCPT", self.to.get(address, "250 2.1.5 Ok"), _transport(server))
         if answer.startswith("2"):
             envelope.rcpt_tos.append(address)
         return answer
@@ -148,12 +171,32 @@ class _Conversation(SMTP):
             self._mail_server.ended(self.transport)
         super().connection_lost(error)
 
+    async def smtp_EHLO(self, hostname: str) -> None:  # noqa: N802
+        answer = await self._mail_server.say("EHLO", "", _transport(self))
+        if answer:
+            await self.push(answer)
+        else:
+            await super().smtp_EHLO(hostname)
+
     async def smtp_DATA(self, arg: str) -> None:  # noqa: N802
         answer = await self._mail_server.say("DATA", "", _transport(self))
         if answer:
             await self.push(answer)
         else:
             await super().smtp_DATA(arg)
+
+
+class _TurnedAway(asyncio.Protocol):
+    """A connection that hears another greeting than 220, and ends; one that hears nothing stays open."""
+
+    def __init__(self, greeting: str) -> None:
+        self._greeting = greeting
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        if self._greeting != SILENCE:
+            transport.write(f"{self._greeting}\r\n".encode())
+            transport.close()
 
 
 def _transport(server: SMTP) -> asyncio.Transport:

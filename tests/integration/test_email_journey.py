@@ -2,8 +2,10 @@
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 
 import asyncpg
@@ -13,22 +15,23 @@ import pytest
 from chassis import database
 from chassis.service import put_together
 from events.commit import Transactions
-from events.contracts import AnyEvent, Customer
+from events.contracts import AnyEvent, Customer, Order
 from events.envelope import messages
 from events.participant import Participant
 from services.email import smtp
-from services.email.delivery import delivery
+from services.email.delivery import MAIL, delivery
 from services.email.domain import Mail
 from services.email.handlers import HANDLERS
 from services.email.letters import Letters
 from services.email.main import SERVICE, EmailSettings
-from services.email.smtp import Server
+from services.email.smtp import RFC_5321, Server
 from tests.factories import an_item, an_order, one_of_each, order_created
-from tests.integration.mail_server import CUT, MailServer, mail_server
-from tests.waiting import patient_bus
+from tests.integration.mail_server import CUT, SILENCE, MailServer, mail_server
+from tests.waiting import eventually, patient_bus
 
 STAGES = list(one_of_each())
-ALWAYS = ["451 4.7.1 Not now"] * 1000
+QUICK = replace(MAIL, first=0.1, longest=0.2)
+"""The policy of mails, with pauses that a test can wait for."""
 
 
 class Journey:
@@ -37,6 +40,9 @@ class Journey:
     def __init__(self, url: str, server: MailServer, reader: Transactions) -> None:
         self.url = url
         self.server = server
+        self.policy = QUICK
+        self.concurrency = 4
+        self.times = RFC_5321
         self.bus = patient_bus({"email": STAGES})
         self._reader = reader
 
@@ -48,9 +54,15 @@ class Journey:
             pool = await stack.enter_async_context(database.connect(self.url, pool=4, application="test"))
             transactions = Transactions(pool)
             mailer = await stack.enter_async_context(
-                smtp.connect(Server.parse(self.server.url), letters.domain)
+                smtp.connect(Server.parse(self.server.url), letters.domain, self.times)
             )
-            runner = delivery(transactions, letters, mailer, concurrency=4, sweep_seconds=0.1)
+            runner = delivery(
+                *(transactions, letters, mailer),
+                concurrency=self.concurrency,
+                policy=self.policy,
+                slow_after=0.05,
+                sweep_seconds=0.1,
+            )
             participant = Participant(
                 "email", HANDLERS, transactions, self.bus, {Mail: runner}, sweep_seconds=0.1
             )
@@ -80,6 +92,12 @@ class Journey:
                 if sum(record["state"] != "pending" for record in records) >= count:
                     return records
                 await asyncio.sleep(0.02)
+
+    async def server_was_asked(self, command: str, times: int) -> None:
+        """Returns when the mail server has heard the command so often."""
+        async with asyncio.timeout(30):
+            while self.server.commands.count(command) < times:
+                await asyncio.sleep(0.01)
 
     async def execute(self, statement: str) -> None:
         async with self._reader() as tx:
@@ -190,15 +208,125 @@ async def test_a_greylisted_mail_is_sent_later_and_others_are_not_held_up(journe
     assert len(journey.server.mails) == 2
 
 
-async def test_a_mail_that_is_put_off_for_days_is_given_up_with_the_last_answer(journey: Journey) -> None:
-    journey.server.answers["RCPT"].extend(ALWAYS)
+async def test_a_mail_that_is_put_off_for_days_is_given_up_with_the_last_answer(
+    journey: Journey, caplog: pytest.LogCaptureFixture
+) -> None:
+    journey.server.to["ana@example.com"] = "452 4.2.2 Mailbox of <ana@example.com> is full"
+    event = order_created()
+    async with journey.service():
+        await journey.publish(event)
+        await eventually(journey.records, lambda records: records[0]["attempts"] > 1)
+        [waiting] = await journey.records()
+        await journey.execute("UPDATE mails SET waits_since = now() - interval '6 days'")
+        [record] = await journey.settled(1)
+    assert waiting["state"] == "pending"
+    assert record["state"] == "refused"
+    assert record["last_error"].endswith("452 4.2.2 Mailbox of <the recipient> is full")
+    [told] = [line for line in caplog.messages if "given up as refused" in line]
+    assert str(event.id) in told
+    assert "ana@example.com" not in told
+    assert not journey.server.mails
+
+
+async def test_a_mail_with_an_unknown_outcome_is_sent_three_times_at_most(
+    journey: Journey, caplog: pytest.LogCaptureFixture
+) -> None:
+    journey.server.answers["CONTENT"].extend([CUT] * 10)
     async with journey.service():
         await journey.publish(order_created())
-        await journey.execute("UPDATE mails SET written_at = now() - interval '6 days'")
         [record] = await journey.settled(1)
-    assert record["state"] == "refused"
-    assert record["outcome"].startswith("Given up: ")
-    assert record["outcome"].endswith("451 4.7.1 Not now")
+    assert (record["state"], record["unknowns"]) == ("dead", 3)
+    assert len(journey.server.mails) == 3
+    assert len({mail.content for mail in journey.server.mails}) == 1
+    assert "given up as dead" in caplog.text
+
+
+def to(recipient: str) -> Order:
+    return an_order(customer=Customer(name="Ana", email=recipient))
+
+
+BAD_ANSWERS = {
+    "busy421": "421 4.7.28 Too much mail for this recipient",
+    "auth530": "530 5.7.1 Authentication required for this domain",
+    "full452": "452 4.2.2 Mailbox full",
+    "cut": CUT,
+    "hang": SILENCE,
+}
+
+
+@pytest.mark.parametrize("answer", BAD_ANSWERS.values(), ids=BAD_ANSWERS)
+async def test_a_recipient_of_whom_the_server_says_something_bad_holds_up_nobody_else(
+    journey: Journey, answer: str
+) -> None:
+    """Eight orders of one such customer, and then others."""
+    journey.times = replace(RFC_5321, rcpt=0.2)
+    journey.server.to["bad@example.com"] = answer
+    async with journey.service():
+        await journey.publish(*(order_created(to("bad@example.com")) for _ in range(8)))
+        await journey.server_was_asked("RCPT", 8)
+        await journey.publish(*(order_created() for _ in range(20)))
+        records = await journey.settled(20)
+    assert Counter((record["recipient"], record["state"]) for record in records) == {
+        ("bad@example.com", "pending"): 8,
+        ("ana@example.com", "sent"): 20,
+    }
+    assert {record["unknowns"] for record in records} == {0}
+
+
+async def test_mails_are_sent_as_soon_as_the_servers_rule_against_everybody_is_lifted(
+    journey: Journey, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Said to RCPT, of ten different recipients: an outage, which no mail is given up for."""
+    people = [f"{number}@example.com" for number in range(10)]
+    journey.server.to = dict.fromkeys(people, "530 5.7.0 Authentication required")
+    async with journey.service():
+        await journey.publish(*(order_created(to(person)) for person in people))
+        await eventually(
+            lambda: asyncio.sleep(0, caplog.text), lambda text: "paused, as nobody gets an answer" in text
+        )
+        journey.server.to.clear()
+        records = await journey.settled(10)
+    assert {record["state"] for record in records} == {"sent"}
+
+
+async def test_a_recipient_that_hangs_through_an_outage_does_not_prolong_it(
+    journey: Journey, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whose mail keeps its place meanwhile; the others are not due for minutes."""
+    journey.policy = MAIL
+    hangs = asyncio.Event()
+    journey.server.holds["hang@example.com"] = hangs
+    people = [f"{number}@example.com" for number in range(5)]
+    journey.server.to = dict.fromkeys(people, CUT)
+    async with journey.service():
+        await journey.publish(order_created(to("hang@example.com")))
+        await journey.publish(*(order_created(to(person)) for person in people))
+        await eventually(
+            lambda: asyncio.sleep(0, caplog.text), lambda text: "paused, as nobody gets an answer" in text
+        )
+        await journey.publish(order_created())
+        assert (await journey.server.received(1))[0].recipient == "ana@example.com"
+        hangs.set()
+        await journey.settled(2)
+
+
+async def test_forty_slow_recipients_hold_up_none_of_the_others(journey: Journey) -> None:
+    """More than all ordinary places; the server answers their RCPT only once all others have their mail."""
+    journey.concurrency = 16
+    slow = [f"slow-{number}@example.com" for number in range(40)]
+    released = asyncio.Event()
+    journey.server.holds = dict.fromkeys(slow, released)
+    events = [order_created(to(person)) for person in slow]
+    for number in range(len(slow), 0, -2):
+        events[number:number] = [order_created(), order_created()]
+    async with journey.service():
+        await journey.publish(*events)
+        others = await journey.server.received(40)
+        assert {mail.recipient for mail in others} == {"ana@example.com"}
+        released.set()
+        records = await journey.settled(80)
+    assert {(record["state"], record["attempts"]) for record in records} == {("sent", 0)}
+    assert len(journey.server.mails) == 80
 
 
 async def test_a_mail_server_that_is_down_holds_the_mails_up_and_loses_none(journey: Journey) -> None:
@@ -286,6 +414,28 @@ async def test_the_service_as_it_is_put_together_fills_its_folder(journey: Journ
         async with asyncio.timeout(30):
             await working
     assert sorted(file.stem for file in tmp_path.iterdir()) == [Mail.about(e).name for e in events.values()]
+
+
+@pytest.mark.parametrize("seconds", [300, 7200])
+async def test_the_first_pause_before_a_mail_is_offered_again_is_the_one_that_is_set(
+    journey: Journey, seconds: int
+) -> None:
+    settings = EmailSettings(
+        database_url=journey.url,
+        smtp_url=journey.server.url,
+        mail_folder=None,
+        mail_retry_seconds=seconds,
+    )
+    journey.server.answers["RCPT"].append("451 4.7.1 Greylisted")
+    async with put_together(SERVICE, settings, journey.bus) as running:
+        working = asyncio.create_task(running.participant.run())
+        await journey.publish(order_created())
+        await eventually(journey.records, lambda records: records[0]["attempts"] == 1)
+        running.participant.stop()
+        await working
+    [record] = await journey.records()
+    pause = (record["claimed_until"] - record["written_at"]).total_seconds()
+    assert seconds * 0.4 < pause < seconds * 1.1
 
 
 async def test_the_service_as_it_is_put_together_sends_to_its_server(journey: Journey) -> None:

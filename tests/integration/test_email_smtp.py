@@ -4,17 +4,20 @@ import asyncio
 import shutil
 import ssl
 from collections.abc import AsyncIterator
+from dataclasses import astuple, replace
 from pathlib import Path
 
 import pytest
 
 from services.email import smtp
+from services.email.delivery import MAIL
 from services.email.domain import Mail
 from services.email.letters import Letters
 from services.email.mailer import Letter, MailPerhapsSent, MailPostponed, MailServerUnavailable
-from services.email.smtp import Server, SmtpMailer
+from services.email.smtp import RFC_5321, Server, SmtpMailer
 from tests.factories import an_item, an_order, order_created
 from tests.integration.mail_server import CUT, SILENCE, MailServer, authenticates, mail_server
+from tests.waiting import eventually
 
 LETTERS = Letters("The Shop <orders@shop.example>")
 
@@ -115,20 +118,97 @@ async def test_a_refusal_for_now_concerns_this_mail_only(
         ("MAIL", "451 4.3.0 Try later"),
         ("MAIL", "550 5.7.1 Sender not welcome"),
         ("MAIL", "530 5.7.0 Authentication required"),
-        ("RCPT", "530 5.7.0 Authentication required"),
         ("MAIL", "421 4.3.2 Shutting down"),
-        ("RCPT", "421 4.3.2 Shutting down"),
-        ("CONTENT", "421 4.3.2 Shutting down"),
+        ("RCPT", "421 4.7.28 Too much mail for <ana@example.com>"),
+        ("RCPT", "503 5.5.1 AUTH first"),
+        ("RCPT", "530 5.7.0 Authentication required"),
+        ("RCPT", "534 5.7.9 Authentication mechanism is too weak"),
+        ("DATA", "535 5.7.8 Authentication credentials invalid"),
+        ("DATA", "538 5.7.11 Encryption required"),
+        ("CONTENT", "421 4.7.28 Too much mail for <ana@example.com>"),
     ],
 )
-async def test_a_refusal_that_is_not_about_the_mail_is_an_outage(
+async def test_a_refusal_that_may_concern_every_mail_postpones_this_one_and_says_so(
+    server: MailServer, mailer: SmtpMailer, command: str, answer: str
+) -> None:
+    server.answers[command].append(answer)
+    with pytest.raises(MailPostponed, match=answer[:9]) as postponed:
+        await mailer.send(a_letter())
+    assert postponed.value.perhaps_all
+    assert "ana@example.com" not in str(postponed.value)
+    assert server.mails == []
+    assert (await mailer.send(a_letter())).state == "sent"
+    assert server.connections == 1 + answer.startswith("421")
+
+
+async def test_a_recipient_whom_the_server_does_not_like_holds_up_nobody_else(
+    server: MailServer, mailer: SmtpMailer
+) -> None:
+    server.to["busy@example.com"] = "421 4.7.28 Too much mail for this recipient"
+    for _ in range(3):
+        with pytest.raises(MailPostponed, match="421"):
+            await mailer.send(
+                Letter("busy", "orders@shop.example", "busy@example.com", b"Subject: x\r\n\r\n")
+            )
+        assert (await mailer.send(a_letter())).state == "sent"
+    assert server.connections <= 4  # one ends with each 421; the mail is not offered twice in a row
+    assert server.commands.count("RCPT") == 6
+
+
+@pytest.mark.parametrize(
+    ("command", "answer"),
+    [
+        ("GREETING", "421 4.3.2 Shutting down"),
+        ("GREETING", "554 5.7.1 Not you"),
+        ("GREETING", "521 5.3.2 No mail here"),
+        ("EHLO", "421 4.3.2 Shutting down"),
+    ],
+)
+async def test_what_the_server_says_of_itself_before_any_mail_is_an_outage(
     server: MailServer, mailer: SmtpMailer, command: str, answer: str
 ) -> None:
     server.answers[command].append(answer)
     with pytest.raises(MailServerUnavailable, match=answer[:9]):
         await mailer.send(a_letter())
-    assert server.mails == []
     assert (await mailer.send(a_letter())).state == "sent"
+    assert len(server.mails) == 1
+
+
+async def test_a_server_without_ehlo_is_greeted_with_helo(server: MailServer, mailer: SmtpMailer) -> None:
+    server.answers["EHLO"].append("502 5.5.1 Command not implemented")
+    assert (await mailer.send(a_letter())).state == "sent"
+    assert server.connections == 1
+
+
+@pytest.mark.parametrize(
+    "answer",
+    ["251 2.1.5 Will forward", "252 2.1.5 Can't verify, will try", "250-2.1.5 Ok\r\n250 as you like"],
+)
+async def test_a_recipient_may_be_taken_with_other_words_than_250(
+    server: MailServer, mailer: SmtpMailer, answer: str
+) -> None:
+    server.answers["RCPT"].append(answer)
+    assert (await mailer.send(a_letter())).state == "sent"
+    assert (await mailer.send(a_letter())).state == "sent"
+    assert len(server.mails) == 2
+
+
+async def test_an_answer_of_several_lines_is_kept_on_one(server: MailServer, mailer: SmtpMailer) -> None:
+    server.answers["RCPT"].append("550-5.1.1 <ANA@example.com>\r\n550-5.1.1 no such\r\n550 5.1.1 user")
+    outcome = await mailer.send(a_letter())
+    assert outcome.answer == "550 5.1.1 <the recipient> 5.1.1 no such 5.1.1 user"
+    assert (await mailer.send(a_letter())).state == "sent"
+
+
+async def test_a_mail_waits_for_a_connection_where_the_server_takes_no_further_one(
+    server: MailServer, mailer: SmtpMailer
+) -> None:
+    server.most_connections = 2
+    outcomes = await asyncio.gather(*(mailer.send(a_letter()) for _ in range(20)))
+    assert {outcome.state for outcome in outcomes} == {"sent"}
+    assert server.connections == 2
+    assert server.turned_away
+    assert len(server.mails) == 20
 
 
 async def test_a_server_that_is_down_is_an_outage_until_it_is_up(
@@ -165,16 +245,23 @@ async def test_a_connection_that_ends_as_it_is_used_again_is_replaced(
     assert len(server.mails) == 2
 
 
-async def test_a_connection_that_was_idle_for_long_is_asked_first(
+async def test_a_connection_that_was_idle_for_long_is_closed_and_replaced(
     server: MailServer, mailer: SmtpMailer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(smtp, "IDLE_SECONDS", -1.0)
     await mailer.send(a_letter())
     await mailer.send(a_letter())
+    assert (len(server.mails), server.connections) == (2, 2)
+    await eventually(lambda: asyncio.sleep(0, server.open), lambda open_: open_ <= 1)
+
+
+async def test_a_connection_that_can_not_be_reset_is_replaced(server: MailServer, mailer: SmtpMailer) -> None:
+    server.answers["RCPT"].append("550 5.1.1 No such user")
+    await mailer.send(a_letter())
     server.answers["RSET"].append(CUT)
     await mailer.send(a_letter())
-    assert server.commands.count("RSET") == 2
-    assert (len(server.mails), server.connections) == (3, 2)
+    assert server.commands.count("RSET") == 1
+    assert (len(server.mails), server.connections) == (1, 2)
 
 
 @pytest.mark.parametrize("command", ["MAIL", "RCPT", "DATA"])
@@ -182,8 +269,9 @@ async def test_a_connection_cut_before_the_final_dot_means_not_sent(
     server: MailServer, mailer: SmtpMailer, command: str
 ) -> None:
     server.answers[command].append(CUT)
-    with pytest.raises(MailPostponed):
+    with pytest.raises(MailPostponed) as postponed:
         await mailer.send(a_letter())
+    assert postponed.value.perhaps_all
     assert server.mails == []
     assert (await mailer.send(a_letter())).state == "sent"
 
@@ -200,19 +288,59 @@ async def test_a_connection_cut_after_the_final_dot_means_perhaps_sent(
     assert first.content == second.content
 
 
-async def test_a_server_that_stops_answering_is_not_waited_for(
-    server: MailServer, mailer: SmtpMailer, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("command", ["MAIL", "RCPT", "DATA"])
+async def test_a_command_without_an_answer_in_time_means_not_sent(server: MailServer, command: str) -> None:
+    times = replace(RFC_5321, **{command.lower(): 0.1})
+    async with smtp.connect(Server.parse(server.url), "shop.example", times) as mailer:
+        server.answers[command].append(SILENCE)
+        with pytest.raises(MailPostponed, match=f"did not answer {command} within") as postponed:
+            await mailer.send(a_letter())
+        assert postponed.value.perhaps_all
+        assert (await mailer.send(a_letter())).state == "sent"
+    assert (len(server.mails), server.connections) == (1, 2)
+
+
+async def test_a_mail_without_an_answer_in_time_means_perhaps_sent(server: MailServer) -> None:
+    times = replace(RFC_5321, content=0.1)
+    async with smtp.connect(Server.parse(server.url), "shop.example", times) as mailer:
+        server.answers["CONTENT"].append(SILENCE)
+        with pytest.raises(MailPerhapsSent):
+            await mailer.send(a_letter())
+    assert len(server.mails) == 1
+
+
+@pytest.mark.parametrize("command", ["GREETING", "EHLO"])
+async def test_a_server_that_does_not_introduce_itself_in_time_is_an_outage(
+    server: MailServer, command: str
 ) -> None:
-    monkeypatch.setattr(smtp, "COMMAND_SECONDS", 0.1)
-    monkeypatch.setattr(smtp, "CONTENT_SECONDS", 0.1)
-    server.answers["RCPT"].append(SILENCE)
-    with pytest.raises(MailPostponed):
+    times = replace(RFC_5321, opening=0.1)
+    async with smtp.connect(Server.parse(server.url), "shop.example", times) as mailer:
+        server.answers[command].append(SILENCE)
+        with pytest.raises(MailServerUnavailable, match="no answer in time"):
+            await mailer.send(a_letter())
+
+
+async def test_a_host_that_does_not_exist_is_an_outage() -> None:
+    for host in ("nowhere.invalid", "no..where"):
+        async with smtp.connect(Server(host, 25), "shop.example") as mailer:
+            with pytest.raises(MailServerUnavailable, match="can't be used"):
+                await mailer.send(a_letter())
+
+
+def test_the_times_are_those_of_rfc_5321() -> None:
+    """4.5.3.2: greeting, MAIL and RCPT five minutes, DATA two, a block of data three, the final dot ten."""
+    minutes = [seconds / 60 for seconds in (RFC_5321.opening, RFC_5321.mail, RFC_5321.rcpt, RFC_5321.data)]
+    assert minutes == [5, 5, 5, 2]
+    assert RFC_5321.content / 60 == 3 + 10
+    assert sum(astuple(RFC_5321)) < MAIL.deadline
+
+
+async def test_an_answer_that_is_none_to_a_mail_means_perhaps_sent(
+    server: MailServer, mailer: SmtpMailer
+) -> None:
+    server.answers["CONTENT"].append("354 Go on")
+    with pytest.raises(MailPerhapsSent, match="354"):
         await mailer.send(a_letter())
-    server.answers["CONTENT"].append(SILENCE)
-    with pytest.raises(MailPerhapsSent):
-        await mailer.send(a_letter())
-    monkeypatch.undo()
-    assert (await mailer.send(a_letter())).state == "sent"
 
 
 async def test_a_cancelled_mail_does_not_leave_its_connection_to_the_next(
@@ -264,8 +392,9 @@ async def test_a_user_is_authenticated_and_a_wrong_password_is_an_outage() -> No
             with pytest.raises(MailServerUnavailable) as refused:
                 await mailer.send(a_letter())
         async with smtp.connect(Server.parse(f"smtp://{address}"), "shop.example") as mailer:
-            with pytest.raises(MailServerUnavailable, match="530"):
+            with pytest.raises(MailPostponed, match="530") as postponed:
                 await mailer.send(a_letter())
+            assert postponed.value.perhaps_all
     assert "canary" not in str(refused.value)
     assert [mail.user for mail in server.mails] == ["ana"]
 

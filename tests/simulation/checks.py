@@ -9,6 +9,7 @@ from ops.audit.audit import audit
 from ops.audit.ledger import ledger_of
 from ops.services import SERVICES
 from ops.target import Target
+from services.email.delivery import MAIL
 from tests.simulation.database import SimulatedDatabase
 
 if TYPE_CHECKING:
@@ -46,6 +47,17 @@ class Finding:
 async def waiting(database: SimulatedDatabase) -> bool:
     """Whether work waits in any table."""
     return bool(await database.owner.fetch(f"SELECT FROM ({_WAITING}) work LIMIT 1"))
+
+
+async def replay_mails(database: SimulatedDatabase) -> list[tuple[str, str]]:
+    """`orderflow dead replay` for mails that perhaps were sent too often: by order and stage."""
+    replayed = await database.owner.fetch(
+        """UPDATE email.mails SET state = 'pending', attempts = 0, defects = 0, unknowns = 0,
+            waits_since = now(), claimed_until = now()
+        WHERE state = 'dead' AND unknowns >= $1 RETURNING order_id, stage""",
+        MAIL.unknowns,
+    )
+    return [(str(row["order_id"]), row["stage"]) for row in replayed]
 
 
 async def findings(system: "System") -> list[Finding]:
@@ -112,6 +124,9 @@ async def _mails(system: "System") -> list[Finding]:
     """What the mail server has, against the record of the mails."""
     found: list[Finding] = []
     got = Counter(name for name, _, _ in system.mailbox.copies)
+    copies: Counter[tuple[str, str]] = Counter()
+    for (name, _, _), count in system.mailbox.copies.items():
+        copies[name[:36], name[39:]] += count
     rows = await system.database.owner.fetch(
         "SELECT order_id, stage, recipient FROM email.mails WHERE state = 'sent'"
     )
@@ -121,6 +136,13 @@ async def _mails(system: "System") -> list[Finding]:
         found.append(
             Finding("I21", f"{len(sent)} mails are said to be sent, the mail server has {len(kept)}.")
         )
+    most = MAIL.unknowns or 0
+    if many := [
+        count
+        for mail, count in copies.items()
+        if count > most * (1 + system.replayed[mail]) + system.deaths.get("email", 0)
+    ]:
+        found.append(Finding("I21", f"{len(many)} mails came too often, one of them {max(many)} times."))
     if different := [name for name, versions in got.items() if versions > 1]:
         found.append(Finding("I21", f"{len(different)} mails came in two versions."))
     return found

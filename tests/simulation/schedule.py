@@ -3,9 +3,10 @@
 import asyncio
 import logging
 import random
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from functools import partial
 from typing import Any, Final
@@ -29,7 +30,7 @@ from ops.services import SERVICES, load
 from services.billing import charging, refunding
 from services.billing.domain import Payment, Refund
 from services.billing.simulated import SimulatedProvider
-from services.email.delivery import delivery
+from services.email.delivery import MAIL, delivery
 from services.email.domain import Mail
 from services.email.emptying import MailEmptier
 from services.email.letters import Letters
@@ -60,6 +61,8 @@ LONGEST: Final = 40
 CALM_SECONDS: Final = 30.5
 SWEEP_SECONDS: Final = 8.0
 MOST_DEATHS: Final = 6
+MAILS: Final = replace(MAIL, deadline=10, first=1, longest=30)
+"""The policy of mails, with pauses that end while it is calm."""
 
 
 @dataclass(frozen=True)
@@ -108,6 +111,8 @@ class System:
     names: Sequence[str] = ()
     ended: list[Process] = field(default_factory=list)
     deaths: dict[str, int] = field(default_factory=dict)
+    replayed: Counter[tuple[str, str]] = field(default_factory=Counter)
+    """How often a mail was sent again by hand, by order and stage."""
     poison: set[UUID] = field(default_factory=set)
     unreadable: int = 0
     failures: list[BaseException] = field(default_factory=list)
@@ -213,7 +218,10 @@ class System:
             case "email":
                 return {
                     Mail: delivery(
-                        transactions, self._letters, self.mailbox, concurrency=8, sweep_seconds=SWEEP_SECONDS
+                        *(transactions, self._letters, self.mailbox),
+                        concurrency=8,
+                        policy=MAILS,
+                        sweep_seconds=SWEEP_SECONDS,
                     )
                 }
             case _:
@@ -317,9 +325,11 @@ async def _calm(system: System, clients: "Sequence[asyncio.Task[None]]") -> bool
     for _ in range(LONGEST):
         await system.scheduler.rest()
         with system.scheduler.loop.working():
+            system.replayed.update(replayed := await checks.replay_mails(system.database))
             if (
                 all(client.done() for client in clients)
                 and system.broker.at_rest
+                and not replayed
                 and not await checks.waiting(system.database)
             ):
                 return True

@@ -3,7 +3,6 @@
 import email
 import email.policy
 import re
-from datetime import UTC, datetime
 from email.header import decode_header, make_header
 from email.message import EmailMessage
 from email.utils import parseaddr
@@ -308,12 +307,6 @@ def test_files_of_mails_sort_by_order_and_stage() -> None:
     names = [Mail.about(event).name for event in [*first.values(), *second.values()]]
     assert names == sorted(names)
     assert names[0] == f"{first['ORDER_CREATED'].subject}-0-ORDER_CREATED"
-
-
-def test_a_mail_waits_five_days_for_a_server_that_says_not_now() -> None:
-    mail = Mail(order_created().id, order_created(), datetime(2026, 11, 1, tzinfo=UTC))
-    assert not mail.has_waited_enough(datetime(2026, 11, 5, tzinfo=UTC))
-    assert mail.has_waited_enough(datetime(2026, 11, 7, tzinfo=UTC))
 
 
 def test_a_large_order_is_written_whole() -> None:

@@ -84,6 +84,9 @@ def test_recorded_only_wins_over_every_other_way(
         ("MAIL_FROM", "canary", "No mail can be sent to this address"),
         ("MAIL_FROM", "Ana <пётр@почта.рф>", "No mail can be sent to this address"),
         ("MAIL_CONCURRENCY", "0", "greater than or equal to 1"),
+        ("MAIL_RETRY_SECONDS", "0.5", "greater than or equal to 1"),
+        ("MAIL_RETRY_SECONDS", "7201", "less than or equal to 7200"),
+        ("MAIL_RETRY_SECONDS", "nan", "finite|greater"),
     ],
 )
 def test_a_wrong_setting_is_named_without_its_value(
@@ -100,6 +103,8 @@ def test_an_empty_setting_is_as_good_as_none(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setenv("SMTP_URL", "smtp://ana:canary@mail")
     monkeypatch.setenv("MAIL_FOLDER", "")
     monkeypatch.setenv("MAIL_FROM", "")
+    monkeypatch.setenv("MAIL_RETRY_SECONDS", "")
     read = settings()
+    assert read.mail_retry_seconds == 300
     assert read.mail_from == "Orderflow <orders@orderflow.example>"
     assert "canary" not in repr(read)
