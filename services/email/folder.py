@@ -1,11 +1,12 @@
 """Mails as files: a folder of `.eml` files that any mail program opens."""
 
 import asyncio
-import os
+from contextlib import suppress
 from pathlib import Path
+from uuid import uuid4
 
 from services.email.domain import Outcome
-from services.email.mailer import Letter, MailServerUnavailable
+from services.email.mailer import Letter, MailPostponed, MailServerUnavailable
 
 
 class FolderMailer:
@@ -19,16 +20,29 @@ class FolderMailer:
         self._folder = folder
 
     async def send(self, letter: Letter) -> Outcome:
-        """See Mailer. A folder that can't be written is an outage."""
-        try:
-            path = await asyncio.to_thread(self._write, letter)
-        except OSError as error:
-            raise MailServerUnavailable(f"The mail folder can't be written: {error.strerror}.") from error
-        return Outcome("sent", f"written to {path.name}")
+        """See Mailer.
 
-    def _write(self, letter: Letter) -> Path:
-        self._folder.mkdir(parents=True, exist_ok=True)
+        A folder that can't be made or takes no file (permissions, a full disk) is an outage. A file that
+        can't take its own name is this mail's trouble.
+        """
+        return await asyncio.to_thread(self._write, letter)
+
+    def _write(self, letter: Letter) -> Outcome:
+        unfinished = self._folder / f".{uuid4().hex}.tmp"
         path = self._folder / f"{letter.name}.eml"
-        unfinished = self._folder / f".{letter.name}.{os.getpid()}.tmp"
-        unfinished.write_bytes(letter.content)
-        return unfinished.replace(path)
+        try:
+            try:
+                self._folder.mkdir(parents=True, exist_ok=True)
+                unfinished.write_bytes(letter.content)
+            except OSError as error:
+                raise MailServerUnavailable(f"The mail folder can't be written: {error.strerror}.") from error
+            try:
+                unfinished.replace(path)
+            except OSError as error:
+                raise MailPostponed(
+                    f"The file {path.name} can't be written: {error.strerror}.", perhaps_all=True
+                ) from error
+        finally:
+            with suppress(OSError):
+                unfinished.unlink(missing_ok=True)
+        return Outcome("sent", f"written to {path.name}")

@@ -2,6 +2,7 @@
 
 import email
 import email.policy
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from services.email.domain import Mail
 from services.email.folder import FolderMailer
 from services.email.letters import Letters
-from services.email.mailer import MailServerUnavailable
+from services.email.mailer import MailPostponed, MailServerUnavailable
 from tests.factories import one_of_each, order_created
 
 LETTERS = Letters("The Shop <orders@shop.example>")
@@ -36,6 +37,18 @@ async def test_the_same_mail_again_takes_the_place_of_the_first(tmp_path: Path) 
     assert await mailer.send(letter) == await mailer.send(letter)
     [file] = tmp_path.iterdir()
     assert file.read_bytes() == letter.content
+
+
+async def test_a_file_that_can_not_be_written_is_one_mails_trouble(tmp_path: Path) -> None:
+    mailer = FolderMailer(tmp_path)
+    letter, other = (LETTERS.write(Mail.about(order_created())) for _ in range(2))
+    (tmp_path / f"{letter.name}.eml" / "in the way").mkdir(parents=True)
+    with pytest.raises(MailPostponed, match=letter.name):
+        await mailer.send(letter)
+    with pytest.raises(MailPostponed):
+        await mailer.send(replace(letter, name="long" * 100))
+    assert (await mailer.send(other)).state == "sent"
+    assert {path.suffix for path in tmp_path.iterdir()} == {".eml"}
 
 
 async def test_a_folder_that_cannot_be_written_is_an_outage(tmp_path: Path) -> None:
