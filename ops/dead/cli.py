@@ -59,7 +59,7 @@ def show(
     broker_url: BrokerUrl = "",
     state: State = Path("var/run"),
 ) -> None:
-    """All that is known of one dead or discarded event, but for its payment method."""
+    """All that is known of one event or other work that failed, but for its payment method."""
     from ops.dead import command  # noqa: PLC0415
 
     _carry_out(database_url, broker_url, state, lambda on: command.show(on, event_id, as_json=as_json))
@@ -80,7 +80,7 @@ def replay(
     broker_url: BrokerUrl = "",
     state: State = Path("var/run"),
 ) -> None:
-    """Try dead work again, now and with its attempts counted anew.
+    """Try dead work again, now and with its attempts counted anew; by its id also work that waits.
 
     The service does it as soon as it runs. Asking twice does no harm. Every act is recorded.
     """
@@ -112,7 +112,10 @@ def discard(
     broker_url: BrokerUrl = "",
     state: State = Path("var/run"),
 ) -> None:
-    """Give dead events up for good. They are kept, and nothing brings them back. Every act is recorded."""
+    """Give dead events and mails up for good; by its id also one that waits for its next try.
+
+    They are kept, and nothing brings them back. Every act is recorded.
+    """
     from ops.dead import command  # noqa: PLC0415
 
     _choosing(event_ids, every, service, reason, event_type, order)

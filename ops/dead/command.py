@@ -14,7 +14,7 @@ from events.errors import BrokerUnavailable, Unavailable
 from ops.actor import actor
 from ops.dead import letters, shelf
 from ops.dead.masking import shown
-from ops.dead.shelf import PARKED, Dead
+from ops.dead.shelf import Dead
 from ops.errors import CommandFailed
 from ops.schemas import Schemas, schemas
 from ops.services import SERVICES, check_service
@@ -22,15 +22,18 @@ from ops.target import Target
 
 
 class NotDead(CommandFailed):
-    """Nothing of that id is dead."""
+    """Nothing of that id is dead, or waits for its next try."""
 
     def __init__(self, row_id: UUID) -> None:
-        super().__init__(f"Nothing with the id {row_id} is dead.")
+        super().__init__(f"Nothing with the id {row_id} is dead, or waits for its next try.")
 
 
 @dataclass(frozen=True)
 class Choice:
-    """Which of the dead are meant: those that every given point fits."""
+    """Which of the dead are meant: those that every given point fits.
+
+    An id of which nothing is dead means work that waits for its next try.
+    """
 
     service: str | None = None
     reason: str | None = None
@@ -105,15 +108,15 @@ async def replay(target: Target, choice: Choice, *, named: str, dry_run: bool) -
 
 
 async def discard(target: Target, choice: Choice, *, named: str, note: str, dry_run: bool) -> int:
-    """Gives dead events up, with a note why; 1 when something was asked for and nothing could be done.
+    """Gives events and mails up, with a note why; 1 when something was asked for and nothing was done.
 
     `named` is who does it, as `actor` takes it.
     """
     who = "" if dry_run else actor(named)
     async with _found(target, choice) as (owned, found):
-        able = [dead for dead in found if dead.table == PARKED]
+        able = [dead for dead in found if dead.discardable]
         for dead in found:
-            if dead.table != PARKED:
+            if not dead.discardable:
                 by_hand = ", or do it by hand and `orderflow refunds record` it"
                 typer.echo(
                     f"{dead.id} in {dead.service}'s {dead.table} is work that is owed: replay it"
@@ -136,6 +139,13 @@ async def _found(target: Target, choice: Choice) -> AsyncIterator[tuple[Schemas,
             found = [
                 dead for service in services for dead in await shelf.dead(owned, service) if choice.fits(dead)
             ]
+            if not_dead := set(choice.ids) - {dead.id for dead in found}:
+                found += [
+                    waiting
+                    for service in services
+                    for waiting in await shelf.put_off(owned, service, not_dead)
+                    if choice.fits(waiting)
+                ]
             for row_id in set(choice.ids) - {dead.id for dead in found}:
                 typer.echo(NotDead(row_id), err=True)
             yield owned, found

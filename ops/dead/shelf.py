@@ -1,4 +1,7 @@
-"""The shelf of dead work: every table of a service that has claims may hold some, as its `state` says."""
+"""The shelf of dead work: every table of a service that has claims may hold some, as its `state` says.
+
+Work that failed and waits for its next try is not dead, but it is found, replayed and discarded by its id.
+"""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -11,15 +14,18 @@ import msgspec
 from events import interventions
 from events.envelope import UNDECODABLE
 from events.interventions import Subject
+from events.leases import LEASE_SECONDS
 from events.transaction import Transaction
 from ops.schemas import BATCH, Schemas
 
 PARKED: Final = "parked"
+GIVEN_UP: Final = {PARKED: "discarded", "mails": "refused"}
+"""The tables whose rows a person may give up, and the state of such a row. Money and parcels are owed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Dead:
-    """An event (of the table `parked`), or other work, that will not be tried again by itself."""
+    """An event (of the table `parked`), or other work, that failed: dead, or waiting for its next try."""
 
     service: str
     table: str
@@ -41,6 +47,11 @@ class Dead:
         """Whether trying again could end otherwise."""
         return self.reason != UNDECODABLE
 
+    @property
+    def discardable(self) -> bool:
+        """Whether a person may give it up."""
+        return self.table in GIVEN_UP
+
 
 _TABLES: Final = """
     SELECT relname FROM pg_class JOIN pg_attribute ON attrelid = pg_class.oid
@@ -49,23 +60,30 @@ _TABLES: Final = """
     ORDER BY relname <> 'parked', relname"""
 
 # What the tables call it differs; as JSON a column that is not there is just null.
-_DEAD: Final = """
+_FAILED: Final = """
     SELECT id, coalesce(j->>'type', '{table}') AS type,
         coalesce(j->>'order_id', j->'order_ids'->>0)::uuid AS order_id,
         coalesce(j->>'reason', 'failed') AS reason, j->>'last_error' AS error, attempts,
         coalesce(j->>'first_failed_at', j->>'created_at', j->>'written_at')::timestamptz AS first_at,
         coalesce(j->>'last_failed_at', j->>'claimed_until')::timestamptz AS last_at
-    FROM (SELECT id, attempts, to_jsonb(t) AS j FROM {table} AS t WHERE state = 'dead') AS dead
+    FROM (SELECT id, attempts, to_jsonb(t) AS j FROM {table} AS t WHERE {condition}) AS failed
     ORDER BY id"""
-_ROW: Final = (
-    "SELECT to_jsonb(t)::text AS row FROM {table} AS t WHERE id = $1 AND state IN ('dead', 'discarded')"
+_IS_DEAD: Final = "state = 'dead'"
+# A row that may be in a process's hands is left to it: a claim holds for no longer.
+_IS_PUT_OFF: Final = (
+    "(state = '{waiting}' AND last_error IS NOT NULL "
+    f"AND NOT claimed_until BETWEEN now() AND now() + interval '{LEASE_SECONDS} seconds')"
 )
-_REPLAY: Final = """
-    UPDATE {table} SET state = '{waiting}', attempts = 0, defects = 0, unknowns = 0,
+_ROW: Final = """
+    SELECT to_jsonb(t)::text AS row FROM {table} AS t
+    WHERE id = $1 AND (state IN ('dead', 'discarded') OR last_error IS NOT NULL)"""
+_REPLAY: Final = f"""
+    UPDATE {{table}} SET state = '{{waiting}}', attempts = 0, defects = 0, unknowns = 0,
         waits_since = now(), claimed_until = now()
-    WHERE id = ANY($1::uuid[]) AND state = 'dead' RETURNING id"""
-_DISCARD: Final = """
-    UPDATE parked SET state = 'discarded' WHERE id = ANY($1::uuid[]) AND state = 'dead' RETURNING id"""
+    WHERE id = ANY($1::uuid[]) AND ({_IS_DEAD} OR {_IS_PUT_OFF}) RETURNING id"""  # noqa: S608
+_DISCARD: Final = f"""
+    UPDATE {{table}} SET state = '{{given_up}}'
+    WHERE id = ANY($1::uuid[]) AND ({_IS_DEAD} OR {_IS_PUT_OFF}) RETURNING id"""  # noqa: S608
 _INTERVENTIONS: Final = (
     "SELECT to_jsonb(i)::text AS row FROM interventions AS i WHERE event_id = $1 ORDER BY id"
 )
@@ -73,16 +91,25 @@ _INTERVENTIONS: Final = (
 
 async def dead(schemas: Schemas, service: str) -> list[Dead]:
     """All that is dead at the service: events first, by id."""
+    return await _failed(schemas, service, _IS_DEAD)
+
+
+async def put_off(schemas: Schemas, service: str, ids: Collection[UUID]) -> list[Dead]:
+    """Which of these wait at the service for their next try: events first, by id."""
+    return await _failed(schemas, service, f"id = ANY($1::uuid[]) AND {_IS_PUT_OFF}", list(ids))
+
+
+async def _failed(schemas: Schemas, service: str, condition: str, *arguments: object) -> list[Dead]:
     found: list[Dead] = []
     async with schemas.of(service) as tx:
         for table in await _tables(tx):
-            records = await tx.fetch(_DEAD.format(table=table))
-            found.extend(Dead(service, table, **record) for record in records)
+            query = _FAILED.format(table=table, condition=condition.format(waiting=_waiting(table)))
+            found.extend(Dead(service, table, **record) for record in await tx.fetch(query, *arguments))
     return found
 
 
 async def rows(schemas: Schemas, service: str, row_id: UUID) -> list[tuple[str, dict[str, Any], list[Any]]]:
-    """Whole rows of this id that are dead or discarded: table, columns, and what was done to it by hand."""
+    """Whole rows of this id that failed once: table, columns, and what was done to it by hand."""
     async with schemas.of(service) as tx:
         found = [
             (table, msgspec.json.decode(record["row"]))
@@ -99,31 +126,41 @@ async def replay(schemas: Schemas, chosen: Sequence[Dead], *, actor: str) -> lis
     The service's own runners do the rest. What is no longer dead stays as it is.
     """
 
-    async def put_back(tx: Transaction, table: str, ids: Sequence[UUID]) -> set[UUID]:
-        waiting = "retry" if table == PARKED else "pending"
-        changed = await tx.fetch(_REPLAY.format(table=table, waiting=waiting), ids)
-        return {record["id"] for record in changed}
-
     done: list[Dead] = []
     for batch in _batches(chosen):
+        statement = _REPLAY.format(table=batch[0].table, waiting=_waiting(batch[0].table))
         async with schemas.of(batch[0].service) as tx:
-            changed = await put_back(tx, batch[0].table, [each.id for each in batch])
-            acted = [each for each in batch if each.id in changed]
+            acted = await _act(tx, statement, batch)
             await interventions.record(tx, "replay", _subjects(acted), actor=actor)
         done.extend(acted)
     return done
 
 
 async def discard(schemas: Schemas, chosen: Sequence[Dead], *, actor: str, note: str) -> list[Dead]:
-    """Gives dead events up: the rows are kept, and nothing brings them back. Returns what it was done to."""
+    """Gives events and mails up: the rows are kept, and nothing brings them back.
+
+    Returns what it was done to.
+    """
     done: list[Dead] = []
-    for batch in _batches([each for each in chosen if each.table == PARKED]):
+    for batch in _batches([each for each in chosen if each.discardable]):
+        table = batch[0].table
+        statement = _DISCARD.format(table=table, waiting=_waiting(table), given_up=GIVEN_UP[table])
         async with schemas.of(batch[0].service) as tx:
-            changed = {record["id"] for record in await tx.fetch(_DISCARD, [each.id for each in batch])}
-            acted = [each for each in batch if each.id in changed]
+            acted = await _act(tx, statement, batch)
             await interventions.record(tx, "discard", _subjects(acted), actor=actor, note=note)
         done.extend(acted)
     return done
+
+
+def _waiting(table: str) -> str:
+    """The state of what waits for its next try."""
+    return "retry" if table == PARKED else "pending"
+
+
+async def _act(tx: Transaction, statement: str, batch: Sequence[Dead]) -> list[Dead]:
+    """Those of the batch that the statement changed."""
+    changed = {record["id"] for record in await tx.fetch(statement, [each.id for each in batch])}
+    return [each for each in batch if each.id in changed]
 
 
 async def _tables(tx: Transaction) -> list[str]:

@@ -127,7 +127,9 @@ async def test_what_is_shown_of_an_event_is_all_but_its_payment_method(house: Ho
     [row] = json.loads(await house.dead("show", "--json", str(event.id)))
     assert row["body"]["data"]["order"]["payment_method"] == "***"
     nobody = str(uuid7())
-    assert await house.dead("show", nobody, status=1) == f"Nothing with the id {nobody} is dead.\n"
+    assert await house.dead("show", nobody, status=1) == (
+        f"Nothing with the id {nobody} is dead, or waits for its next try.\n"
+    )
 
 
 async def test_replayed_it_is_handled_once_what_killed_it_is_mended_and_twice_does_no_harm(
@@ -217,6 +219,66 @@ async def test_dead_work_of_other_tables_is_listed_and_put_back(house: House) ->
     await house.dead("replay", "--all")
     [row] = await house.rows("SELECT state, attempts FROM billing.payments")
     assert (row["state"], row["attempts"]) == ("pending", 0)
+
+
+async def a_mail(house: House, state: str, seconds: int) -> uuid.UUID:
+    """A mail that the server did not take; its claim ends, or it is due, in so many seconds."""
+    event = order_created()
+    await house.rows(
+        "INSERT INTO email.mails (id, order_id, stage, recipient, event, state, claimed_until, attempts, "
+        "last_error) VALUES ($1, $2, 'ORDER_CREATED', 'ana@example.com', $3, $4, "
+        "now() + make_interval(secs => $5), 7, '452 4.2.2 Mailbox full')",
+        *(event.id, event.subject, envelope.encode_one(event), state, seconds),
+    )
+    return event.id
+
+
+async def test_a_mail_that_is_postponed_is_tried_at_once_or_given_up_by_its_id(house: House) -> None:
+    first, second = await a_mail(house, "pending", 3600), await a_mail(house, "pending", 3600)
+    assert not await house.listed()
+    assert "Mailbox full" in await house.dead("show", str(first))
+    assert await house.dead("discard", "--all", "--note", "no") == "Nothing was changed.\n"
+    assert "is tried again now" in await house.dead("replay", str(first))
+    assert "is discarded" in await house.dead("discard", str(second), "--note", "She changed her address.")
+    rows = {
+        row["id"]: row for row in await house.rows("SELECT *, claimed_until <= now() AS due FROM email.mails")
+    }
+    assert (rows[first]["state"], rows[first]["attempts"], rows[first]["due"]) == ("pending", 0, True)
+    assert (rows[second]["state"], rows[second]["attempts"]) == ("refused", 7)
+    acts = await house.rows("SELECT act, event_id, note FROM email.interventions ORDER BY id")
+    assert [tuple(act) for act in acts] == [
+        ("replay", first, None),
+        ("discard", second, "She changed her address."),
+    ]
+
+
+async def test_a_mail_that_a_process_may_be_sending_now_is_left_to_it(house: House) -> None:
+    mail = str(await a_mail(house, "pending", 10))
+    assert "waits for its next try" in await house.dead("replay", mail, status=1)
+    assert "waits for its next try" in await house.dead("discard", mail, "--note", "no", status=1)
+    [row] = await house.rows("SELECT state, attempts FROM email.mails")
+    assert tuple(row) == ("pending", 7)
+
+
+async def test_an_id_that_is_dead_means_that_and_not_the_mail_about_it(house: House) -> None:
+    mail = await a_mail(house, "pending", 3600)
+    await house.rows(
+        "INSERT INTO invoice.parked (id, type, body, reason, state, claimed_until) "
+        "VALUES ($1, 'ORDER_CREATED', '{}', 'Broken', 'dead', now())",
+        mail,
+    )
+    await house.dead("discard", str(mail), "--note", "a test order")
+    [row] = await house.rows("SELECT state FROM email.mails")
+    assert row["state"] == "pending"
+
+
+async def test_a_dead_mail_is_sent_again_or_given_up(house: House) -> None:
+    first, second = await a_mail(house, "dead", 0), await a_mail(house, "dead", 0)
+    assert len(await house.listed()) == 2
+    await house.dead("discard", str(first), "--note", "It did arrive.")
+    await house.dead("replay", "--all")
+    rows = {row["id"]: row["state"] for row in await house.rows("SELECT id, state FROM email.mails")}
+    assert rows == {first: "refused", second: "pending"}
 
 
 class Killed(Exception):
