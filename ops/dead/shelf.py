@@ -125,7 +125,6 @@ async def replay(schemas: Schemas, chosen: Sequence[Dead], *, actor: str) -> lis
 
     The service's own runners do the rest. What is no longer dead stays as it is.
     """
-
     done: list[Dead] = []
     for batch in _batches(chosen):
         statement = _REPLAY.format(table=batch[0].table, waiting=_waiting(batch[0].table))
