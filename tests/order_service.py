@@ -12,12 +12,11 @@ import uvicorn
 from chassis.application import application
 from chassis.process import listen
 from chassis.service import put_together
-from chassis.settings import ServiceSettings
 from events.commit import Transactions
 from events.contracts import AnyEvent, type_of
 from events.envelope import messages
 from events.memory import MemoryBus
-from services.order.main import SERVICE
+from services.order.main import SERVICE, OrderSettings
 from tests.waiting import patient_bus
 
 Json = dict[str, Any]
@@ -73,7 +72,7 @@ class _Server(uvicorn.Server):
 async def order_service(url: str) -> AsyncIterator[OrderService]:
     """Serves and consumes until the block ends; what it announces stays in its outbox."""
     bus = patient_bus({"order": [type_of(event) for event in SERVICE.handlers]})
-    settings = ServiceSettings(database_url=url)
+    settings = OrderSettings(database_url=url)
     async with put_together(SERVICE, settings, bus) as running:
         listener = listen("127.0.0.1", 0)
         port: int = listener.getsockname()[1]
