@@ -174,7 +174,7 @@ class SmtpMailer:
                 with self._using():
                     return await self._connect()
             except _Full:
-                if not self._in_use:
+                if not (self._in_use or self._idle):
                     raise
             async with self._queue:  # one at a time asks again, first come, first served
                 await self._wait_until_one_is_free()

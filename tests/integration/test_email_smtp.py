@@ -204,11 +204,12 @@ async def test_a_mail_waits_for_a_connection_where_the_server_takes_no_further_o
     server: MailServer, mailer: SmtpMailer
 ) -> None:
     server.most_connections = 2
-    outcomes = await asyncio.gather(*(mailer.send(a_letter()) for _ in range(20)))
-    assert {outcome.state for outcome in outcomes} == {"sent"}
+    for _ in range(10):
+        outcomes = await asyncio.gather(*(mailer.send(a_letter()) for _ in range(20)))
+        assert {outcome.state for outcome in outcomes} == {"sent"}
     assert server.connections == 2
     assert server.turned_away
-    assert len(server.mails) == 20
+    assert len(server.mails) == 200
 
 
 async def test_a_server_that_is_down_is_an_outage_until_it_is_up(
