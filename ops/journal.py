@@ -7,11 +7,15 @@ from pathlib import Path
 from typing import Final
 
 from chassis.settings import TextLogSettings, read
-from chassis.telemetry import JsonFormatter
+from chassis.telemetry import JsonFormatter, Lasting
 
 MAX_BYTES: Final = 10_000_000
 OLDER_FILES: Final = 3
 """How many full log files are kept: `orderflow.log.1` to `.3`."""
+
+
+class _File(Lasting, RotatingFileHandler):
+    """The file; a full disk ends nothing but its lines."""
 
 
 class _Notices(logging.Handler):
@@ -36,7 +40,9 @@ def log_to(file: Path, tell: Callable[[str], None]) -> None:
     Raises UnusableSettings.
     """
     settings = read(TextLogSettings)
-    lines = RotatingFileHandler(file, maxBytes=MAX_BYTES, backupCount=OLDER_FILES, encoding="utf-8")
+    lines = _File(
+        file, maxBytes=MAX_BYTES, backupCount=OLDER_FILES, encoding="utf-8", errors="backslashreplace"
+    )
     lines.setFormatter(
         JsonFormatter("orderflow")
         if settings.log_format == "json"

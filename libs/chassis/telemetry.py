@@ -2,12 +2,14 @@
 
 import logging
 import sys
+from contextlib import suppress
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TextIO
 
 import msgspec
 
 from chassis.settings import LogSettings
+from events.text import storable
 
 _encoder = msgspec.json.Encoder()
 
@@ -26,16 +28,55 @@ class JsonFormatter(logging.Formatter):
             "level": record.levelname,
             "service": self._service,
             "logger": record.name,
-            "message": record.getMessage(),
+            "message": storable(record.getMessage()),
         }
         if record.exc_info:
-            line["error"] = self.formatException(record.exc_info)
+            line["error"] = storable(self.formatException(record.exc_info))
         return _encoder.encode(line).decode()
+
+
+class Lasting(logging.Handler):
+    """Mixed into a handler: where the log can't be written (a full disk), its lines are lost and counted.
+
+    That is said in one line on standard error, and in one line of the log once it can be written again. The
+    standard library prints a traceback for each line instead.
+    """
+
+    _lost = 0
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Writes the record, after a line on those that were lost."""
+        lost = self._lost
+        super().emit(record)
+        if lost and lost == self._lost:
+            self._lost = 0
+            message = "%d lines of this log were lost: it could not be written"
+            super().emit(_record(logging.WARNING, message, lost))
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  # the library's name
+        """Counts a line that could not be written."""
+        error = sys.exc_info()[1]
+        if not isinstance(error, OSError):
+            super().handleError(record)
+            return
+        if not self._lost:
+            with suppress(OSError):
+                print(f"The log can't be written: {error.strerror}.", file=sys.stderr)  # noqa: T201  # no log
+        self._lost += 1
+
+
+class _Lines(Lasting, logging.StreamHandler[TextIO]):
+    """Lines on a stream."""
+
+
+def _record(level: int, message: str, *arguments: object) -> logging.LogRecord:
+    """A record of this module's own."""
+    return logging.LogRecord(__name__, level, __file__, 0, message, arguments, None)
 
 
 def configure_logging(service: str, settings: LogSettings) -> None:
     """Sends this process's log to standard error."""
-    handler = logging.StreamHandler(sys.stderr)
+    handler = _Lines(sys.stderr)
     if settings.log_format == "json":
         handler.setFormatter(JsonFormatter(service))
     else:

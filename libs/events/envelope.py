@@ -15,6 +15,7 @@ from uuid_utils.compat import uuid7
 from events.bus import Message
 from events.contracts import EVENTS, RANKS, VERSION, AnyEvent, schema_of, type_of
 from events.errors import Undecodable
+from events.text import storable
 
 CONTENT_TYPE: Final = "application/cloudevents-batch+json"
 MAX_EVENTS: Final = 100
@@ -170,10 +171,10 @@ def _rejected(raw: bytes, code: str, message: str) -> Rejected:
     unknown = attributes.unknown_code()
     return Rejected(
         id=attributes.id or _id_made_from(raw),
-        type=_text(attributes.type)[:64],
+        type=storable(attributes.type, 64),
         body=raw,
         code=unknown or code,
-        message=_text(message)[:1000],
+        message=storable(message, 1000),
         for_newer=unknown is not None,
         order_id=attributes.order_id() if unknown else None,
     )
@@ -183,19 +184,14 @@ def _id_made_from(body: bytes) -> UUID:
     return uuid5(NAMESPACE_URL, body.decode("utf-8", "backslashreplace"))
 
 
-def _text(foreign: str) -> str:
-    """PostgreSQL stores every character but NUL."""
-    return foreign.replace("\0", "\N{REPLACEMENT CHARACTER}")
-
-
 def undecodable(body: bytes, event_type: str, message: str) -> Rejected:
     """A whole message that could not be decoded, to be kept as it is."""
     return Rejected(
         id=_id_made_from(body),
-        type=_text(event_type)[:64],
+        type=storable(event_type, 64),
         body=body,
         code=UNDECODABLE,
-        message=_text(message)[:1000],
+        message=storable(message, 1000),
     )
 
 

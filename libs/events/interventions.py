@@ -14,6 +14,7 @@ from sqlalchemy.dialects.postgresql import TIMESTAMP
 
 from events import statements
 from events.tables import METADATA
+from events.text import storable
 from events.transaction import Transaction
 
 INTERVENTIONS: Final = Table(
@@ -55,5 +56,8 @@ async def record(
     tx: Transaction, act: Act, subjects: Sequence[Subject], *, actor: str, note: str | None = None
 ) -> None:
     """Writes down that `actor` did this to each of the subjects."""
-    rows = [(actor, act, s.id, s.type, s.order_id, s.reason, s.error, note) for s in subjects]
+    rows = [
+        (storable(actor), act, s.id, s.type, s.order_id, s.reason, s.error, note and storable(note))
+        for s in subjects
+    ]
     await tx.execute(_INSERT, *statements.columns_of(rows, len(_COLUMNS)))

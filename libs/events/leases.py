@@ -18,6 +18,7 @@ from sqlalchemy.dialects.postgresql import TIMESTAMP
 
 from events import statements
 from events.retry import FRESH, Failure, Tries
+from events.text import storable
 from events.transaction import Transaction
 
 LEASE_SECONDS: Final = 15.0
@@ -152,7 +153,7 @@ class Leases(Generic[R]):
     async def defer(self, tx: Transaction, deferrals: Sequence[Deferral]) -> None:
         """Puts rows off, or gives them up. Rows that are no longer waiting stay as they are."""
         ordered = sorted(deferrals, key=lambda deferral: deferral.id)
-        rows = [(d.id, d.failure, d.error[:1000], d.delay, d.state) for d in ordered]
+        rows = [(d.id, d.failure, storable(d.error, 1000), d.delay, d.state) for d in ordered]
         await tx.execute(self._defer, *statements.columns_of(rows, 5))
 
 

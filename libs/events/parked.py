@@ -26,6 +26,7 @@ from events.errors import Reject
 from events.leases import Leases, lease_columns, lease_indexes
 from events.retry import RetryPolicy
 from events.tables import METADATA
+from events.text import storable
 from events.transaction import Transaction
 
 MAX_ATTEMPTS: Final = 8
@@ -97,7 +98,7 @@ async def park(tx: Transaction, event: AnyEvent, error: Exception) -> None:
     """Parks an event whose handling failed: for another try, or after a Reject as dead."""
     state, reason = _verdict(error, attempts=1)
     body = envelope.encode_one(event)
-    row = (event.id, type_of(type(event)), event.subject, body, reason, state, 1, _text(error))
+    row = (event.id, type_of(type(event)), event.subject, body, reason, state, 1, _words_of(error))
     await _insert(tx, [row])
 
 
@@ -119,7 +120,7 @@ async def park_again(tx: Transaction, parked: ParkedEvent, error: Exception) -> 
     """Puts a failed event off once more, or declares it dead after MAX_ATTEMPTS."""
     state, reason = _verdict(error, attempts=parked.attempts + 1)
     delay = backoff(parked.attempts, first=RETRY.first, most=RETRY.longest)
-    await tx.execute(_AGAIN, parked.id, reason, _text(error), state, delay)
+    await tx.execute(_AGAIN, parked.id, reason, _words_of(error), state, delay)
 
 
 async def leave_for_newer(tx: Transaction, parked: ParkedEvent, rejected: Rejected) -> None:
@@ -148,5 +149,5 @@ def _verdict(error: Exception, *, attempts: int) -> tuple[str, str]:
     return state, type(error).__name__
 
 
-def _text(error: Exception) -> str:
-    return (str(error) or repr(error))[:1000].replace("\0", "\N{REPLACEMENT CHARACTER}")
+def _words_of(error: Exception) -> str:
+    return storable(str(error) or repr(error), 1000)

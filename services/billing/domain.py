@@ -20,6 +20,7 @@ from events.contracts import (
 )
 from events.contracts import Payment as PaymentFact
 from events.contracts import Refund as RefundFact
+from events.text import storable
 
 KEY_LIFETIME: Final = timedelta(hours=23)
 """How long a key is used after its first use.
@@ -119,7 +120,7 @@ class Payment:
     def declined(self, *, code: str, message: str) -> "Payment":
         """The provider has refused for good; nothing was charged and nothing can be."""
         self._must_be_pending()
-        reason = Reason(code=code[:64], message=message[:500], stage="payment")
+        reason = Reason(code=storable(code, 64), message=storable(message, 500), stage="payment")
         outcome = Declined(order=self.invoiced.order, invoice=self.invoiced.invoice, reason=reason)
         return replace(self, state="declined", outcome=outcome)
 

@@ -12,6 +12,7 @@ from sqlalchemy.dialects.postgresql import TIMESTAMP, UUID
 from events import envelope, statements
 from events.contracts import AnyEvent
 from events.leases import Leases, claimed, lease_columns, lease_indexes
+from events.text import storable
 from events.transaction import Transaction
 from services.email.domain import Mail, Outcome
 
@@ -84,7 +85,7 @@ async def settle(tx: Transaction, ended: Sequence[tuple[Mail, Outcome]], domain:
 
     `domain` is the one that their Message-IDs were made with.
     """
-    records = [(m.id, outcome.state, m.message_id(domain), outcome.answer) for m, outcome in ended]
+    records = [(m.id, outcome.state, m.message_id(domain), storable(outcome.answer)) for m, outcome in ended]
     await tx.execute(_SETTLE, *statements.columns_of(sorted(records), len(_ENDED)))
 
 

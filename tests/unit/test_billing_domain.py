@@ -6,6 +6,7 @@ from uuid import UUID, uuid4
 import pytest
 
 from events.contracts import Declined, Invoiced, Paid, Refunded, Undeliverable
+from events.envelope import encode_one
 from services.billing.domain import (
     KEY_LIFETIME,
     LOOK_UP_AFTER,
@@ -36,6 +37,14 @@ def a_due_refund() -> Refund:
     undeliverable = one_of_each()["SHIPMENT_ERROR"].data
     assert isinstance(undeliverable, Undeliverable)
     return Refund.due_for(undeliverable)
+
+
+def test_the_words_of_a_decline_can_be_announced_whatever_they_are() -> None:
+    declined = a_due_payment().declined(code="no \ud800", message="Refus\udce9e \0")
+    announced = declined.announcement()
+    assert isinstance(announced.data, Declined)
+    assert announced.data.reason.message == "Refus\N{REPLACEMENT CHARACTER}e \N{REPLACEMENT CHARACTER}"
+    assert encode_one(announced)
 
 
 def test_a_captured_payment_announces_the_orders_total() -> None:
