@@ -9,7 +9,8 @@ from typing import Final
 import asyncpg
 from sqlalchemy.engine import make_url
 
-from events.commit import Connection, Transactions
+from events.commit import Transactions
+from events.connection import Connection
 from events.errors import DatabaseUnavailable
 
 STATEMENT_SECONDS: Final = 30.0

@@ -23,6 +23,17 @@ class Unavailable(EventsError):
 class DatabaseUnavailable(Unavailable):
     """The database can't take this transaction now."""
 
+    # server_wide: the server says so of itself (full, read-only, shutting down): no transaction is to blame
+    def __init__(
+        self, message: str | None = None, *, retry_after: float | None = None, server_wide: bool = False
+    ) -> None:
+        super().__init__(message, retry_after=retry_after)
+        self.server_wide = server_wide
+
+
+class Aborted(EventsError):
+    """A statement failed and its error was swallowed: PostgreSQL has rolled the transaction back."""
+
 
 class BrokerUnavailable(Unavailable):
     """The broker can't take this message now."""

@@ -31,11 +31,17 @@ ATTEMPTS: Final = Table(
     Column("count", Integer, nullable=False),
     Column("last_at", TIMESTAMP(timezone=True), nullable=False, server_default=func.now()),
 )
-"""Redelivered events that were begun and not finished: perhaps they kill the process."""
+"""Redelivered events that were begun and not finished: perhaps they kill the process.
+
+`count` is of attempts at the event alone: 0 for one that was only begun together with others.
+"""
 
 _REGISTER: Final = """
     INSERT INTO inbox (event_id) SELECT unnest($1::uuid[]) ON CONFLICT DO NOTHING RETURNING event_id"""
 _KNOWN: Final = "SELECT event_id FROM inbox WHERE event_id = ANY($1::uuid[])"
+_BEGIN_TOGETHER: Final = """
+    INSERT INTO attempts (event_id, count) SELECT unnest($1::uuid[]), 0
+    ON CONFLICT DO NOTHING RETURNING event_id"""
 _BEGIN: Final = """
     INSERT INTO attempts (event_id, count) VALUES ($1, 1)
     ON CONFLICT (event_id) DO UPDATE SET count = attempts.count + 1, last_at = now() RETURNING count"""
@@ -53,25 +59,49 @@ async def known(tx: Transaction, event_ids: Collection[uuid.UUID]) -> set[uuid.U
 
 
 class Attempts:
-    """Counts attempts at suspicious events before they are made, so that one that kills is found out.
+    """Writes down attempts at redelivered events before they are made, so that one that kills is found out.
+
+    The table decides, not the broker's count: a broker counts messages that were handed out and never begun.
+    What becomes of a message with one event that kills its process, and innocent ones beside it:
+
+    1. The message is new: all its events go in one batch, nothing is written down. The process dies.
+    2. It comes again: none of its events has a row, so they go in one batch, and one commit gives each a row
+       with the count 0. The process dies.
+    3. It comes again: each event has a row, so each goes alone, its count raised before. The innocent ones
+       are handled, and their rows struck. The one that kills has the count 1. The process dies.
+    4. It comes again with the one that kills; the others are in the inbox. Its count is 2. The process dies.
+    5. Its count would be 3, the worker's MAX_ATTEMPTS: it is parked as dead, and not tried.
+
+    An innocent event is never given up for its company: an attempt in a batch does not count. It would have
+    to be alone under way at two deaths of its process.
 
     An attempt counts when it died with its process. One that this process goes on with, after the database
-    was away for example, is still the same attempt. In a process only one attempt is made at a time, for all
-    its services: else those that die beside the one that kills would be counted too.
+    was away for example, is still the same attempt. A process makes one attempt at a time, for all its
+    services: else those that die beside the one that kills would be counted too.
     """
 
-    _alone: ClassVar[WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock]] = WeakKeyDictionary()
+    _lock: ClassVar[WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock]] = WeakKeyDictionary()
 
     def __init__(self) -> None:
         self._begun: dict[uuid.UUID, int] = {}
+        """The counts of attempts that this process has begun and not finished."""
 
-    def alone(self) -> asyncio.Lock:
-        """Held, from `begin` to the end, by whoever makes an attempt in this process."""
-        return self._alone.setdefault(asyncio.get_running_loop(), asyncio.Lock())
+    def lock(self) -> asyncio.Lock:
+        """Serializes attempts: hold it from `begin` or `begin_together` until the attempt is recorded."""
+        return self._lock.setdefault(asyncio.get_running_loop(), asyncio.Lock())
+
+    async def begin_together(self, tx: Transaction, event_ids: Collection[uuid.UUID]) -> set[uuid.UUID]:
+        """Those of the events that may be tried in one batch; the others go alone. Commit before trying."""
+        together = {event_id for event_id in event_ids if self._begun.get(event_id) == 0}
+        others = sorted(event_id for event_id in event_ids if event_id not in self._begun)
+        if others:
+            together |= {record["event_id"] for record in await tx.fetch(_BEGIN_TOGETHER, others)}
+        self._begun |= dict.fromkeys(together, 0)
+        return together
 
     async def begin(self, tx: Transaction, event_id: uuid.UUID) -> int:
-        """Which attempt at the event this is, from 1. Commit before making it."""
-        if event_id not in self._begun:
+        """Which attempt at the event alone this is, from 1. Commit before making it."""
+        if not self._begun.get(event_id):
             [record] = await tx.fetch(_BEGIN, event_id)
             self._begun[event_id] = record["count"]
         return self._begun[event_id]

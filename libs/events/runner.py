@@ -12,12 +12,13 @@ from typing import Final, Generic, TypeAlias, TypeVar
 from uuid import UUID
 
 from events.backoff import backoff
-from events.commit import Transactions, commit_in_halves
+from events.commit import Transactions
 from events.errors import Postponed, Unavailable, UnknownOutcome
 from events.killpoints import KillPoint, reach
 from events.leases import LEASE_SECONDS, Deferral, Lease, Leased, Leases
 from events.outage import Outage
 from events.retry import Failure, RetryPolicy
+from events.splitting import Suspicion, commit_in_halves
 from events.transaction import Transaction
 
 RowT = TypeVar("RowT", bound=Leased)
@@ -367,9 +368,10 @@ class Runner(Generic[RowT, OutcomeT]):
             self._has_ended.clear()
             ended, self._ended = self._ended, []
             tries = 0
+            suspicion = Suspicion(self._transactions.answers)
             while ended:
                 try:
-                    await commit_in_halves(ended, self._commit, self._put_aside)
+                    await commit_in_halves(ended, self._commit, self._put_aside, suspicion.falls_on_batch)
                 except Unavailable as error:
                     logger.warning("%s: outcomes wait for the database: %s", self.name, error)
                     if self._stopping and tries > 3:  # their claims run out, and they are asked again

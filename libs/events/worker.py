@@ -10,13 +10,14 @@ from uuid import UUID
 from events import envelope, inbox, parked
 from events.backoff import backoff
 from events.bus import Bus, Delivery, Subscription
-from events.commit import Transactions, commit_in_halves
+from events.commit import Transactions
 from events.contracts import AnyEvent, type_of
 from events.envelope import Rejected
 from events.errors import Reject, Unavailable, Undecodable
 from events.killpoints import KillPoint, reach
 from events.parked import ParkedEvent
 from events.runner import Runner
+from events.splitting import NeverCommits, Suspicion, commit_in_halves
 from events.transaction import Transaction
 
 Handler: TypeAlias = Callable[[Sequence[Any], Transaction], Awaitable[None]]
@@ -35,7 +36,7 @@ MANY_EVENTS: Final = 8
 GATHER_SECONDS: Final = 0.1
 """From the beginning of such a transaction to the next one: fewer commits, each of more events, cost less."""
 MAX_ATTEMPTS: Final = 3
-"""The redelivery at which an event that was begun and never finished is parked as dead."""
+"""The attempt at an event alone that is not made any more, as the earlier ones never came to an end."""
 
 logger = logging.getLogger(__name__)
 
@@ -48,7 +49,8 @@ class Worker:
     """Consumes the events that one service's handler table names.
 
     What was taken is acknowledged when every event in it is handled or parked, and that is committed. While
-    the database does not answer the batch is repeated, and nothing is counted against it.
+    the database does not answer the batch is repeated, and nothing is counted against it. A batch that fails
+    again and again although the database answers is split, until what fails alone is parked.
     """
 
     def __init__(
@@ -111,12 +113,9 @@ class Worker:
                         await parked.leave_for_newer(tx, waiting, item)
                     return
                 raise Reject(item.message)
-            async with self._attempts.alone():
+            async with self._attempts.lock():
                 await self._begin(waiting.id)
-                async with self._transactions() as tx:
-                    if await parked.take(tx, waiting):
-                        await self._handle([item], tx)
-                    await self._attempts.finish(tx, [waiting.id])
+                await self._retry_until_to_blame(waiting, item)
         except Unavailable:
             raise
         except Exception as error:  # noqa: BLE001  # whatever it was, it is why it stays parked
@@ -124,6 +123,24 @@ class Worker:
                 await parked.park_again(tx, waiting, error)
                 await self._attempts.finish(tx, [waiting.id])
         self._attempts.forget([waiting.id])
+
+    async def _retry_until_to_blame(self, waiting: ParkedEvent, item: AnyEvent) -> None:
+        """Raises Unavailable while the database is away, NeverCommits when the event is to blame for it."""
+        suspicion = Suspicion(self._transactions.answers)
+        while True:
+            try:
+                async with self._transactions() as tx:
+                    if await parked.take(tx, waiting):
+                        await self._handle([item], tx)
+                    await self._attempts.finish(tx, [waiting.id])
+            except Unavailable as error:
+                if await suspicion.falls_on_batch(error):
+                    raise NeverCommits(error) from error
+                if not suspicion.failures or self._stopping.is_set():
+                    raise
+                await self._pause(backoff(suspicion.failures, first=0.1))
+            else:
+                return
 
     async def _take(self, subscription: Subscription, holds_back: bool) -> Sequence[Delivery]:
         """Takes what is waiting: no more than the runners have room for."""
@@ -149,7 +166,7 @@ class Worker:
                 (suspects if delivery.redelivered else fresh).extend(items)
         try:
             if fresh:
-                await self._when_available(partial(self._commit, fresh))
+                await self._commit(fresh)
             if suspects:
                 await self._process_suspects(suspects)
         except Unavailable:  # only when stopping: nobody waits for the database any more
@@ -179,10 +196,13 @@ class Worker:
             except Unavailable as error:
                 if self._stopping.is_set():
                     raise
-                logger.warning("%s: the batch is repeated: %s", self.service, error)
+                if not tries:
+                    logger.warning("%s: the batch is repeated until it commits: %s", self.service, error)
                 await self._pause(backoff(tries, first=0.1, most=5.0))
                 tries += 1
             else:
+                if tries:
+                    logger.info("%s: the batch was committed after %d repeats", self.service, tries)
                 return
 
     async def _pause(self, seconds: float) -> None:
@@ -195,7 +215,11 @@ class Worker:
     # Batches
 
     async def _commit(self, items: Sequence[Item]) -> None:
-        await commit_in_halves(items, self._commit_together, self._park)
+        """Handles or parks each of the items. Raises Unavailable only when stopping."""
+        suspicion = Suspicion(self._transactions.answers)
+        await self._when_available(
+            lambda: commit_in_halves(items, self._commit_together, self._park, suspicion.falls_on_batch)
+        )
 
     async def _commit_together(self, items: Sequence[Item]) -> Sequence[None]:
         async with self._transactions() as tx:
@@ -233,25 +257,37 @@ class Worker:
     # Suspects: events of messages that were handed out before and never acknowledged
 
     async def _process_suspects(self, items: Sequence[Item]) -> None:
-        """One by one, each attempt counted before it is made: one that kills takes no neighbour with it."""
+        """Those that were never begun go in one batch, the others alone: `inbox.Attempts` says why."""
+        suspects = {item.id: item for item in items}
+        async with self._attempts.lock():
+            known, together = await self._begin_together(set(suspects))
+            if together:
+                await self._commit([suspects[item_id] for item_id in suspects if item_id in together])
+        for item_id, item in suspects.items():
+            if item_id not in known and item_id not in together:
+                await self._process_alone(item)
+
+    async def _begin_together(self, event_ids: set[UUID]) -> tuple[set[UUID], set[UUID]]:
+        """Those that were taken over already, and those that may go in one batch."""
         known: set[UUID] = set()
+        together: set[UUID] = set()
 
-        async def look_up() -> None:
+        async def begin() -> None:
             async with self._transactions() as tx:
-                known.update(await inbox.known(tx, {item.id for item in items}))
+                known.update(await inbox.known(tx, event_ids))
+                together.update(await self._attempts.begin_together(tx, event_ids - known))
 
-        await self._when_available(look_up)
-        for item in items:
-            if item.id not in known:
-                await self._when_available(partial(self._process_suspect, item))
+        await self._when_available(begin)
+        return known, together
 
-    async def _process_suspect(self, item: Item) -> None:
-        async with self._attempts.alone():
+    async def _process_alone(self, item: Item) -> None:
+        async with self._attempts.lock():
             try:
-                await self._begin(item.id)
-                await self._commit([item])
+                await self._when_available(partial(self._begin, item.id))
             except KillsProcess as error:
-                await self._park(item, error)
+                await self._when_available(partial(self._park, item, error))
+            else:
+                await self._commit([item])
 
     async def _begin(self, event_id: UUID) -> None:
         async with self._transactions() as tx:

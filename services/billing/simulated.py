@@ -21,8 +21,9 @@ from sqlalchemy.dialects.postgresql import TIMESTAMP, UUID
 
 from chassis import database, revisions
 from events import limits, statements
-from events.commit import GroupCommit, Transactions
+from events.commit import Transactions
 from events.errors import Postponed
+from events.group_commit import GroupCommit
 from events.transaction import Transaction
 from services.billing import refusals
 from services.billing.provider import (

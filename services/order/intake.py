@@ -8,9 +8,11 @@ from typing import Final, TypeAlias
 from uuid import UUID
 
 from events.backoff import backoff
-from events.commit import GroupCommit, Transactions, commit_in_halves
+from events.commit import Transactions
 from events.contracts import Order, OrderCreated, Placed, type_of
 from events.errors import DatabaseUnavailable, Unavailable
+from events.group_commit import GroupCommit
+from events.splitting import commit_in_halves
 from events.transaction import Transaction
 from services.order import repository
 from services.order.domain import Entry

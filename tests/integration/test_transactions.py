@@ -2,16 +2,19 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack, suppress
 
 import asyncpg
 import pytest
 
 from chassis import database
+from events import commit
 from events.commit import Transactions
 from events.contracts import OrderCreated, Placed
-from events.errors import DatabaseUnavailable
+from events.errors import Aborted, DatabaseUnavailable
 from events.transaction import Transaction
 from tests.factories import an_order
+from tests.faults.proxy import proxy_to
 
 COUNT = "SELECT count(*) FROM outbox"
 
@@ -141,3 +144,169 @@ async def test_what_is_nobodys_fault_means_unavailable(
     with pytest.raises(DatabaseUnavailable):
         await breaks[broken]()
     assert await count(transactions) == 0
+
+
+# A commit is a commit
+
+
+async def test_a_swallowed_error_of_a_statement_fails_the_commit_and_nothing_is_handed_over(
+    transactions: Transactions,
+) -> None:
+    handed_over: list[Transaction] = []
+    transactions.committed = handed_over.append
+    with pytest.raises(Aborted) as caught:
+        async with transactions() as tx:
+            await tx.execute("CREATE TABLE written (x int)")
+            tx.intend(object())
+            with suppress(asyncpg.PostgresError):
+                await tx.execute("SELECT 1 / 0")
+    assert isinstance(caught.value.__cause__, asyncpg.DivisionByZeroError)
+    assert handed_over == []
+    async with transactions() as tx:
+        assert not await tx.fetch("SELECT FROM pg_class WHERE relname = 'written'")
+
+
+async def test_a_swallowed_outage_is_still_an_outage(transactions: Transactions) -> None:
+    with pytest.raises(DatabaseUnavailable, match="not now"):
+        async with transactions() as tx:
+            with suppress(DatabaseUnavailable):
+                await tx.execute("DO $$ BEGIN RAISE 'not now' USING ERRCODE = '40001'; END $$")
+    with pytest.raises(DatabaseUnavailable, match="not now"):
+        async with transactions() as tx:
+            with suppress(DatabaseUnavailable):
+                await tx.execute("DO $$ BEGIN RAISE 'not now' USING ERRCODE = '40001'; END $$")
+            await tx.execute("SELECT 1")
+
+
+async def test_an_error_that_a_savepoint_took_back_is_none(transactions: Transactions) -> None:
+    async with transactions() as tx:
+        await tx.execute("SAVEPOINT here")
+        with suppress(asyncpg.PostgresError):
+            await tx.execute("SELECT 1 / 0")
+        await tx.execute("ROLLBACK TO here")
+        tx.emit(an_event())
+    assert await count(transactions) == 1
+
+
+# Only what the driver raised means that the database is away
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        FileNotFoundError("letter.html"),
+        TimeoutError("no answer from the warehouse"),
+        BrokenPipeError(),
+        ConnectionRefusedError("smtp"),
+        asyncpg.InterfaceError("made by the block itself"),
+        asyncpg.DeadlockDetectedError("made by the block itself"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+async def test_an_error_of_the_blocks_own_is_raised_as_it_is(
+    transactions: Transactions, error: Exception
+) -> None:
+    with pytest.raises(type(error)) as caught:
+        async with transactions() as tx:
+            await tx.execute("SELECT 1")
+            raise error
+    assert caught.value is error
+
+
+async def test_a_time_limit_of_the_blocks_own_is_not_the_databases(transactions: Transactions) -> None:
+    with pytest.raises(TimeoutError):
+        async with transactions() as tx, asyncio.timeout(0.05):
+            await tx.fetch("SELECT pg_sleep(30)")
+    assert await count(transactions) == 0
+
+
+async def test_a_statement_that_is_wrong_is_not_the_database_being_away(transactions: Transactions) -> None:
+    async with transactions() as tx:
+        with pytest.raises(asyncpg.DataError):  # the driver's, of the class of its "connection is closed"
+            await tx.fetch("SELECT $1::int", "one")
+        with pytest.raises(asyncpg.InterfaceError, match="expects 1 argument"):
+            await tx.fetch("SELECT $1::int")
+
+
+async def test_a_statement_that_takes_too_long_for_the_driver_means_unavailable(
+    fresh_database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(database, "STATEMENT_SECONDS", 0.2)
+    async with database.connect(fresh_database, pool=1, application="slow") as pool:
+        with pytest.raises(DatabaseUnavailable):
+            async with Transactions(pool)() as tx:
+                await tx.fetch("SELECT pg_sleep(30)")
+
+
+async def test_a_pool_without_a_free_connection_means_unavailable(
+    fresh_database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with database.connect(fresh_database, pool=1, application="full") as pool:
+        full = Transactions(pool)
+        async with full():
+            monkeypatch.setattr(commit, "POOL_SECONDS", 0.05)
+            with pytest.raises(DatabaseUnavailable):
+                async with full():
+                    pytest.fail("there is no second connection")
+
+
+async def test_a_migration_beside_a_running_process_is_met_by_the_next_try(
+    transactions: Transactions,
+) -> None:
+    """The server's plan of a prepared `SELECT *` is out of date then."""
+    async with transactions() as owner:
+        await owner.execute("CREATE TABLE growing (x int)")
+    async with transactions() as tx:
+        await tx.fetch("SELECT * FROM growing")
+    async with transactions() as owner:
+        await owner.execute("ALTER TABLE growing ADD COLUMN y int")
+    tries = 0
+    while True:
+        tries += 1
+        with suppress(DatabaseUnavailable):
+            async with transactions() as tx:
+                await tx.fetch("SELECT * FROM growing")
+            break
+    assert tries == 2
+
+
+async def test_what_the_server_says_of_itself_is_told_apart(transactions: Transactions) -> None:
+    for state, server_wide in {"53100": True, "25006": True, "40P01": False, "55P03": False}.items():
+        with pytest.raises(DatabaseUnavailable) as caught:
+            async with transactions() as tx:
+                await tx.execute(f"DO $$ BEGIN RAISE 'so it is' USING ERRCODE = '{state}'; END $$")
+        assert caught.value.server_wide is server_wide
+
+
+# Ping
+
+
+async def test_a_database_that_is_there_answers_and_one_that_hangs_or_is_away_does_not(
+    fresh_database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(commit, "ANSWER_SECONDS", 0.2)
+    async with proxy_to(fresh_database) as proxy, AsyncExitStack() as stack:
+        connection = database.connect(proxy.through(fresh_database), pool=2, application="ping")
+        pinged = Transactions(await stack.enter_async_context(connection))
+        assert await pinged.answers()
+        proxy.silence(also_new=True)
+        assert not await pinged.answers()
+        proxy.forget_silent()
+        monkeypatch.undo()
+        assert await pinged.answers()
+        await proxy.refuse()
+        assert not await pinged.answers()
+
+
+@pytest.mark.parametrize("lost", ["by the network", "by the pool"])
+async def test_a_connection_that_is_lost_while_it_waits_for_an_answer_means_unavailable(
+    fresh_database: str, lost: str
+) -> None:
+    async with proxy_to(fresh_database) as proxy, AsyncExitStack() as stack:
+        connection = database.connect(proxy.through(fresh_database), pool=1, application="lost")
+        pool = await stack.enter_async_context(connection)
+        with pytest.raises(DatabaseUnavailable):
+            async with Transactions(pool)() as tx:
+                lose = proxy.cut if lost == "by the network" else pool.terminate  # as it does at its end
+                asyncio.get_running_loop().call_soon(lose)
+                await tx.fetch("SELECT pg_sleep(30)")

@@ -41,9 +41,9 @@ def acknowledged_before_the_commit() -> Iterator[None]:
 
     async def process_acknowledged(
         self: Worker, subscription: Subscription, deliveries: Sequence[Delivery]
-    ) -> None:
+    ) -> int:
         await subscription.acknowledge(deliveries)
-        await process(self, subscription, deliveries)
+        return await process(self, subscription, deliveries)
 
     with patch.object(Worker, "_process", process_acknowledged):
         yield

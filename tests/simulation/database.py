@@ -13,7 +13,7 @@ from events.commit import Transactions
 from events.errors import DatabaseUnavailable
 from events.transaction import Transaction
 from ops import migrate
-from tests.simulation.fates import HANDLING, TRANSACTION, Fate
+from tests.simulation.fates import HANDLING, PING, TRANSACTION, Fate
 from tests.simulation.scheduler import SWEEP, Scheduler
 
 BEFORE_NOW: Final = timedelta(days=3)
@@ -121,6 +121,10 @@ class SteppedTransactions(TimedTransactions):
                 step.notes += [
                     f"→ {type(event).__name__} {event.data.order.reference}" for event in tx.events
                 ]
+
+    async def answers(self) -> bool:
+        async with self._scheduler.step("ping", PING) as step:
+            return step.fate is Fate.WELL and await super().answers()
 
 
 def _work() -> tuple[str, tuple[Fate, ...]]:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from events.commit import GroupCommit
+from events.group_commit import GroupCommit
 
 
 class Commits:
@@ -53,6 +53,20 @@ async def test_a_cancelled_caller_cancels_only_its_own_wait() -> None:
     assert isinstance(answers[1], asyncio.CancelledError)
     assert answers[2] == "answer 2"
     assert [item for batch in commits.batches for item in batch] == [0, 1, 2]
+
+
+async def test_a_caller_that_is_cancelled_before_its_commit_begins_takes_its_item_out() -> None:
+    commits = Commits()
+    group = GroupCommit(commits)
+    callers = [asyncio.create_task(group.submit(0))]
+    await commits.begun.wait()
+    callers += [asyncio.create_task(group.submit(n)) for n in range(1, 4)]
+    await asyncio.sleep(0)  # they are gathered
+    callers[2].cancel()
+    commits.allow(2)
+    answers = await asyncio.gather(*callers, return_exceptions=True)
+    assert [answers[0], answers[1], answers[3]] == ["answer 0", "answer 1", "answer 3"]
+    assert commits.batches == [[0], [1, 3]]
 
 
 async def test_each_caller_gets_what_the_commit_raised_and_the_next_commit_is_another() -> None:

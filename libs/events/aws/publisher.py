@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Final
 from events.aws.calls import CONCURRENCY, Calls, meaning_of
 from events.aws.parcels import MAX_ENTRIES, Parcel, as_attributes, parcels_of, requests_of
 from events.bus import Message
-from events.commit import GroupCommit, commit_in_halves
 from events.errors import Unavailable, UnknownOutcome
+from events.group_commit import GroupCommit
+from events.splitting import commit_in_halves
 
 if TYPE_CHECKING:
     from types_boto3_sns.type_defs import PublishBatchRequestEntryTypeDef

@@ -1,0 +1,88 @@
+"""Connections to PostgreSQL, and what it means when one of them raises."""
+
+import time
+from collections.abc import Awaitable
+from typing import TYPE_CHECKING, Final, Self, TypeVar
+
+import asyncpg
+
+from events.errors import DatabaseUnavailable
+
+# Connection loss, rollback by the server, resources, operator intervention; read-only; a time limit of the
+# transaction's; lock timeout. https://www.postgresql.org/docs/current/errcodes-appendix.html
+_TRANSIENT_CLASSES: Final = ("08", "40", "53", "57")
+_TRANSIENT_STATES: Final = ("25006", "25P03", "25P04", "55P03")
+_SERVER_WIDE_STATES: Final = ("25006", "53100", "53300", "57P02", "57P03")
+"""Read-only, disk full, too many connections, crashed, starting or shutting down."""
+
+IDLE_SECONDS: Final = 30.0
+"""A connection that was idle for longer is asked first: it may be lost without a sign."""
+PING_SECONDS: Final = 2.0
+
+T = TypeVar("T")
+
+if TYPE_CHECKING:  # only the type checker takes it with brackets
+    _Driver = asyncpg.Connection[asyncpg.Record]
+else:
+    _Driver = asyncpg.Connection
+
+
+class Connection(_Driver):
+    """A connection that knows when it was last used."""
+
+    _used_at: float | None = None
+    """By the wall clock: another may stand still while the process does."""
+
+    def get_reset_query(self) -> str:
+        """Skips asyncpg's reset query: our transactions leave no session state."""
+        return ""
+
+    def raw(self) -> Self:
+        """The raw connection. asyncpg's pool proxy loses its reference when the connection drops."""
+        return self
+
+    def used(self) -> None:
+        """It has just answered."""
+        self._used_at = time.time()
+
+    async def is_there(self) -> bool:
+        """Whether it is; one that was idle for long has to answer. One that is not is closed."""
+        if self._used_at is None or time.time() - self._used_at < IDLE_SECONDS:
+            return not self.is_closed()
+        try:
+            await answer_of(self.execute("SELECT 1", timeout=PING_SECONDS), self)
+        except (DatabaseUnavailable, asyncpg.PostgresError, asyncpg.InterfaceError):
+            self.terminate()
+            return False
+        return True
+
+
+async def answer_of(call: Awaitable[T], connection: Connection | None = None) -> T:
+    """What the driver's call returns. Raises DatabaseUnavailable when it says that the database is away.
+
+    That is a lost connection, a time limit, or a transaction that the server rolled back for reasons of its
+    own (deadlock, resources, shutdown, read-only, ...). Any other error of the driver's is raised as it is:
+    the statement or its arguments are wrong. `connection` is None while it is still being opened.
+    """
+    try:
+        return await call
+    except Exception as error:
+        if not _is_the_databases(error, connection):
+            raise
+        raise DatabaseUnavailable(
+            f"{DatabaseUnavailable.__doc__} ({str(error) or repr(error)})",
+            server_wide=getattr(error, "sqlstate", None) in _SERVER_WIDE_STATES,
+        ) from error
+
+
+def _is_the_databases(error: Exception, connection: Connection | None) -> bool:
+    if connection is not None and connection.is_closed():
+        return True
+    if isinstance(error, asyncpg.InterfaceError):  # the driver was used wrongly
+        return connection is None
+    if isinstance(error, asyncpg.InvalidCachedStatementError):  # a migration: the next try prepares it anew
+        return True
+    state = getattr(error, "sqlstate", None)
+    if state:
+        return state.startswith(_TRANSIENT_CLASSES) or state in _TRANSIENT_STATES
+    return isinstance(error, OSError | asyncpg.InternalClientError)  # TimeoutError is an OSError

@@ -1,0 +1,229 @@
+"""Which events the worker handles together, which alone, and whose failure is whose."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+from events import envelope, parked
+from events.commit import Transactions
+from events.contracts import AnyEvent, OrderCreated
+from events.errors import BrokerUnavailable
+from events.memory import MemoryBus
+from events.transaction import Transaction
+from events.worker import MAX_ATTEMPTS, Worker
+from tests.factories import order_created
+
+HANG_SECONDS = 30.0
+
+Failing = Callable[[Transaction], Awaitable[None]]
+
+
+class Batches:
+    """A worker whose handler fails as it is told, and what was in each of its batches."""
+
+    def __init__(self, transactions: Transactions) -> None:
+        self.transactions = transactions
+        self.bus = MemoryBus({"invoice": ["ORDER_CREATED"]})
+        self.bad: dict[UUID, Failing] = {}
+        self.batches: list[set[UUID]] = []
+
+    def worker(self) -> Worker:
+        """A new process's worker."""
+        return Worker("invoice", {OrderCreated: self._handle}, self.transactions, self.bus)
+
+    async def _handle(self, events: Sequence[OrderCreated], tx: Transaction) -> None:
+        self.batches.append({event.id for event in events})
+        for event in events:
+            if event.id in self.bad:
+                await self.bad[event.id](tx)
+
+    @asynccontextmanager
+    async def working(self) -> AsyncIterator[Worker]:
+        """A worker at work while the context is open."""
+        worker = self.worker()
+        working = asyncio.create_task(worker.run())
+        try:
+            async with asyncio.timeout(HANG_SECONDS):
+                yield worker
+        finally:
+            working.cancel()
+            await asyncio.gather(working, return_exceptions=True)
+
+    def publishing(self, events: Sequence[AnyEvent]) -> "asyncio.Task[None]":
+        """One message with these events; done when it is acknowledged."""
+        [message] = envelope.messages(events)
+        return asyncio.create_task(self.bus.publish(message))
+
+    async def rows(self, statement: str) -> list[dict[str, Any]]:
+        async with self.transactions() as tx:
+            return [dict(row) for row in await tx.fetch(statement)]
+
+    async def inbox(self) -> set[UUID]:
+        return {row["event_id"] for row in await self.rows("SELECT event_id FROM inbox")}
+
+    async def attempts(self) -> dict[UUID, int]:
+        rows = await self.rows("SELECT event_id, count FROM attempts")
+        return {row["event_id"]: row["count"] for row in rows}
+
+
+@pytest.fixture
+def batches(transactions: Transactions) -> Batches:
+    return Batches(transactions)
+
+
+def raising(error: Exception) -> Failing:
+    async def fail(_: Transaction) -> None:
+        raise error
+
+    return fail
+
+
+async def deadlock(tx: Transaction) -> None:
+    await tx.execute("DO $$ BEGIN RAISE 'again and again' USING ERRCODE = '40P01'; END $$")
+
+
+async def swallow(tx: Transaction) -> None:
+    try:
+        await tx.execute("SELECT 1 / 0")
+    except Exception:  # noqa: BLE001  # the mistake
+        return
+
+
+@pytest.mark.parametrize(
+    ("failing", "reason"),
+    [
+        (raising(FileNotFoundError("a rate table of ours")), "FileNotFoundError"),
+        (raising(TimeoutError("the warehouse")), "TimeoutError"),
+        (raising(BrokenPipeError()), "BrokenPipeError"),
+        (raising(ConnectionRefusedError("smtp")), "ConnectionRefusedError"),
+        (raising(BrokerUnavailable()), "NeverCommits"),
+        (swallow, "Aborted"),
+        (deadlock, "NeverCommits"),
+    ],
+    ids=[
+        "FileNotFound",
+        "Timeout",
+        "BrokenPipe",
+        "ConnectionRefused",
+        "Unavailable",
+        "swallowed",
+        "deadlock",
+    ],
+)
+async def test_an_event_whose_handling_fails_is_parked_and_its_neighbours_are_handled(
+    batches: Batches, failing: Failing, reason: str
+) -> None:
+    events = [order_created() for _ in range(4)]
+    batches.bad[events[0].id] = failing
+    async with batches.working():
+        await batches.publishing(events)
+    [row] = await batches.rows("SELECT id, state, reason, attempts FROM parked")
+    assert row == {"id": events[0].id, "state": "retry", "reason": reason, "attempts": 1}
+    assert await batches.inbox() == {event.id for event in events}
+    assert {event.id for event in events[1:]} in batches.batches or len(batches.batches) > 3
+
+
+async def test_a_parked_event_that_never_commits_is_counted_like_any_other_failure(batches: Batches) -> None:
+    event = order_created()
+    batches.bad[event.id] = deadlock
+    async with batches.working() as worker:
+        await batches.publishing([event])
+        for attempts in (1, parked.MAX_ATTEMPTS - 1):
+            await batches.rows(f"UPDATE parked SET attempts = {attempts}")
+            [row] = await batches.rows("SELECT id, body, attempts, state FROM parked")
+            assert row["state"] == "retry"
+            await worker.retry(parked.ParkedEvent(row["id"], row["body"], row["attempts"]))
+    [row] = await batches.rows("SELECT state, reason, attempts FROM parked")
+    assert row == {"state": "dead", "reason": "NeverCommits", "attempts": parked.MAX_ATTEMPTS}
+    assert await batches.attempts() == {}
+
+
+# Redelivered events. A process that dies leaves its transaction undone and its messages unacknowledged.
+
+
+class Death(BaseException):
+    """The process dies here."""
+
+
+async def die(_: Transaction) -> None:
+    raise Death
+
+
+async def dies(batches: Batches) -> None:
+    """One process takes what is waiting, and dies of it."""
+    with pytest.raises(Death):
+        async with asyncio.timeout(HANG_SECONDS):
+            await batches.worker().run()
+
+
+async def test_redelivered_events_go_together_first_and_alone_only_after_a_death(batches: Batches) -> None:
+    events = [order_created() for _ in range(4)]
+    ids = {event.id for event in events}
+    killer = events[1].id
+    batches.bad[killer] = die
+    publishing = batches.publishing(events)
+
+    await dies(batches)  # new
+    assert (batches.batches, await batches.attempts()) == ([ids], {})
+
+    await dies(batches)  # redelivered
+    assert batches.batches == [ids, ids]
+    assert await batches.attempts() == dict.fromkeys(ids, 0)
+
+    batches.batches.clear()
+    await dies(batches)  # redelivered for the second time
+    assert batches.batches == [{events[0].id}, {killer}]
+    assert await batches.inbox() == {events[0].id}
+    assert await batches.attempts() == {killer: 1, events[2].id: 0, events[3].id: 0}
+
+    for attempt in range(2, MAX_ATTEMPTS):
+        batches.batches.clear()
+        await dies(batches)
+        assert batches.batches == [{killer}]
+        assert (await batches.attempts())[killer] == attempt
+
+    batches.batches.clear()
+    async with batches.working():
+        await publishing
+    assert batches.batches == [{events[2].id}, {events[3].id}]
+    assert await batches.inbox() == ids
+    [dead] = await batches.rows("SELECT id, state, reason FROM parked")
+    assert dead == {"id": killer, "state": "dead", "reason": "KillsProcess"}
+    assert await batches.attempts() == {}
+
+
+async def test_a_thousand_redelivered_events_take_two_commits(batches: Batches) -> None:
+    batches.bus._first_id = UUID(int=2**128 - 1)  # all of them are from before the process
+    messages = [m for _ in range(10) for m in envelope.messages([order_created() for _ in range(100)])]
+    committed = 0
+
+    def count(_: Transaction) -> None:
+        nonlocal committed
+        committed += 1
+
+    batches.transactions.committed = count
+    publishing = asyncio.gather(*(batches.bus.publish(message) for message in messages))
+    await asyncio.sleep(0)  # all of them wait
+    async with batches.working():
+        await publishing
+    assert [len(batch) for batch in batches.batches] == [1000]
+    assert committed == 2
+    assert len(await batches.inbox()) == 1000
+    assert await batches.attempts() == {}
+
+
+async def test_a_redelivered_batch_with_a_defect_is_split_and_its_rows_are_struck(
+    batches: Batches,
+) -> None:
+    events = [order_created() for _ in range(8)]
+    batches.bad[events[3].id] = raising(ValueError("bad"))
+    batches.bus._first_id = UUID(int=2**128 - 1)
+    async with batches.working():
+        await batches.publishing(events)
+    assert [row["id"] for row in await batches.rows("SELECT id FROM parked")] == [events[3].id]
+    assert await batches.inbox() == {event.id for event in events}
+    assert await batches.attempts() == {}
