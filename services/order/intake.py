@@ -20,6 +20,8 @@ from services.order.repository import Claim
 
 DEADLINE_SECONDS: Final = 5.0
 """A caller has its answer by then, whatever the database does."""
+MAX_WAITING: Final = 2000
+"""Most callers that wait at a time: ten commits' worth. More are told at once to come back."""
 
 
 class KeyReused(Exception):
@@ -27,7 +29,11 @@ class KeyReused(Exception):
 
 
 class StillRunning(Exception):
-    """A request with this idempotency key has not come to its end yet."""
+    """Another request with this idempotency key has not come to its end yet."""
+
+
+class IntakeFull(Unavailable):
+    """As many orders wait to be accepted as may."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,18 +75,24 @@ class Intake:
     def __init__(self, transactions: Transactions) -> None:
         self._transactions = transactions
         self._group: GroupCommit[_Request, _Outcome] = GroupCommit(self._commit)
+        self._waiting = 0
 
     async def accept(self, order: Order, key: Key | None = None) -> Accepted:
         """Returns when the order, the first line of its timeline and ORDER_CREATED are committed together.
 
         A key that made an order before gives that order again, or KeyReused when its fingerprint differs.
-        While the database does not answer it is tried again; after DEADLINE_SECONDS Unavailable is raised, or
-        StillRunning when a request with the key may yet succeed. Cancelling ends the wait, not the work.
+        While the database does not answer it is tried again. After DEADLINE_SECONDS Unavailable is raised:
+        the order may have been accepted or not, and asking again under its key is safe. StillRunning is
+        raised when all that stood in the way was another request with the key. IntakeFull is raised at once.
+        Cancelling ends the wait; an order whose commit has not begun by then is not accepted.
         """
+        if self._waiting >= MAX_WAITING:
+            raise IntakeFull
         claim = Claim(key.key, key.fingerprint, order.id) if key else None
         deadline = asyncio.get_running_loop().time() + DEADLINE_SECONDS
         request = _Request(OrderCreated.of(Placed(order=order)), claim, deadline)
-        obstacle: Exception = StillRunning() if key else DatabaseUnavailable()
+        obstacle: Exception | None = None
+        self._waiting += 1
         try:
             async with asyncio.timeout(DEADLINE_SECONDS):
                 for tries in count():
@@ -93,10 +105,13 @@ class Intake:
                         return outcome
                     if not isinstance(outcome, Unavailable | StillRunning):
                         raise outcome
-                    obstacle = outcome
+                    if not isinstance(obstacle, Unavailable):  # after that an own try may hold the key
+                        obstacle = outcome
                     await asyncio.sleep(backoff(tries, first=0.05, most=0.5))
         except TimeoutError:
-            raise obstacle from None
+            raise obstacle or DatabaseUnavailable from None
+        finally:
+            self._waiting -= 1
         raise AssertionError("unreachable: the loop ends by returning or raising")
 
     async def drain(self) -> None:

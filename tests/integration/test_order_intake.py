@@ -17,7 +17,7 @@ from events.errors import DatabaseUnavailable
 from events.transaction import Transaction
 from services.order import intake as intake_module
 from services.order import repository
-from services.order.intake import Accepted, Intake, Key, KeyReused, StillRunning
+from services.order.intake import Accepted, Intake, IntakeFull, Key, KeyReused, StillRunning
 from tests.factories import an_order, one_of_each
 from tests.order_service import OrderService, a_new_item, a_new_order, order_service
 
@@ -200,7 +200,9 @@ async def test_a_key_twice_in_one_batch_makes_one_order(transactions: Transactio
     assert await counted(transactions, "idempotency_keys") == 2
 
 
-async def test_one_that_goes_away_cancels_only_its_own_wait(transactions: Transactions) -> None:
+async def test_one_that_goes_away_takes_its_order_back_unless_its_commit_has_begun(
+    transactions: Transactions,
+) -> None:
     gate = Gate(transactions)
     intake = Intake(gate)  # type: ignore[arg-type]  # opened as transactions are
     leaving = asyncio.create_task(intake.accept(an_order()))
@@ -213,7 +215,7 @@ async def test_one_that_goes_away_cancels_only_its_own_wait(transactions: Transa
     gate.open.set()
     assert isinstance(await staying, Accepted)
     await intake.drain()
-    assert await counted(transactions, "orders") == 3
+    assert await counted(transactions, "orders") == 2
 
 
 async def test_an_order_that_cannot_be_written_does_not_fail_its_neighbours(
@@ -369,8 +371,88 @@ async def test_a_request_that_was_given_up_before_its_commit_began_makes_no_orde
     await gate.reached.wait()
     with pytest.raises(DatabaseUnavailable):
         await intake.accept(an_order())
-    with pytest.raises(StillRunning):
+    with pytest.raises(DatabaseUnavailable):  # no other request with the key is under way
         await begun
     gate.open.set()
     await intake.drain()
     assert await counted(transactions, "orders") == 1
+
+
+async def test_a_slow_spell_is_a_503_also_for_a_request_with_a_key(
+    fresh_database: str, service: OrderService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(intake_module, "DEADLINE_SECONDS", 0.5)
+    async with owner(fresh_database) as connection, connection.transaction():
+        await connection.execute('LOCK TABLE "order".orders')  # a statement that does not come to its end
+        answer = await post(service, "a")
+        assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
+    assert (await post(service, "a")).status_code == 201
+    assert (await service.written())["orders"] == 1
+
+
+class Lost(Gate):
+    """Transactions whose first fails when it is let through, with its key still held by the server."""
+
+    async def hold(self, key: str) -> None:
+        async with self._transactions() as tx:
+            await claim(tx, key, uuid.uuid4())
+            await self.reached.wait()
+            self.open.set()
+            await asyncio.Event().wait()
+
+    @asynccontextmanager
+    async def __call__(self) -> AsyncIterator[Transaction]:
+        if not self.reached.is_set():
+            self.reached.set()
+            await self.open.wait()
+            raise DatabaseUnavailable
+        async with self._transactions() as tx:
+            yield tx
+
+
+async def test_a_key_that_an_own_lost_try_may_hold_is_no_other_request(
+    transactions: Transactions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(intake_module, "DEADLINE_SECONDS", 0.5)
+    lost = Lost(transactions)
+    holding = asyncio.create_task(lost.hold("a"))
+    with pytest.raises(DatabaseUnavailable):
+        await Intake(lost).accept(an_order(), Key("a", b"1"))  # type: ignore[arg-type]  # opened as transactions are
+    holding.cancel()
+    await asyncio.gather(holding, return_exceptions=True)
+
+
+async def test_what_nobody_waits_for_any_more_is_not_kept(
+    transactions: Transactions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(intake_module, "DEADLINE_SECONDS", 0.2)
+    gate = Gate(transactions)
+    intake = Intake(gate)  # type: ignore[arg-type]  # opened as transactions are
+    for _ in range(3):
+        answers = await asyncio.gather(
+            *(intake.accept(an_order()) for _ in range(300)), return_exceptions=True
+        )
+        assert all(isinstance(answer, DatabaseUnavailable) for answer in answers)
+        assert not intake._group._gathered
+    gate.open.set()
+    await intake.drain()
+
+
+async def test_more_callers_than_may_wait_are_told_at_once_to_come_back(
+    service: OrderService, transactions: Transactions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(intake_module, "MAX_WAITING", 5)
+    gate = Gate(transactions)
+    intake = Intake(gate)  # type: ignore[arg-type]  # opened as transactions are
+    waiting = [asyncio.create_task(intake.accept(an_order())) for _ in range(5)]
+    await gate.reached.wait()
+    for _ in range(10):
+        with pytest.raises(IntakeFull):
+            await intake.accept(an_order())
+    gate.open.set()
+    assert all(isinstance(accepted, Accepted) for accepted in await asyncio.gather(*waiting))
+    assert isinstance(await intake.accept(an_order()), Accepted)
+    monkeypatch.setattr(intake_module, "MAX_WAITING", 0)
+    answer = await post(service)
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
+    assert answer.headers["content-type"] == "application/problem+json"
