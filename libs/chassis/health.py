@@ -1,12 +1,17 @@
 """Health over HTTP: `/healthz` says that the process runs, `/readyz` that it can do its work.
 
-A service is ready while its database answers and its clock agrees with the database's. A broker outage leaves
-it ready: orders are still accepted, and what they announce waits in the outbox.
+A service is ready while its database takes writes and its clock agrees with the database's. A broker outage
+leaves it ready: orders are still accepted, and what they announce waits in the outbox.
 """
 
+import asyncio
+import math
+import time
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Final
+from uuid import uuid4
 
+import asyncpg
 from fastapi import APIRouter, Response
 from pydantic import BaseModel, Field
 
@@ -14,11 +19,49 @@ from events import clock
 from events.commit import Transactions
 from events.errors import DatabaseUnavailable
 
+PROBE_SECONDS: Final = 3.0
+"""A database that takes longer to commit is not ready."""
+FRESH_SECONDS: Final = 1.0
+"""How long the result of a probe holds: however often a process is asked, its database is not."""
+
+_PROBE: Final = "CREATE UNLOGGED TABLE {name} AS SELECT 1 AS ready; DROP TABLE {name}"
+
 
 class Health(BaseModel):
     """How a process is doing."""
 
     status: Annotated[str, Field(examples=["ok"])]
+
+
+class Readiness:
+    """Whether one database takes writes, and agrees on the time. It commits a write to find out.
+
+    The probe makes a table with one row, and drops it. PostgreSQL has to allocate a page for it: where the
+    disk is full a row may still fit into a page of an old table. It fails on a read-only server too.
+    """
+
+    def __init__(self, transactions: Transactions) -> None:
+        self._transactions = transactions
+        self._probing = asyncio.Lock()
+        self._obstacle: str | None = None
+        self._probed_at = -math.inf
+
+    async def obstacle(self) -> str | None:
+        """What stands in the way of this process's work. It was found out at most FRESH_SECONDS ago."""
+        async with self._probing:
+            if time.monotonic() - self._probed_at >= FRESH_SECONDS:
+                self._obstacle = await self._found()
+                self._probed_at = time.monotonic()
+            return self._obstacle
+
+    async def _found(self) -> str | None:
+        try:
+            async with asyncio.timeout(PROBE_SECONDS), self._transactions() as tx:
+                await tx.execute(_PROBE.format(name=f"readiness_{uuid4().hex}"))
+                wrong_clock = clock.fault(await clock.offset(tx))
+        except (DatabaseUnavailable, TimeoutError, asyncpg.PostgresError):
+            return "database unavailable"
+        return wrong_clock
 
 
 def routes(databases: Sequence[Transactions]) -> APIRouter:
@@ -30,19 +73,15 @@ def routes(databases: Sequence[Transactions]) -> APIRouter:
         """The process runs."""
         return Health(status="ok")
 
+    readiness = [Readiness(transactions) for transactions in databases]
+
     @router.get("/readyz", responses={503: {"model": Health}})
     async def readyz(response: Response) -> Health:
-        """The process can do its work: its database answers, and its clock agrees with the database's."""
-        try:
-            for transactions in databases:
-                async with transactions() as tx:
-                    wrong = clock.fault(await clock.offset(tx))
-                if wrong:
-                    response.status_code = 503
-                    return Health(status=wrong)
-        except DatabaseUnavailable:
-            response.status_code = 503
-            return Health(status="database unavailable")
+        """The process can do its work: its database takes writes, and they agree on the time."""
+        for each in readiness:
+            if obstacle := await each.obstacle():
+                response.status_code = 503
+                return Health(status=obstacle)
         return Health(status="ok")
 
     return router

@@ -10,7 +10,9 @@ from typing import Final
 
 import uvicorn
 import uvloop
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from chassis import problems
 from chassis.application import application
 from chassis.service import Running, Service, put_together
 from chassis.settings import BrokerSettings, ServiceSettings, UnusableSettings, read
@@ -50,6 +52,31 @@ class _Server(uvicorn.Server):
         yield
 
 
+class _Answering:
+    """Answers requests that are broken off at the end of the process, in place of uvicorn's plain 500."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        started = False
+
+        async def watch(message: Message) -> None:
+            nonlocal started
+            started = True
+            await send(message)
+
+        try:
+            await self._app(scope, receive, watch)
+        except asyncio.CancelledError:
+            if started or scope["type"] != "http":
+                raise
+            detail = "This process ends. Ask again, with the same Idempotency-Key if there was one."
+            headers = {"Retry-After": "1", "Connection": "close"}
+            ending = problems.Problem(503, "temporarily_unavailable", detail, headers=headers)
+            await problems.answer(ending)(scope, receive, send)
+
+
 async def run(
     running: Sequence[Running],
     listener: socket.socket,
@@ -62,7 +89,7 @@ async def run(
     `answered` is called between the two, when no request will come any more.
     """
     config = uvicorn.Config(
-        application(running),
+        _Answering(application(running)),
         log_config=None,
         access_log=False,
         server_header=False,
