@@ -169,6 +169,7 @@ async def create_tables(url: str) -> None:
         migrations.create_tables_2(execute)
         migrations.upgrade_3(execute)
         migrations.upgrade_4(execute)
+        migrations.upgrade_5(execute)
 
     engine = create_async_engine(url)
     async with engine.begin() as connection:

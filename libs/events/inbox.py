@@ -5,11 +5,11 @@ An event's row is written in the transaction that handles it, or parks it.
 
 import asyncio
 import uuid
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import ClassVar, Final
 from weakref import WeakKeyDictionary
 
-from sqlalchemy import Column, Index, Integer, Table, func
+from sqlalchemy import BigInteger, Column, Index, Integer, Table, func
 from sqlalchemy.dialects.postgresql import TIMESTAMP, UUID
 
 from events.tables import METADATA
@@ -20,6 +20,7 @@ INBOX: Final = Table(
     METADATA,
     Column("event_id", UUID, primary_key=True),
     Column("received_at", TIMESTAMP(timezone=True), nullable=False, server_default=func.now()),
+    Column("digest", BigInteger, comment="CRC-32 of the event as it came"),
     Index("inbox_received_at", "received_at", postgresql_using="brin"),
     postgresql_partition_by="RANGE (event_id)",
 )
@@ -36,8 +37,13 @@ ATTEMPTS: Final = Table(
 `count` is of attempts at the event alone: 0 for one that was only begun together with others.
 """
 
+_NO_DIGESTS: Final[Mapping[uuid.UUID, int]] = {}
 _REGISTER: Final = """
-    INSERT INTO inbox (event_id) SELECT unnest($1::uuid[]) ON CONFLICT DO NOTHING RETURNING event_id"""
+    INSERT INTO inbox (event_id, digest) SELECT * FROM unnest($1::uuid[], $2::int8[])
+    ON CONFLICT DO NOTHING RETURNING event_id"""
+_DIFFERING: Final = """
+    SELECT event_id FROM inbox JOIN unnest($1::uuid[], $2::int8[]) AS again (id, digest)
+    ON event_id = again.id AND inbox.digest <> again.digest"""
 _KNOWN: Final = "SELECT event_id FROM inbox WHERE event_id = ANY($1::uuid[])"
 _BEGIN_TOGETHER: Final = """
     INSERT INTO attempts (event_id, count) SELECT unnest($1::uuid[]), 0
@@ -48,9 +54,19 @@ _BEGIN: Final = """
 _FINISH: Final = "DELETE FROM attempts WHERE event_id = ANY($1::uuid[])"
 
 
-async def register(tx: Transaction, event_ids: Collection[uuid.UUID]) -> set[uuid.UUID]:
+async def register(
+    tx: Transaction, event_ids: Collection[uuid.UUID], digests: Mapping[uuid.UUID, int] = _NO_DIGESTS
+) -> set[uuid.UUID]:
     """Writes the events' rows and returns those that are new. Sorted: two consumers never deadlock."""
-    return {record["event_id"] for record in await tx.fetch(_REGISTER, sorted(event_ids))}
+    ordered = sorted(event_ids)
+    found = await tx.fetch(_REGISTER, ordered, [digests.get(event_id) for event_id in ordered])
+    return {record["event_id"] for record in found}
+
+
+async def differing(tx: Transaction, digests: Mapping[uuid.UUID, int]) -> set[uuid.UUID]:
+    """Those of the events that were taken over with another payload. Without a digest nothing is known."""
+    found = await tx.fetch(_DIFFERING, list(digests), list(digests.values()))
+    return {record["event_id"] for record in found}
 
 
 async def known(tx: Transaction, event_ids: Collection[uuid.UUID]) -> set[uuid.UUID]:

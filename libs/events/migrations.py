@@ -173,3 +173,9 @@ def upgrade_4(execute: Callable[[str], object]) -> None:
     """The function that makes and drops partitions, and the indexes it needs; `execute` is Alembic's."""
     for statement in _CREATE_4:
         execute(statement)
+
+
+def upgrade_5(execute: Callable[[str], object]) -> None:
+    """The inbox tells apart payloads that come under one event id; `execute` is Alembic's."""
+    execute("ALTER TABLE inbox ADD COLUMN digest bigint")
+    execute("COMMENT ON COLUMN inbox.digest IS 'CRC-32 of the event as it came'")

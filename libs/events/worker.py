@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, Final, TypeAlias
 from uuid import UUID
@@ -18,6 +18,7 @@ from events.killpoints import KillPoint, reach
 from events.parked import ParkedEvent
 from events.runner import Runner
 from events.splitting import NeverCommits, Suspicion, commit_in_halves
+from events.text import storable
 from events.transaction import Transaction
 
 Handler: TypeAlias = Callable[[Sequence[Any], Transaction], Awaitable[None]]
@@ -67,6 +68,8 @@ class Worker:
         self._bus = bus
         self._runners = runners
         self._attempts = inbox.Attempts()
+        self._digests: dict[UUID, int] = {}
+        """Of the events in hand, as far as they are known."""
         self._stopping = asyncio.Event()
 
     async def run(self) -> None:
@@ -152,6 +155,7 @@ class Worker:
 
     async def _process(self, subscription: Subscription, deliveries: Sequence[Delivery]) -> int:
         """Handles and acknowledges them; returns how many events there were."""
+        self._digests.clear()
         fresh: list[Item] = []
         suspects: list[Item] = []
         readable: list[Delivery] = []
@@ -163,6 +167,7 @@ class Worker:
                 await subscription.bury(delivery, str(error))
             else:
                 readable.append(delivery)
+                self._take_digests(delivery.body, items)
                 (suspects if delivery.redelivered else fresh).extend(items)
         try:
             if fresh:
@@ -186,6 +191,22 @@ class Worker:
             else:
                 items.append(envelope.rejected_for_lack_of_handler(event, self.service))
         return items
+
+    def _take_digests(self, body: bytes, items: Sequence[Item]) -> None:
+        """Remembers the events' digests. A message with anything rejected in it is left out."""
+        if any(isinstance(item, Rejected) for item in items):
+            return
+        for item, digest in zip(items, envelope.digests(body), strict=True):
+            if self._digests.setdefault(item.id, digest) != digest:
+                self._warn_of_payloads([item])
+
+    def _warn_of_payloads(self, items: Iterable[Item]) -> None:
+        for item in items:
+            source = "an unknown sender" if isinstance(item, Rejected) else storable(item.source, 100)
+            logger.warning(
+                "%s: event %s came again with another payload, from %s: the first one counts",
+                *(self.service, item.id, source),
+            )
 
     async def _when_available(self, work: Callable[[], Awaitable[object]]) -> None:
         """Repeats the work while the database is unavailable. Raises Unavailable only when stopping."""
@@ -223,12 +244,21 @@ class Worker:
 
     async def _commit_together(self, items: Sequence[Item]) -> Sequence[None]:
         async with self._transactions() as tx:
-            by_id = {item.id: item for item in items}
-            new = await inbox.register(tx, by_id.keys())
+            by_id: dict[UUID, Item] = {}
+            for item in items:
+                by_id.setdefault(item.id, item)
+            new = await inbox.register(tx, by_id.keys(), self._digests)
             await self._handle([by_id[item_id] for item_id in by_id if item_id in new], tx)
+            differing = await self._differing(tx, by_id.keys() - new)
             await self._attempts.finish(tx, by_id)
         self._attempts.forget(by_id)
+        self._warn_of_payloads(by_id[item_id] for item_id in differing)
         return [None] * len(items)
+
+    async def _differing(self, tx: Transaction, taken_over: Collection[UUID]) -> set[UUID]:
+        """Those of the events that were taken over before with another payload."""
+        digests = {item_id: self._digests[item_id] for item_id in taken_over if item_id in self._digests}
+        return await inbox.differing(tx, digests) if digests else set()
 
     async def _handle(self, items: Sequence[Item], tx: Transaction) -> None:
         rejected: list[Rejected] = []
@@ -246,7 +276,7 @@ class Worker:
     async def _park(self, item: Item, error: Exception) -> None:
         logger.error("%s: event %s parked: %r", self.service, item.id, error, exc_info=error)
         async with self._transactions() as tx:
-            if await inbox.register(tx, [item.id]):
+            if await inbox.register(tx, [item.id], self._digests):
                 if isinstance(item, Rejected):
                     await parked.bury(tx, [item])
                 else:
@@ -258,26 +288,31 @@ class Worker:
 
     async def _process_suspects(self, items: Sequence[Item]) -> None:
         """Those that were never begun go in one batch, the others alone: `inbox.Attempts` says why."""
-        suspects = {item.id: item for item in items}
+        suspects: dict[UUID, Item] = {}
+        for item in items:
+            suspects.setdefault(item.id, item)
         async with self._attempts.lock():
-            known, together = await self._begin_together(set(suspects))
+            known, together = await self._begin_together(suspects)
             if together:
                 await self._commit([suspects[item_id] for item_id in suspects if item_id in together])
         for item_id, item in suspects.items():
             if item_id not in known and item_id not in together:
                 await self._process_alone(item)
 
-    async def _begin_together(self, event_ids: set[UUID]) -> tuple[set[UUID], set[UUID]]:
+    async def _begin_together(self, suspects: Mapping[UUID, Item]) -> tuple[set[UUID], set[UUID]]:
         """Those that were taken over already, and those that may go in one batch."""
         known: set[UUID] = set()
         together: set[UUID] = set()
+        differing: set[UUID] = set()
 
         async def begin() -> None:
             async with self._transactions() as tx:
-                known.update(await inbox.known(tx, event_ids))
-                together.update(await self._attempts.begin_together(tx, event_ids - known))
+                known.update(await inbox.known(tx, suspects.keys()))
+                differing.update(await self._differing(tx, known))
+                together.update(await self._attempts.begin_together(tx, suspects.keys() - known))
 
         await self._when_available(begin)
+        self._warn_of_payloads(suspects[item_id] for item_id in differing)
         return known, together
 
     async def _process_alone(self, item: Item) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+from msgspec.structs import replace
 
 from events import envelope, parked
 from events.commit import Transactions
@@ -227,3 +228,52 @@ async def test_a_redelivered_batch_with_a_defect_is_split_and_its_rows_are_struc
     assert [row["id"] for row in await batches.rows("SELECT id FROM parked")] == [events[3].id]
     assert await batches.inbox() == {event.id for event in events}
     assert await batches.attempts() == {}
+
+
+# One event id, two payloads
+
+
+def warnings_of(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.getMessage() for record in caplog.records if "another payload" in record.getMessage()]
+
+
+@pytest.mark.parametrize("when", ["in one message", "in one batch", "later", "redelivered"])
+async def test_another_payload_under_an_events_id_is_told_with_its_sender(
+    batches: Batches, caplog: pytest.LogCaptureFixture, when: str
+) -> None:
+    event = order_created()
+    another = order_created()
+    forged = replace(event, source="//forger", data=another.data, subject=another.subject)
+    other = order_created()
+    if when == "redelivered":
+        batches.bus._first_id = UUID(int=2**128 - 1)
+    if when == "in one message":
+        async with batches.working():
+            await batches.publishing([event, forged, other])
+    elif when == "in one batch":
+        publishing = [batches.publishing(each) for each in ([event], [forged], [other])]
+        await asyncio.sleep(0)
+        async with batches.working():
+            await asyncio.gather(*publishing)
+    else:
+        async with batches.working():
+            await batches.publishing([event])
+            await batches.publishing([event])  # the same again is nothing new
+            assert warnings_of(caplog) == []
+            await batches.publishing([forged, other])
+    assert warnings_of(caplog) == [
+        f"invoice: event {event.id} came again with another payload, from //forger: the first one counts"
+    ]
+    assert await batches.inbox() == {event.id, other.id}
+
+
+async def test_an_event_without_a_digest_is_not_compared(
+    batches: Batches, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A process of an earlier version took it over."""
+    event = order_created()
+    await batches.rows(f"INSERT INTO inbox (event_id) VALUES ('{event.id}')")
+    async with batches.working():
+        await batches.publishing([event])
+    assert batches.batches == []
+    assert warnings_of(caplog) == []

@@ -7,7 +7,7 @@ The one that needs a real broker, a consumer that is not started again, is in
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Collection, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -53,7 +53,7 @@ def acknowledged_before_the_commit() -> Iterator[None]:
 def without_an_inbox() -> Iterator[None]:
     """Nobody writes down what was handled: everything is always new."""
 
-    async def register(_: Transaction, event_ids: Collection[UUID]) -> set[UUID]:
+    async def register(_: Transaction, event_ids: Collection[UUID], digests: Mapping[UUID, int]) -> set[UUID]:
         return set(event_ids)
 
     async def known(_: Transaction, event_ids: Collection[UUID]) -> set[UUID]:
