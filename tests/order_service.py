@@ -12,7 +12,6 @@ import uvicorn
 from chassis.application import application
 from chassis.process import listen
 from chassis.service import put_together
-from chassis.settings import ServiceSettings
 from events.commit import Transactions
 from events.contracts import AnyEvent, type_of
 from events.envelope import messages

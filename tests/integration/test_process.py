@@ -13,7 +13,6 @@ from sqlalchemy.engine import make_url
 from chassis import health, process
 from chassis.health import Readiness
 from chassis.service import put_together
-from chassis.settings import ServiceSettings
 from events.commit import Transactions
 from events.contracts import type_of
 from events.memory import MemoryBus
@@ -45,7 +44,7 @@ async def order_process(url: str) -> AsyncIterator[Process]:
     bus = MemoryBus({"order": [type_of(event) for event in SERVICE.handlers]})
     async with AsyncExitStack() as stack:
         proxy = await stack.enter_async_context(proxy_to(url))
-        settings = ServiceSettings(database_url=proxy.through(url))
+        settings = SERVICE.settings(database_url=proxy.through(url))
         running = await stack.enter_async_context(put_together(SERVICE, settings, bus))
         listener = process.listen("127.0.0.1", 0)
         stop = asyncio.Event()

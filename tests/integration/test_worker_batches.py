@@ -13,10 +13,10 @@ from events import envelope, parked
 from events.commit import Transactions
 from events.contracts import AnyEvent, OrderCreated
 from events.errors import BrokerUnavailable
-from events.memory import MemoryBus
 from events.transaction import Transaction
 from events.worker import MAX_ATTEMPTS, Worker
 from tests.factories import order_created
+from tests.waiting import patient_bus
 
 HANG_SECONDS = 30.0
 
@@ -28,7 +28,7 @@ class Batches:
 
     def __init__(self, transactions: Transactions) -> None:
         self.transactions = transactions
-        self.bus = MemoryBus({"invoice": ["ORDER_CREATED"]})
+        self.bus = patient_bus({"invoice": ["ORDER_CREATED"]})
         self.bad: dict[UUID, Failing] = {}
         self.batches: list[set[UUID]] = []
 
