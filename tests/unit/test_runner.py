@@ -46,6 +46,8 @@ class Table:
     entries: dict[UUID, Entry] = field(default_factory=dict)
     away: bool = False
     """The database does not answer."""
+    never_commits: Sequence[Row] = ()
+    """Rows with which a transaction fails each time, although the database answers."""
     most: int = 0
 
     def add(self, *rows: Row, claimed_for: float = 0.0) -> None:
@@ -101,8 +103,23 @@ class Table:
             )
 
     async def settle(self, _: object, done: Sequence[tuple[Row, str]]) -> None:
+        if any(row in self.never_commits for row, _ in done):
+            raise DatabaseUnavailable("a lock that never becomes free")
         for row, outcome in done:
             self.entries[row.id].state = outcome
+
+
+@dataclass
+class Database:
+    """Opens transactions on the table."""
+
+    table: Table
+
+    def __call__(self) -> AbstractAsyncContextManager[Any]:
+        return self.table.transaction()
+
+    async def answers(self) -> bool:
+        return not self.table.away
 
 
 class Other:
@@ -138,7 +155,7 @@ async def running(table: Table, other: Other, **given: Any) -> AsyncIterator[Run
     runner: Runner[Row, str] = Runner(
         "rows",
         cast(Leases[Row], table),
-        cast(Transactions, table.transaction),
+        cast(Transactions, Database(table)),
         other.perform,
         table.settle,
         subject=lambda row: row.subject or str(row.id),
@@ -398,5 +415,18 @@ def test_a_claim_that_can_not_be_renewed_is_left_to_the_next_who_claims() -> Non
             table.away = False
             await asyncio.sleep(30)
         assert {entry.state for entry in table.entries.values()} == {"done"}
+
+    play(scene)
+
+
+def test_an_outcome_that_never_commits_holds_up_no_other() -> None:
+    async def scene(table: Table, other: Other) -> None:
+        rows = [Row() for _ in range(8)]
+        table.never_commits = rows[3:4]
+        table.add(*rows)
+        async with running(table, other, policy=replace(POLICY, defects=2)):
+            await asyncio.sleep(60)
+        states = [table.entries[row.id].state for row in rows]
+        assert states == ["done"] * 3 + ["dead"] + ["done"] * 4
 
     play(scene)
