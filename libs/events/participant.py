@@ -3,14 +3,17 @@
 import asyncio
 from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager
+from itertools import chain
 from typing import Any
 
 from events import outbox, parked
 from events.bus import Bus, Message
 from events.commit import Transactions
+from events.contracts import AnyEvent, type_of
 from events.leases import LEASE_SECONDS
 from events.maintenance import Chore, Maintenance
 from events.parked import ParkedEvent
+from events.progress import ProgressLog, Step
 from events.runner import Runner
 from events.transaction import Transaction
 from events.worker import Handlers, Worker
@@ -67,6 +70,7 @@ class Participant:
         )
         """Those first that leave work to the next."""
         self.maintenance = Maintenance(service, transactions, chores)
+        self._progress = ProgressLog(service)
         transactions.committed = self._hand_over
         transactions.lease_of_messages = self._lease_of_messages
 
@@ -127,10 +131,16 @@ class Participant:
             by_type.setdefault(type(intent), []).append(intent)
         for intent_type, intents in by_type.items():
             self.runners[intent_type].offer(intents, tx.started)
+        self._progress.note(chain(map(_step, tx.events), tx.steps))
 
     def _lease_of_messages(self) -> float:
         """Messages that the relay has no room for are free for its next sweep at once."""
         return LEASE_SECONDS if self.relay.has_room else 0.0
+
+
+def _step(event: AnyEvent) -> Step:
+    seconds = (event.time - event.data.order.created_at).total_seconds()
+    return Step(event.subject, type_of(type(event)), seconds)
 
 
 async def _mark_published(tx: Transaction, published: Sequence[tuple[Message, None]]) -> None:

@@ -10,6 +10,7 @@ from events.bus import Message
 from events.connection import Connection, answer_of
 from events.contracts import AnyEvent
 from events.errors import DatabaseUnavailable
+from events.progress import Step
 
 T = TypeVar("T")
 
@@ -25,6 +26,7 @@ class Transaction:
         self.started = asyncio.get_running_loop().time()
         self.events: list[AnyEvent] = []
         self.intents: list[Any] = []
+        self.steps: list[Step] = []
         self.messages: Sequence[Message] = ()
         self.failure: Exception | None = None
         """What the statement raised that failed last."""
@@ -45,6 +47,10 @@ class Transaction:
     def intend(self, *intents: object) -> None:
         """Work whose rows this transaction wrote, born claimed: done from memory right after the commit."""
         self.intents.extend(intents)
+
+    def log(self, *steps: Step) -> None:
+        """Progress for the log once it is committed, beside the announced events."""
+        self.steps.extend(steps)
 
     async def _answer_of(self, call: Awaitable[T]) -> T:
         try:

@@ -1,10 +1,11 @@
 """The delivery of mails: the letter is written, handed to the mailer, and its outcome recorded."""
 
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from events.commit import Transactions
+from events.progress import Step
 from events.retry import RetryPolicy
 from events.runner import Runner
 from events.transaction import Transaction
@@ -69,6 +70,8 @@ def delivery(
 
     async def settle(tx: Transaction, ended: Sequence[tuple[Mail, Outcome]]) -> None:
         await repository.settle(tx, ended, letters.domain)
+        now = datetime.now(UTC)
+        tx.log(*(_step(mail, outcome, now) for mail, outcome in ended))
 
     return Runner(
         "email delivery",
@@ -83,3 +86,8 @@ def delivery(
         slow_lane=SLOW_PLACES * concurrency,
         sweep_seconds=sweep_seconds,
     )
+
+
+def _step(mail: Mail, outcome: Outcome, now: datetime) -> Step:
+    seconds = (now - mail.order.created_at).total_seconds()
+    return Step(mail.order.id, f"mail about {mail.stage} {outcome.state}", seconds)
