@@ -15,6 +15,7 @@ from tests.gateway import REPLICAS, gateway, replica
 from tests.order_service import a_new_order
 from tests.ports import free_port
 from tests.servers import REQUIRE_DOCKER, NoContainer
+from tests.waiting import eventually
 
 ServiceUrl = Callable[[str], Awaitable[str]]
 FIRST, SECOND = REPLICAS
@@ -101,20 +102,31 @@ async def test_orders_with_a_key_are_all_accepted_while_one_replica_after_the_ot
         await asyncio.gather(first.serves(), second.serves())
         replaced = asyncio.Event()
         statuses: Counter[int] = Counter()
+        placed = [0] * 4
+        """How many orders each client has placed."""
 
-        async def orders(client_number: int) -> None:
-            number = 0
+        async def orders(number: int) -> None:
             while not replaced.is_set():
-                name = f"{client_number}-{number}"
+                name = f"{number}-{placed[number]}"
                 statuses[await place(client, name, name)] += 1
-                number += 1
+                placed[number] += 1
+
+        async def all_answered() -> None:
+            """Returns when no order is under way that was placed before: it may have been refused once."""
+            before = list(placed)
+
+            async def now() -> list[int]:
+                return placed
+
+            await eventually(now, lambda found: all(n > b for n, b in zip(found, before, strict=True)))
 
         async with asyncio.TaskGroup() as group:
-            for client_number in range(4):
-                group.create_task(orders(client_number))
-            for each, number, status in ((first, signal.SIGTERM, 0), (second, signal.SIGKILL, -9)):
-                assert await each.end(number) == status
+            for number in range(len(placed)):
+                group.create_task(orders(number))
+            for each, how, status in ((first, signal.SIGTERM, 0), (second, signal.SIGKILL, -9)):
+                assert await each.end(how) == status
                 await each.start()
                 await each.serves()
+                await all_answered()
             replaced.set()
     assert statuses.keys() == {201}
