@@ -1,4 +1,4 @@
-"""The `orderflow` command: run, demo, migrate, audit, stuck, dead, refunds, replay, reconcile, stripe.
+"""The `orderflow` command: run, demo, migrate, audit, stuck, dead, refunds, replay, reconcile, restore, …
 
 What a command needs is imported when it runs, so that `--help` answers at once.
 """
@@ -14,6 +14,7 @@ from ops.dead.cli import app as dead
 from ops.reconcile.cli import reconcile
 from ops.refunds.cli import app as refunds
 from ops.replay.cli import replay
+from ops.restore.cli import restore
 from ops.stripe.cli import stripe
 from ops.stuck.cli import stuck
 
@@ -116,6 +117,7 @@ app.command()(reconcile)
 app.add_typer(dead, name="dead")
 app.add_typer(refunds, name="refunds")
 app.command()(replay)
+app.command()(restore)
 app.command()(stripe)
 
 

@@ -19,8 +19,8 @@ class Schemas:
     """Every service's schema, by the owner's connections."""
 
     def __init__(self, database: str, pool: "asyncpg.Pool[asyncpg.Record]") -> None:
-        """`database` is its name."""
-        self._database = database
+        """`database` is the database's name."""
+        self.database = database
         self.transactions = Transactions(pool)
         """The owner's own."""
 
@@ -28,7 +28,7 @@ class Schemas:
     async def of(self, service: str) -> AsyncIterator[Transaction]:
         """One transaction as the service would have it."""
         async with self.transactions() as tx:
-            await tx.execute(f'SET LOCAL ROLE "{role_of(self._database, service)}"')
+            await tx.execute(f'SET LOCAL ROLE "{role_of(self.database, service)}"')
             await tx.execute(f'SET LOCAL search_path TO "{service}"')
             yield tx
 

@@ -27,6 +27,7 @@ Charged = Annotated[int, Meta(gt=0, le=99_999_999_999)]
 Quantity = Annotated[int, Meta(ge=1, le=100_000)]
 Rate = Annotated[str, Meta(pattern=r"^(0(\.[0-9]{1,6})?|1(\.0{1,6})?)$")]
 Timestamp = Annotated[datetime, Meta(tz=True)]
+KeyHash = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
 Stage = Literal["payment", "shipment"]
 
 NO_POSTAL_CODE: Final = "-"
@@ -94,6 +95,12 @@ class Order(Fact, frozen=True, kw_only=True):
     total: Charged
     payment_method: Code
     """The payment provider's token; never card data."""
+    key_hash: KeyHash | None = None
+    """SHA-256 of the request's `Idempotency-Key` in hexadecimal, if it had one; never the key itself.
+
+    The payment provider keeps it with the charge. After a restore it tells which charges belong to one
+    request, although the database has forgotten the first order that the request made.
+    """
 
 
 class Invoice(Fact, frozen=True, kw_only=True):

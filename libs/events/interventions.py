@@ -32,9 +32,10 @@ INTERVENTIONS: Final = Table(
     Column("note", Text),
 )
 
-Act = Literal["replay", "discard", "refill", "record"]
+Act = Literal["replay", "discard", "refill", "record", "restore"]
 """`replay`: dead work was put back. `discard`: it was given up. `refill`: events came from the outboxes.
-`record`: what a person did outside the system was written down, such as a refund."""
+`record`: what a person did outside the system was written down, such as a refund. `restore`: what an older
+database had lost was settled after it was brought back."""
 
 
 @dataclass(frozen=True, slots=True)

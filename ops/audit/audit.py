@@ -23,7 +23,7 @@ EXAMPLES: Final = 20
 
 _TEMPORARY: Final = """
     CREATE TEMPORARY TABLE charges (id text, payment_id uuid, order_id uuid, amount bigint, currency text,
-        succeeded boolean, created_at timestamptz);
+        succeeded boolean, created_at timestamptz, order_reference text, key_hash text);
     CREATE TEMPORARY TABLE repayments (id text, refund_id uuid, charge_id text, amount bigint,
         created_at timestamptz)"""
 _FOUND: Final = """

@@ -34,6 +34,10 @@ class LedgerCharge:
     currency: str
     succeeded: bool
     created_at: datetime
+    order_reference: str | None = None
+    """The caller's own number of the order."""
+    key_hash: str | None = None
+    """SHA-256 of the `Idempotency-Key` that made the order, in hexadecimal."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +80,7 @@ class SimulatedLedger:
         """See Ledger."""
         rows = await self._fetch(
             "SELECT id, payment_id, order_id, amount, currency, status = 'succeeded' AS succeeded, "
-            "created_at FROM provider.charges"
+            "created_at, order_reference, key_hash FROM provider.charges"
         )
         return [LedgerCharge(**row) for row in rows]
 
@@ -122,6 +126,8 @@ class StripeLedger:
                 currency=intent["currency"].upper(),
                 succeeded=intent["status"] == "succeeded",
                 created_at=datetime.fromtimestamp(intent["created"], UTC),
+                order_reference=intent["metadata"].get("reference"),
+                key_hash=intent["metadata"].get("key_hash"),
             )
             async for intent in self._list("/v1/payment_intents")
             if {"payment_id", "order_id"} <= intent["metadata"].keys()

@@ -95,7 +95,8 @@ NO_GHOSTS: Final = Check(
         UNION ALL SELECT order_id, 'a refund' FROM billing.refunds
         UNION ALL SELECT order_id, 'a shipment' FROM shipment.shipments
         UNION ALL SELECT order_id, 'a mail' FROM email.mails
-        UNION ALL SELECT order_id, 'a charge' FROM pg_temp.charges WHERE created_at < {SETTLED}
+        UNION ALL SELECT order_id, 'a charge' FROM pg_temp.charges
+            WHERE created_at < {SETTLED} AND id NOT IN (SELECT charge FROM billing.recovered_charges)
     ) thing
     WHERE NOT EXISTS (SELECT FROM "order".orders o WHERE o.id = thing.order_id)""",
 )

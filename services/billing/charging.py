@@ -77,4 +77,6 @@ def _charge_for(payment: Payment) -> Charge:
         amount=order.total,
         currency=order.currency,
         payment_method=order.payment_method,
+        order_reference=order.reference,
+        key_hash=order.key_hash,
     )

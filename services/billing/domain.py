@@ -2,10 +2,9 @@
 
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from hashlib import sha256
 from typing import Final, Literal, TypeAlias
 from uuid import UUID
-
-from uuid_utils.compat import uuid7
 
 from events.contracts import (
     Declined,
@@ -80,6 +79,17 @@ class IdempotencyKey:
         return IdempotencyKey(self.owner, self.generation + 1)
 
 
+def id_for(order_id: UUID, purpose: str) -> UUID:
+    """The one id of an order's payment, or of its refund for one cause: a UUIDv7 of the order's own time.
+
+    It follows from the order, so a payment that has to be made anew after a restore is asked for under the
+    key that was used before.
+    """
+    digest = int.from_bytes(sha256(order_id.bytes + purpose.encode()).digest()[:10])
+    random = digest & ~(0xF << 76 | 0x3 << 62) | 0x7 << 76 | 0x2 << 62  # version and variant
+    return UUID(int=order_id.int >> 80 << 80 | random)
+
+
 PaymentState: TypeAlias = Literal["pending", "captured", "declined"]
 RefundState: TypeAlias = Literal["pending", "refunded", "dead"]
 
@@ -97,8 +107,8 @@ class Payment:
 
     @classmethod
     def due_for(cls, invoiced: Invoiced) -> "Payment":
-        """A new payment of an invoiced order."""
-        payment_id = uuid7()
+        """The payment of an invoiced order, as it begins."""
+        payment_id = id_for(invoiced.order.id, "payment")
         return cls(payment_id, invoiced, IdempotencyKey(payment_id))
 
     def captured(
@@ -162,8 +172,8 @@ class Refund:
 
     @classmethod
     def due_for(cls, undeliverable: Undeliverable) -> "Refund":
-        """A new refund of an order's payment."""
-        refund_id = uuid7()
+        """The refund of an order's payment, as it begins."""
+        refund_id = id_for(undeliverable.order.id, SHIPMENT_FAILED)
         return cls(refund_id, undeliverable, IdempotencyKey(refund_id))
 
     def refunded(self, *, reference: str, amount: int, at: datetime) -> "Refund":

@@ -6,7 +6,7 @@ from events.contracts import InvoiceCreated, ShipmentError, Undeliverable
 from events.errors import Reject
 from events.transaction import Transaction
 from events.worker import Handlers
-from services.billing import repository
+from services.billing import recovered, repository
 from services.billing.domain import Payment, Refund
 from services.billing.repository import CapturedPayment
 
@@ -20,9 +20,18 @@ class AnotherPayment(Reject):
 
 
 async def collect_payments(invoices: Sequence[InvoiceCreated], tx: Transaction) -> None:
-    """A payment for each invoiced order that has none yet."""
-    payments = [Payment.due_for(invoice.data) for invoice in invoices]
-    tx.intend(*await repository.add_payments(tx, payments))
+    """A payment for each invoiced order that has none yet.
+
+    One that a charge has paid which a restored database did not know is captured at once.
+    """
+    payments, any_kept = await repository.add_payments(
+        tx, [Payment.due_for(invoice.data) for invoice in invoices]
+    )
+    paid = await recovered.take(tx, payments) if any_kept else []
+    if paid:
+        tx.emit(*(payment.announcement() for payment in await repository.settle_payments(tx, paid)))
+    settled = {payment.id for payment in paid}
+    tx.intend(*(payment for payment in payments if payment.id not in settled))
 
 
 async def give_back(errors: Sequence[ShipmentError], tx: Transaction) -> None:

@@ -8,24 +8,27 @@ from events.commit import Transactions
 from services.billing import charging, refunding, simulated
 from services.billing.domain import Payment, Refund
 from services.billing.handlers import HANDLERS
-from services.billing.provider import Provider
+from services.billing.provider import PaymentProvider
 from services.billing.settings import BillingSettings
+from services.billing.unknown_charges import UnknownCharges
 
 
 @asynccontextmanager
 async def assemble(settings: BillingSettings, transactions: Transactions) -> AsyncIterator[Assembly]:
-    """The payment provider, and the runners that ask it."""
-    async with _provider(settings) as provider:
+    """The payment provider, the runners that ask it, and who compares its records with ours."""
+    async with provider_of(settings) as provider:
         concurrency = settings.provider_concurrency
         yield Assembly(
+            chores=[UnknownCharges(provider)],
             runners={
                 Payment: charging.runner(provider, transactions, concurrency=concurrency),
                 Refund: refunding.runner(provider, transactions, concurrency=concurrency),
-            }
+            },
         )
 
 
-def _provider(settings: BillingSettings) -> AbstractAsyncContextManager[Provider]:
+def provider_of(settings: BillingSettings) -> AbstractAsyncContextManager[PaymentProvider]:
+    """The payment provider that the settings name."""
     if settings.payment_provider == "stripe":
         from services.billing import stripe_provider  # noqa: PLC0415  # its SDK is an extra
 

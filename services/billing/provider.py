@@ -6,6 +6,7 @@ asks for a pause: nothing was decided), `events.errors.Postponed` (it has not de
 another payment).
 """
 
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol, TypeAlias
@@ -25,6 +26,10 @@ class Charge:
     currency: str
     payment_method: str
     """The provider's token."""
+    order_reference: str | None = None
+    """The caller's own number of the order. Like `key_hash` it is metadata, and changes no answer."""
+    key_hash: str | None = None
+    """SHA-256 of the `Idempotency-Key` that made the order, in hexadecimal."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +89,33 @@ class NotRepaid:
     """Whether no other try can end otherwise."""
 
 
+@dataclass(frozen=True, slots=True)
+class MadeCharge:
+    """A charge of ours that succeeded, as the provider lists it with its metadata."""
+
+    reference: str
+    """The provider's own id of it."""
+    payment_id: UUID
+    order_id: UUID
+    amount: int
+    currency: str
+    at: datetime
+    order_reference: str | None = None
+    key_hash: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class MadeRefund:
+    """Money that the provider has given back or is giving back, as it lists it."""
+
+    reference: str
+    charge_reference: str
+    amount: int
+    at: datetime
+    refund_id: UUID | None = None
+    """Ours. A refund that a person made at the provider has none."""
+
+
 ChargeAnswer: TypeAlias = Captured | Refused | NothingDone
 RepaymentAnswer: TypeAlias = Repaid | NotRepaid | NothingDone
 
@@ -111,3 +143,27 @@ class Provider(Protocol):
     async def look_up_repayment(self, repayment: Repayment) -> RepaymentAnswer:
         """What became of the refund under any key; gives nothing back."""
         ...
+
+
+class Records(Protocol):
+    """What a provider tells of the past, with the metadata that charges were made with."""
+
+    @property
+    def name(self) -> str:
+        """What payments call it."""
+        ...
+
+    def charges(self, since: datetime | None = None) -> AsyncGenerator[MadeCharge, None]:
+        """Every charge of ours that succeeded, newest first; those asked for at `since` or later.
+
+        A charge is ours if its metadata names a payment and an order.
+        """
+        ...
+
+    def refunds(self, since: datetime | None = None) -> AsyncGenerator[MadeRefund, None]:
+        """Every refund that has not failed, newest first; those asked for at `since` or later."""
+        ...
+
+
+class PaymentProvider(Provider, Records, Protocol):
+    """All that a payment provider is asked."""

@@ -3,7 +3,7 @@
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Final
+from typing import Final, NamedTuple
 from uuid import UUID
 
 import asyncpg
@@ -91,11 +91,17 @@ _undeliverable = msgspec.json.Decoder(Undeliverable)
 _BORN_CLAIMED: Final = {"state": "'pending'", "claimed_until": claimed()}
 _PAYMENT: Final = ("id", "order_id", "amount", "currency", "payment_method", "snapshot")
 _ADD_PAYMENTS: Final = statements.insert(
-    PAYMENTS, _PAYMENT, computed=_BORN_CLAIMED, then="ON CONFLICT (order_id) DO NOTHING RETURNING id"
+    PAYMENTS,
+    _PAYMENT,
+    computed=_BORN_CLAIMED,
+    then="""
+    ON CONFLICT DO NOTHING
+    RETURNING id, EXISTS (SELECT FROM recovered_charges r WHERE r.decision = 'kept' AND r.taken_by IS NULL)
+        AS any_kept""",
 )
 _REFUND: Final = ("id", "order_id", "cause", "payment_id", "amount", "currency", "snapshot")
 _ADD_REFUNDS: Final = statements.insert(
-    REFUNDS, _REFUND, computed=_BORN_CLAIMED, then="ON CONFLICT (order_id, cause) DO NOTHING RETURNING id"
+    REFUNDS, _REFUND, computed=_BORN_CLAIMED, then="ON CONFLICT DO NOTHING RETURNING id"
 )
 _CAPTURED: Final = """
     SELECT order_id, id, provider, provider_reference, amount FROM payments
@@ -156,9 +162,18 @@ PENDING_PAYMENTS: Final = Leases(PAYMENTS, _payment, waiting="pending", columns=
 PENDING_REFUNDS: Final = Leases(REFUNDS, _refund, waiting="pending", columns=_CLAIMED)
 
 
-async def add_payments(tx: Transaction, payments: Sequence[Payment]) -> list[Payment]:
-    """Writes the payments, born claimed, and returns those whose order had none yet."""
-    ordered = sorted(payments, key=lambda payment: payment.invoiced.order.id)
+class Added(NamedTuple):
+    """The payments that were written."""
+
+    payments: list[Payment]
+    any_kept: bool
+    """Whether a charge that was kept in a restore waits for its order: it may be that of one of these."""
+
+
+async def add_payments(tx: Transaction, payments: Sequence[Payment]) -> Added:
+    """Writes the payments, born claimed, of those orders that had none yet."""
+    by_id = {payment.id: payment for payment in reversed(payments)}
+    ordered = sorted(by_id.values(), key=lambda payment: payment.invoiced.order.id)
     records = [
         (
             payment.id,
@@ -170,8 +185,12 @@ async def add_payments(tx: Transaction, payments: Sequence[Payment]) -> list[Pay
         )
         for payment in ordered
     ]
-    added = await _ids(tx, _ADD_PAYMENTS, records, len(_PAYMENT))
-    return [payment for payment in ordered if payment.id in added]
+    found = await tx.fetch(_ADD_PAYMENTS, *statements.columns_of(records, len(_PAYMENT)))
+    added = {record["id"] for record in found}
+    return Added(
+        [payment for payment in ordered if payment.id in added],
+        any_kept=any(record["any_kept"] for record in found),
+    )
 
 
 async def settle_payments(tx: Transaction, payments: Sequence[Payment]) -> list[Payment]:
@@ -211,7 +230,8 @@ async def captured_payments(tx: Transaction, order_ids: Collection[UUID]) -> dic
 
 async def add_refunds(tx: Transaction, refunds: Sequence[Refund]) -> list[Refund]:
     """Writes the refunds, born claimed, and returns those whose order had none yet for this cause."""
-    ordered = sorted(refunds, key=lambda refund: refund.undeliverable.order.id)
+    by_id = {refund.id: refund for refund in reversed(refunds)}
+    ordered = sorted(by_id.values(), key=lambda refund: refund.undeliverable.order.id)
     records = [
         (
             refund.id,

@@ -11,8 +11,9 @@ KeyReused. What was committed while the answer was lost is therefore told when i
 
 import asyncio
 import uuid
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from datetime import datetime
 from typing import Final
 
 import asyncpg
@@ -30,6 +31,8 @@ from services.billing.provider import (
     Captured,
     Charge,
     ChargeAnswer,
+    MadeCharge,
+    MadeRefund,
     NothingDone,
     NotRepaid,
     Repaid,
@@ -54,7 +57,10 @@ CHARGES: Final = Table(
     Column("status", Text, nullable=False),
     Column("decline_code", Text),
     Column("created_at", TIMESTAMP(timezone=True), nullable=False, server_default=func.now()),
+    Column("order_reference", Text),
+    Column("key_hash", Text),
     Index("charges_payment_id", "payment_id"),
+    Index("charges_created_at", "created_at", "id"),
 )
 """Every charge that was asked for; `status` is succeeded or failed."""
 
@@ -110,7 +116,9 @@ class KeyReused(Exception):
     """The idempotency key was used before, with other parameters."""
 
 
-_CHARGE: Final = ("id key payment_id order_id amount currency payment_method status decline_code").split()
+_CHARGE: Final = (
+    "id key payment_id order_id amount currency payment_method status decline_code order_reference key_hash"
+).split()
 _PARAMETERS: Final = ("payment_id", "order_id", "amount", "currency", "payment_method")
 _ADD_CHARGES: Final = statements.insert(CHARGES, _CHARGE, then="ON CONFLICT (key) DO NOTHING RETURNING *")
 _CHARGES_OF_KEYS: Final = "SELECT * FROM charges WHERE key = ANY($1::text[])"
@@ -126,9 +134,22 @@ _END_PENDING: Final = """
     UPDATE refunds SET status = 'succeeded' WHERE status = 'pending' AND refund_id = ANY($1::uuid[])"""
 _REFUNDS_OF_ID: Final = "SELECT * FROM refunds WHERE refund_id = $1 AND status = 'succeeded'"
 
+PAGE: Final = 1000
+"""Most rows that are listed at once."""
+_LIST_CHARGES: Final = """
+    SELECT * FROM charges
+    WHERE status = 'succeeded' AND ($1::timestamptz IS NULL OR created_at >= $1)
+        AND ($2::timestamptz IS NULL OR (created_at, id) < ($2, $3))
+    ORDER BY created_at DESC, id DESC LIMIT $4"""
+_LIST_REFUNDS: Final = """
+    SELECT * FROM refunds
+    WHERE status <> 'failed' AND ($1::timestamptz IS NULL OR created_at >= $1)
+        AND ($2::timestamptz IS NULL OR (created_at, id) < ($2, $3))
+    ORDER BY created_at DESC, id DESC LIMIT $4"""
+
 
 class SimulatedProvider:
-    """Keeps the promises of `provider.Provider` on a ledger of its own."""
+    """Keeps the promises of `provider.PaymentProvider` on a ledger of its own."""
 
     name = "simulated"
 
@@ -172,6 +193,43 @@ class SimulatedProvider:
             await tx.execute(_END_PENDING, [repayment.refund_id])
             records = await tx.fetch(_REFUNDS_OF_ID, repayment.refund_id)
         return _repaid(records[0]) if records else NothingDone()
+
+    async def charges(self, since: datetime | None = None) -> AsyncGenerator[MadeCharge, None]:
+        """See Records."""
+        async for record in self._list(_LIST_CHARGES, since):
+            yield MadeCharge(
+                reference=record["id"],
+                payment_id=record["payment_id"],
+                order_id=record["order_id"],
+                amount=record["amount"],
+                currency=record["currency"],
+                at=record["created_at"],
+                order_reference=record["order_reference"],
+                key_hash=record["key_hash"],
+            )
+
+    async def refunds(self, since: datetime | None = None) -> AsyncGenerator[MadeRefund, None]:
+        """See Records."""
+        async for record in self._list(_LIST_REFUNDS, since):
+            yield MadeRefund(
+                reference=record["id"],
+                charge_reference=record["charge_id"],
+                amount=record["amount"],
+                at=record["created_at"],
+                refund_id=record["refund_id"],
+            )
+
+    async def _list(self, statement: str, since: datetime | None) -> "AsyncIterator[asyncpg.Record]":
+        last_at: datetime | None = None
+        last_id = ""
+        while True:
+            async with self._ledger() as tx:
+                records = await tx.fetch(statement, since, last_at, last_id, PAGE)
+            for record in records:
+                yield record
+            if len(records) < PAGE:
+                return
+            last_at, last_id = records[-1]["created_at"], records[-1]["id"]
 
     async def drain(self) -> None:
         """Returns when nothing is being committed any more."""
@@ -251,6 +309,8 @@ def _charge_record(charge: Charge) -> tuple[object, ...]:
         charge.payment_method,
         "failed" if code else "succeeded",
         code,
+        charge.order_reference,
+        charge.key_hash,
     )
 
 

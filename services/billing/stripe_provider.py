@@ -18,23 +18,26 @@ import asyncio
 import logging
 import ssl
 import time
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import Any, Final, TypeVar
+from uuid import UUID
 
 import httpx
 import msgspec
 import stripe
 from msgspec import Struct
 
-from events import limits
+from events import limits, money
 from events.errors import Postponed, Unavailable, UnknownOutcome
 from services.billing import refusals
 from services.billing.provider import (
     Captured,
     Charge,
     ChargeAnswer,
+    MadeCharge,
+    MadeRefund,
     NothingDone,
     NotRepaid,
     Refused,
@@ -42,7 +45,7 @@ from services.billing.provider import (
     Repayment,
     RepaymentAnswer,
 )
-from services.billing.stripe_amounts import stripe_amount
+from services.billing.stripe_amounts import iso_amount, stripe_amount
 from services.billing.stripe_errors import RefusedByStripe
 
 ANSWER_SECONDS: Final = 8.0
@@ -125,11 +128,34 @@ class _StripeRefunds(Struct, frozen=True):
     data: list[_StripeRefund]
 
 
+class _ListedRefund(Struct, frozen=True):
+    """What counts of a refund that anybody may have made."""
+
+    id: str
+    status: str
+    amount: int
+    currency: str
+    created: int
+    payment_intent: str | None = None
+    metadata: dict[str, str] = {}
+
+
+class _IntentPage(Struct, frozen=True):
+    data: list[_Intent]
+    has_more: bool
+
+
+class _RefundPage(Struct, frozen=True):
+    data: list[_ListedRefund]
+    has_more: bool
+
+
 T = TypeVar("T")
+P = TypeVar("P", _IntentPage, _RefundPage)
 
 
 class StripeProvider:
-    """Keeps the promises of `provider.Provider` at Stripe."""
+    """Keeps the promises of `provider.PaymentProvider` at Stripe."""
 
     name = "stripe"
 
@@ -242,6 +268,54 @@ class StripeProvider:
         made = [refund for refund in alive if refund.status == "succeeded"]
         return _repaid(repayment, (made or alive)[0]) if alive else NothingDone()
 
+    async def charges(self, since: datetime | None = None) -> AsyncGenerator[MadeCharge, None]:
+        """The intents that succeeded. `since` is compared with the time when an intent was created."""
+        async for page in self._pages(self._intents.list_async, _IntentPage, since):
+            for intent in page.data:
+                payment_id = _uuid(intent.metadata.get("payment_id"))
+                order_id = _uuid(intent.metadata.get("order_id"))
+                if intent.status == "succeeded" and payment_id and order_id:
+                    currency = intent.currency.upper()
+                    yield MadeCharge(
+                        reference=intent.id,
+                        payment_id=payment_id,
+                        order_id=order_id,
+                        amount=iso_amount(intent.amount_received, currency),
+                        currency=currency,
+                        at=_captured_at(intent),
+                        order_reference=intent.metadata.get("reference"),
+                        key_hash=intent.metadata.get("key_hash"),
+                    )
+
+    async def refunds(self, since: datetime | None = None) -> AsyncGenerator[MadeRefund, None]:
+        """The refunds of any intent. One that is pending counts: the money is on its way back."""
+        async for page in self._pages(self._refunds.list_async, _RefundPage, since):
+            for refund in page.data:
+                currency = refund.currency.upper()
+                stands = refund.status not in _GAVE_NOTHING
+                if refund.payment_intent and stands and currency in money.EXPONENTS:
+                    yield MadeRefund(
+                        reference=refund.id,
+                        charge_reference=refund.payment_intent,
+                        amount=iso_amount(refund.amount, currency),
+                        at=datetime.fromtimestamp(refund.created, UTC),
+                        refund_id=_uuid(refund.metadata.get("refund_id")),
+                    )
+
+    async def _pages(
+        self, listing: Callable[[Any], Awaitable[object]], shape: type[P], since: datetime | None
+    ) -> AsyncIterator[P]:
+        """A list of Stripe's, page by page: https://docs.stripe.com/api/pagination."""
+        asked: dict[str, Any] = {"limit": 100}
+        if since:
+            asked["created"] = {"gte": int(since.timestamp())}
+        while True:
+            page, _ = await self._ask(listing(asked), shape)
+            yield page
+            if not page.has_more or not page.data:
+                return
+            asked["starting_after"] = page.data[-1].id
+
     async def _conclude(
         self, charge: Charge, amount: int, intent: _Intent, refused: RefusedByStripe | None = None
     ) -> ChargeAnswer:
@@ -260,7 +334,16 @@ class StripeProvider:
         return _decline(intent, refused)
 
     async def _create(self, charge: Charge, amount: int) -> "tuple[_Intent, bool]":
-        """The intent of this key as it was when it was created, and whether that was before this call."""
+        """The intent of this key as it was when it was created, and whether that was before this call.
+
+        Raises KeyInOtherUse also where an older version has used the key: it gave less metadata.
+        """
+        metadata = {
+            "payment_id": str(charge.payment_id),
+            "order_id": str(charge.order_id),
+            "reference": charge.order_reference,
+            "key_hash": charge.key_hash,
+        }
         return await self._ask(
             self._intents.create_async(
                 {
@@ -268,7 +351,7 @@ class StripeProvider:
                     "currency": charge.currency.lower(),
                     "payment_method": charge.payment_method,
                     "allowed_payment_method_types": ["card"],
-                    "metadata": {"payment_id": str(charge.payment_id), "order_id": str(charge.order_id)},
+                    "metadata": {name: value for name, value in metadata.items() if value is not None},
                 },
                 {"idempotency_key": charge.key},
             ),
@@ -497,6 +580,14 @@ def _captured_at(intent: _Intent) -> datetime:
     return datetime.fromtimestamp(
         charge.created if isinstance(charge, _StripeCharge) else intent.created, UTC
     )
+
+
+def _uuid(text: str | None) -> UUID | None:
+    """The id in a piece of metadata. Others may use the account, too, and write anything there."""
+    try:
+        return UUID(text or "")
+    except ValueError:
+        return None
 
 
 def _decline(intent: _Intent, refused: RefusedByStripe | None) -> Refused:

@@ -4,7 +4,17 @@ from collections.abc import Sequence
 from typing import Final
 
 import msgspec
-from sqlalchemy import BigInteger, Column, Integer, LargeBinary, MetaData, Table, UniqueConstraint
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    Column,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Table,
+    UniqueConstraint,
+    func,
+)
 from sqlalchemy.dialects.postgresql import TIMESTAMP, UUID
 
 from events import statements
@@ -34,6 +44,17 @@ COUNTERS: Final = Table(
 )
 """One row per year, counted up in the transaction that issues: a rollback takes its numbers back."""
 
+LOST_NUMBERS: Final = Table(
+    "lost_numbers",
+    METADATA,
+    Column("year", Integer, primary_key=True, autoincrement=False),
+    Column("first", BigInteger, primary_key=True, autoincrement=False),
+    Column("last", BigInteger, nullable=False),
+    Column("recorded_at", TIMESTAMP(timezone=True), nullable=False, server_default=func.now()),
+    CheckConstraint("first <= last", name="lost_numbers_from_first_to_last"),
+)
+"""Ranges of numbers that were issued and lost in a restore: no invoice has them, and none will."""
+
 _ONE_AT_A_TIME: Final = "SELECT pg_advisory_xact_lock(hashtext('invoice numbers'))"
 _ISSUE: Final = f"""
     WITH fresh AS MATERIALIZED (
@@ -51,6 +72,16 @@ _ISSUE: Final = f"""
         statement_timestamp(), fresh.snapshot
     FROM fresh, counter
     RETURNING year, serial, order_id, issued_at"""  # noqa: S608
+_LOSE: Final = """
+    WITH before AS (SELECT coalesce(max(last), 0) AS last FROM invoice_counters WHERE year = $1),
+    counter AS (
+        INSERT INTO invoice_counters AS counter (year, last) SELECT $1, $2::bigint FROM before
+        WHERE before.last < $2
+        ON CONFLICT (year) DO UPDATE SET last = excluded.last WHERE counter.last < excluded.last)
+    INSERT INTO lost_numbers (year, first, last) SELECT $1, before.last + 1, $2 FROM before
+    WHERE before.last < $2"""
+_LAST_OF_YEAR: Final = "SELECT last FROM invoice_counters WHERE year = $1"
+_LAST: Final = "SELECT year, last FROM invoice_counters ORDER BY year DESC LIMIT 1"
 _FIND: Final = "SELECT issued_at, snapshot FROM invoices WHERE year = $1 AND serial = $2"
 
 _encoder = msgspec.json.Encoder()
@@ -85,3 +116,26 @@ async def find(tx: Transaction, number: Number) -> Invoice | None:
     for record in await tx.fetch(_FIND, number.year, number.serial):
         return Invoice(number, record["issued_at"], _order.decode(record["snapshot"]))
     return None
+
+
+async def last_number(tx: Transaction) -> Number | None:
+    """The highest number of the newest year, whether its invoice is there or lost."""
+    for record in await tx.fetch(_LAST):
+        return Number(record["year"], record["last"])
+    return None
+
+
+async def next_number(tx: Transaction, year: int) -> Number:
+    """The number that the year's next invoice gets."""
+    records = await tx.fetch(_LAST_OF_YEAR, year)
+    return Number(year, records[0]["last"] + 1 if records else 1)
+
+
+async def lose_up_to(tx: Transaction, last: Number) -> None:
+    """Lets the series of its year go on after this number, and records those before it as lost.
+
+    They are the numbers that were issued after a backup was made, and lost when it was brought back. A series
+    that has come so far stays as it is. From here to the end of the transaction nobody else issues.
+    """
+    await tx.execute(_ONE_AT_A_TIME)
+    await tx.execute(_LOSE, last.year, last.serial)

@@ -3,9 +3,12 @@
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from itertools import count
 from typing import Final, TypeAlias
 from uuid import UUID
+
+from msgspec.structs import replace
 
 from events.backoff import backoff
 from events.commit import Transactions
@@ -42,6 +45,11 @@ class Key:
 
     key: str
     fingerprint: bytes
+
+    @property
+    def hash(self) -> str:
+        """What the other services and the payment provider may know of the key."""
+        return sha256(self.key.encode()).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,15 +88,18 @@ class Intake:
     async def accept(self, order: Order, key: Key | None = None) -> Accepted:
         """Returns when the order, the first line of its timeline and ORDER_CREATED are committed together.
 
-        A key that made an order before gives that order again, or KeyReused when its fingerprint differs.
-        While the database does not answer it is tried again. After DEADLINE_SECONDS Unavailable is raised:
-        the order may have been accepted or not, and asking again under its key is safe. StillRunning is
-        raised when all that stood in the way was another request with the key. IntakeFull is raised at once.
-        Cancelling ends the wait; an order whose commit has not begun by then is not accepted.
+        The order carries its key's hash. A key that made an order before gives that order again, or KeyReused
+        when its fingerprint differs. While the database does not answer it is tried again. After
+        DEADLINE_SECONDS Unavailable is raised: the order may have been accepted or not, and asking again
+        under its key is safe. StillRunning is raised when all that stood in the way was another request with
+        the key. IntakeFull is raised at once. Cancelling ends the wait; an order whose commit has not begun
+        by then is not accepted.
         """
         if self._waiting >= MAX_WAITING:
             raise IntakeFull
         claim = Claim(key.key, key.fingerprint, order.id) if key else None
+        if key:
+            order = replace(order, key_hash=key.hash)
         deadline = asyncio.get_running_loop().time() + DEADLINE_SECONDS
         request = _Request(OrderCreated.of(Placed(order=order)), claim, deadline)
         obstacle: Exception | None = None

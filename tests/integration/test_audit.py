@@ -100,6 +100,24 @@ PLANTED = [
         INSERT INTO provider.charges SELECT 'ch_second', 'second', payment_id, order_id, amount, currency,
             payment_method, status, decline_code, created_at FROM provider.charges WHERE order_id = $1""",
     ),
+    (
+        "I6",
+        "shipped",
+        """
+        UPDATE provider.charges SET key_hash = repeat('a', 64) WHERE order_id = $1;
+        INSERT INTO provider.charges SELECT 'ch_again', 'again', gen_random_uuid(), gen_random_uuid(), amount,
+            currency, payment_method, status, decline_code, created_at - interval '29 days', 'again',
+            key_hash
+        FROM provider.charges WHERE order_id = $1""",
+    ),
+    (
+        "I8",
+        "shipped",
+        """
+        INSERT INTO billing.recovered_charges SELECT id, 'simulated', payment_id, order_id, NULL, NULL,
+            amount, currency, created_at, 'refund', amount, gen_random_uuid()
+        FROM provider.charges WHERE order_id = $1""",
+    ),
     ("I7", "shipped", "UPDATE provider.charges SET amount = amount + 1 WHERE order_id = $1"),
     (
         "I7",
@@ -210,6 +228,21 @@ PLANTED = [
     ),
     ("I18", None, "UPDATE invoice.invoice_counters SET last = last + 1"),
     (
+        "I18",
+        None,
+        """
+        INSERT INTO invoice.lost_numbers (year, first, last) SELECT year, last + 1, last + 5
+        FROM invoice.invoice_counters""",
+    ),
+    (
+        "I18",
+        "shipped",
+        """
+        INSERT INTO invoice.lost_numbers (year, first, last)
+        SELECT year, serial, serial FROM invoice.invoices WHERE order_id = $1;
+        UPDATE invoice.invoice_counters SET last = last + 1""",
+    ),
+    (
         "I19",
         "shipped",
         """
@@ -258,11 +291,40 @@ async def test_a_refund_that_a_person_made_by_hand_is_no_breach(journeyed: str) 
     assert (await found_in(journeyed)).breaches == ()
 
 
+async def test_numbers_that_were_lost_in_a_restore_are_no_gap(journeyed: str) -> None:
+    connection = await asyncpg.connect(journeyed.replace("+asyncpg", ""))
+    await connection.execute("""
+        INSERT INTO invoice.lost_numbers (year, first, last) SELECT year, last + 1, last + 5
+        FROM invoice.invoice_counters;
+        UPDATE invoice.invoice_counters SET last = last + 5""")
+    await connection.close()
+    assert (await found_in(journeyed)).breaches == ()
+
+
 async def test_a_refund_that_failed_at_the_provider_gave_nothing_back(journeyed: str) -> None:
     connection = await asyncpg.connect(journeyed.replace("+asyncpg", ""))
     await connection.execute("UPDATE provider.refunds SET status = 'failed'")
     await connection.close()
     assert {breach.invariant for breach in (await found_in(journeyed)).breaches} == {"I7", "I10"}
+
+
+async def test_the_same_key_after_it_was_forgotten_is_another_order(journeyed: str) -> None:
+    connection = await asyncpg.connect(journeyed.replace("+asyncpg", ""))
+    await connection.execute("""
+        UPDATE provider.charges SET key_hash = repeat('a', 64);
+        UPDATE provider.charges SET created_at = created_at - interval '31 days'
+        WHERE id = (SELECT max(id) FROM provider.charges WHERE status = 'succeeded')""")
+    await connection.close()
+    assert (await found_in(journeyed)).breaches == ()
+
+
+async def test_an_order_of_which_an_older_version_dropped_the_key_is_whole(journeyed: str) -> None:
+    connection = await asyncpg.connect(journeyed.replace("+asyncpg", ""))
+    await connection.execute("""
+        UPDATE "order".orders SET snapshot = convert_to((convert_from(snapshot, 'UTF8')::jsonb
+            || jsonb_build_object('key_hash', repeat('a', 64)))::text, 'UTF8')""")
+    await connection.close()
+    assert (await found_in(journeyed)).breaches == ()
 
 
 async def test_what_is_on_its_way_is_no_breach_until_it_is_late(journeyed: str) -> None:

@@ -17,7 +17,7 @@ from events.envelope import decode, messages
 from events.errors import DatabaseUnavailable
 from events.participant import Participant
 from services.invoice import repository
-from services.invoice.domain import Invoice
+from services.invoice.domain import Invoice, Number
 from services.invoice.handlers import HANDLERS
 from tests.factories import an_order, order_created
 from tests.waiting import patient_bus
@@ -238,3 +238,23 @@ async def test_an_issued_invoice_is_never_changed_or_deleted(invoices: Transacti
             await tx.execute(change)
     async with invoices() as tx:
         assert await repository.find(tx, issued.number) == issued
+
+
+async def test_after_a_restore_the_series_goes_on_after_the_last_number_that_was_mailed(
+    invoices: Transactions,
+) -> None:
+    [first] = await issue(invoices, an_order())
+    year = first.number.year
+    async with invoices() as tx:
+        assert await repository.last_number(tx) == first.number
+        assert await repository.next_number(tx, year) == Number(year, 2)
+        await repository.lose_up_to(tx, Number(year, 41))
+        await repository.lose_up_to(tx, Number(year, 41))
+        await repository.lose_up_to(tx, Number(year, 7))
+        await repository.lose_up_to(tx, Number(year + 1, 3))
+        lost = await tx.fetch("SELECT year, first, last FROM lost_numbers ORDER BY year")
+        assert await repository.last_number(tx) == Number(year + 1, 3)
+        assert await repository.next_number(tx, year + 2) == Number(year + 2, 1)
+    assert [tuple(row) for row in lost] == [(year, 2, 41), (year + 1, 1, 3)]
+    [second] = await issue(invoices, an_order())
+    assert second.number == Number(year, 42)

@@ -5,6 +5,7 @@ import uuid
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
+from hashlib import sha256
 
 import asyncpg
 import httpx
@@ -70,6 +71,21 @@ async def test_concurrent_orders_share_commits(service: OrderService) -> None:
 
 
 # Idempotency keys
+
+
+async def test_an_order_carries_the_hash_of_its_key_and_never_the_key(service: OrderService) -> None:
+    key = new_key()
+    await post(service, key)
+    await post(service)
+    async with service.transactions() as tx:
+        bodies = [bytes(row["body"]) for row in await tx.fetch("SELECT body FROM outbox ORDER BY id")]
+        snapshots = [
+            bytes(row["snapshot"]) for row in await tx.fetch("SELECT snapshot FROM orders ORDER BY id")
+        ]
+    for with_key, without in (bodies, snapshots):
+        assert sha256(key.encode()).hexdigest().encode() in with_key
+        assert key.encode() not in with_key
+        assert b"key_hash" not in without
 
 
 async def test_a_hundred_requests_with_one_key_make_one_order(service: OrderService) -> None:

@@ -12,7 +12,7 @@ from aiormq import spec
 from events import envelope
 from events.bus import Message, Subscription
 from events.errors import BrokerUnavailable, UnknownOutcome, Unroutable
-from events.rabbitmq import Names, RabbitMQBus, TopologyConflict, declare
+from events.rabbitmq import Names, RabbitMQBus, TopologyConflict, declare, purge
 from tests.conftest import rabbitmq_of
 from tests.factories import one_of_each
 from tests.faults.proxy import proxy_to
@@ -262,3 +262,16 @@ async def test_a_broker_of_the_tests_that_can_make_no_queues_is_restarted(rabbit
     await asyncio.to_thread(rabbitmq.make_sound)
     await declare(rabbitmq.url, BINDINGS, prefix=prefix)
     await rabbitmq.remove(prefix, *BINDINGS)
+
+
+async def test_what_waits_is_purged_and_dead_letters_stay(broker: Broker, prefix: str) -> None:
+    names = Names(prefix)
+    await declare(broker.url, BINDINGS, prefix=prefix)
+    async with RabbitMQBus(broker.url, prefix=prefix) as bus:
+        for _ in range(3):
+            await bus.publish(message())
+    async with channel_to(broker) as channel:
+        await channel.basic_publish(b"?", routing_key=names.dead("email"))
+    assert await purge(broker.url, [*BINDINGS, "gone"], prefix=prefix) == {"invoice": 3, "email": 3}
+    assert await waiting_in(broker, names.queue("invoice")) == 0
+    assert await waiting_in(broker, names.dead("email")) == 1

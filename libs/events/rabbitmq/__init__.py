@@ -11,7 +11,7 @@ what is declared before what.
 
 from events.rabbitmq.bus import RabbitMQBus
 from events.rabbitmq.dead_letters import DeadLetter, collect
-from events.rabbitmq.inspection import QueueState, queues
+from events.rabbitmq.inspection import QueueState, purge, queues
 from events.rabbitmq.topology import Names, TopologyConflict, declare
 
 __all__ = [
@@ -22,5 +22,6 @@ __all__ = [
     "TopologyConflict",
     "collect",
     "declare",
+    "purge",
     "queues",
 ]

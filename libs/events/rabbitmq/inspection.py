@@ -47,3 +47,19 @@ async def _passively(channel: Channel, name: str) -> tuple[int, int]:
         queue = await channel.declare_queue(name, passive=True)
     result = queue.declaration_result
     return result.message_count or 0, result.consumer_count or 0
+
+
+async def purge(url: str, services: Collection[str], *, prefix: str = "") -> dict[str, int]:
+    """Drops every message that waits in the services' queues, and says how many; the dead letters stay.
+
+    What was published and not handled is still in the outboxes, and reconcile sends it again.
+    Raises BrokerUnavailable.
+    """
+    names = Names(prefix)
+    dropped: dict[str, int] = {}
+    for service, state in (await queues(url, services, prefix=prefix)).items():
+        if state:
+            async with opened(url, "orderflow restore") as channel, asyncio.timeout(OPERATION_SECONDS):
+                queue = await channel.declare_queue(names.queue(service), passive=True)
+                dropped[service] = (await queue.purge()).message_count or 0
+    return dropped

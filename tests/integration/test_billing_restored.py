@@ -1,0 +1,295 @@
+"""Billing on a database that was restored: what the provider has charged is found, taken and told."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from hashlib import sha256
+from uuid import uuid4
+
+import pytest
+from msgspec.structs import replace as changed
+
+from chassis import database
+from events.commit import Transactions
+from events.contracts import Order, PaymentConfirmed, PaymentRefunded
+from events.errors import Unavailable
+from services.billing import recovered, simulated, stripe_provider
+from services.billing.domain import id_for
+from services.billing.provider import Captured, Charge, MadeCharge, PaymentProvider, Repaid, Repayment
+from services.billing.recovered import Recovered
+from services.billing.simulated import SimulatedProvider
+from services.billing.unknown_charges import UnknownCharges
+from tests.billing_house import House, invoiced, opened, undeliverable
+from tests.factories import an_order
+from tests.stripe_desk import StripeDesk, serving_desk
+
+pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")  # the SDK's own doing
+
+KEY_HASH = sha256(b"web-1042").hexdigest()
+
+
+@pytest.fixture
+async def house(fresh_database: str, service_url: Callable[[str], Awaitable[str]]) -> AsyncIterator[House]:
+    async with opened(fresh_database, service_url) as house:
+        yield house
+
+
+@pytest.fixture
+async def provider(house: House) -> AsyncIterator[SimulatedProvider]:
+    async with simulated.connect(house.ledger_url) as provider:
+        yield provider
+
+
+@pytest.fixture
+async def billing(house: House) -> AsyncIterator[Transactions]:
+    async with database.connect(house.billing_url, pool=2, application="test") as pool:
+        yield Transactions(pool)
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[StripeDesk]:
+    async with serving_desk() as server:
+        yield server
+
+
+@pytest.fixture(params=["simulated", "stripe"])
+async def either(
+    request: pytest.FixtureRequest, house: House, server: StripeDesk
+) -> AsyncIterator[PaymentProvider]:
+    if request.param == "stripe":
+        async with stripe_provider.connect("sk_test_1", server.url, answer_seconds=5.0) as provider:
+            yield provider
+    else:
+        async with simulated.connect(house.ledger_url) as provider:
+            yield provider
+
+
+def a_charge(order: Order) -> Charge:
+    payment_id = uuid4()
+    return Charge(
+        key=f"{payment_id}-1",
+        payment_id=payment_id,
+        order_id=order.id,
+        amount=order.total,
+        currency=order.currency,
+        payment_method=order.payment_method,
+        order_reference=order.reference,
+        key_hash=order.key_hash,
+    )
+
+
+async def listed(provider: PaymentProvider, since: datetime | None = None) -> list[MadeCharge]:
+    return [charge async for charge in provider.charges(since)]
+
+
+async def forget(house: House) -> None:
+    """The database as it was before anything happened."""
+    await house.rows("TRUNCATE billing.refunds, billing.payments, billing.inbox, billing.outbox")
+
+
+# What the provider tells of the past
+
+
+async def test_the_provider_lists_what_succeeded_with_its_metadata_the_newest_first(
+    either: PaymentProvider,
+) -> None:
+    orders = [an_order(key_hash=KEY_HASH), an_order(reference=None)]
+    made: list[Captured] = []
+    for order in orders:
+        answer = await either.charge(a_charge(order))
+        assert isinstance(answer, Captured)
+        made.insert(0, answer)
+    await either.charge(a_charge(an_order(payment_method="pm_card_chargeDeclined")))
+    found = await listed(either)
+    assert [charge.reference for charge in found] == [captured.reference for captured in made]
+    assert [(charge.order_id, charge.amount, charge.currency) for charge in found] == [
+        (order.id, order.total, order.currency) for order in reversed(orders)
+    ]
+    assert [(charge.order_reference, charge.key_hash) for charge in found] == [
+        (None, None),
+        ("WEB-1042", KEY_HASH),
+    ]
+    assert await listed(either, datetime.now(UTC) + timedelta(hours=1)) == []
+    assert len(await listed(either, datetime.now(UTC) - timedelta(hours=1))) == 2
+
+    charge = found[0]
+    refund_id = uuid4()
+    repaid = await either.repay(
+        Repayment(
+            str(refund_id), refund_id, charge.order_id, charge.reference, charge.amount, charge.currency
+        )
+    )
+    assert isinstance(repaid, Repaid)
+    [refund] = [refund async for refund in either.refunds()]
+    assert (refund.reference, refund.charge_reference) == (repaid.reference, charge.reference)
+    assert (refund.amount, refund.refund_id) == (charge.amount, refund_id)
+
+
+async def test_a_long_list_comes_whole(
+    either: PaymentProvider, server: StripeDesk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(simulated, "PAGE", 7)
+    charges = [a_charge(an_order()) for _ in range(105 if either.name == "stripe" else 30)]
+    for start in range(0, len(charges), 15):
+        await asyncio.gather(*(either.charge(charge) for charge in charges[start : start + 15]))
+    found = await listed(either)
+    assert len(found) == len(charges)
+    assert {charge.payment_id for charge in found} == {charge.payment_id for charge in charges}
+
+
+async def test_intents_of_others_in_the_same_account_do_not_count(server: StripeDesk) -> None:
+    async with stripe_provider.connect("sk_test_1", server.url) as stripe:
+        charge = a_charge(an_order())
+        await stripe.charge(charge)
+        [intent] = server.of_order(charge.order_id)
+        strange: list[dict[str, str]] = [{}, {"payment_id": "7", "order_id": "8"}]
+        ledger = server.desk.account.ledger
+        with ledger.transaction():
+            for number, metadata in enumerate(strange):
+                ledger.add_intent(changed(intent, id=f"pi_{number}", metadata=metadata), 0)
+        assert [made.reference for made in await listed(stripe)] == [intent.id]
+
+
+async def test_a_key_that_an_older_version_used_still_finds_its_intent(server: StripeDesk) -> None:
+    charge = a_charge(an_order(key_hash=KEY_HASH))
+    older = replace(charge, order_reference=None, key_hash=None)
+    async with stripe_provider.connect("sk_test_1", server.url) as stripe:
+        first = await stripe.charge(older)
+        assert isinstance(first, Captured)
+        assert await stripe.charge(charge) == first
+    assert server.captured(charge.order_id) == [charge.amount]
+
+
+# What billing does about it
+
+
+async def test_a_payment_that_is_made_anew_is_asked_for_under_its_old_key(
+    house: House, provider: SimulatedProvider
+) -> None:
+    order = an_order()
+    async with house.billing(provider):
+        await house.publish(invoiced(order))
+        first = await house.listener.hears(PaymentConfirmed, order)
+        await house.publish(undeliverable(first))
+        refunded = await house.listener.hears(PaymentRefunded, order)
+    await forget(house)
+    house.listener.heard.clear()
+    async with house.billing(provider):
+        await house.publish(invoiced(order))
+        again = await house.listener.hears(PaymentConfirmed, order)
+        assert again.data.payment == first.data.payment
+        await house.publish(undeliverable(again))
+        assert (await house.listener.hears(PaymentRefunded, order)).data.refund == refunded.data.refund
+    assert await house.charges(order) == [order.total]
+
+
+def test_the_ids_of_an_orders_payment_and_refund_are_its_own_and_ordered_in_time() -> None:
+    earlier, later = an_order(), an_order()
+    ids = [id_for(order.id, purpose) for order in (earlier, later) for purpose in ("payment", "refund")]
+    assert len(set(ids)) == 4
+    assert {(made.version, made.variant) for made in ids} == {(7, earlier.id.variant)}
+    assert [made.int >> 80 for made in ids[::2]] == [earlier.id.int >> 80, later.id.int >> 80]
+    assert id_for(earlier.id, "payment") == ids[0]
+
+
+async def test_a_kept_charge_pays_one_order_and_only_what_it_is_worth(
+    house: House, provider: SimulatedProvider, billing: Transactions
+) -> None:
+    lost = an_order(key_hash=KEY_HASH)
+    captured = await provider.charge(a_charge(lost))
+    assert isinstance(captured, Captured)
+    [made] = await listed(provider)
+    async with billing() as tx:
+        assert await recovered.decide(tx, "simulated", [Recovered(made, "kept")]) == {made.reference}
+    yen = an_order(key_hash=KEY_HASH, currency="JPY")
+    repeats = [an_order(key_hash=KEY_HASH) for _ in range(2)]
+    others = [an_order(), an_order(key_hash=sha256(b"web-1043").hexdigest())]
+    async with simulated.connect(house.ledger_url) as second, house.billing(provider), house.billing(second):
+        house.send(*(invoiced(order) for order in (yen, *others)))
+        for order in repeats:
+            house.send(invoiced(order))
+        events = [await house.listener.hears(PaymentConfirmed, order) for order in (yen, *others, *repeats)]
+    taken = [event for event in events if event.data.payment.provider_reference == captured.reference]
+    assert len(taken) == 1
+    assert taken[0].subject in {order.id for order in repeats}
+    [row] = await house.rows("SELECT taken_by FROM billing.recovered_charges")
+    assert row["taken_by"] == taken[0].subject
+    charged = [await house.charges(order) for order in (yen, *others, *repeats)]
+    assert sorted(map(len, charged)) == [0, 1, 1, 1, 1]
+
+
+async def test_a_key_that_comes_back_after_it_was_forgotten_means_another_order(
+    house: House, provider: SimulatedProvider, billing: Transactions
+) -> None:
+    await provider.charge(a_charge(an_order(key_hash=KEY_HASH)))
+    [made] = await listed(provider)
+    long_ago = replace(made, at=datetime.now(UTC) - recovered.KEYS_LAST - timedelta(minutes=1))
+    async with billing() as tx:
+        await recovered.decide(tx, "simulated", [Recovered(long_ago, "kept")])
+    order = an_order(key_hash=KEY_HASH)
+    async with house.billing(provider):
+        await house.publish(invoiced(order))
+        await house.listener.hears(PaymentConfirmed, order)
+    assert await house.charges(order) == [order.total]
+
+
+async def test_charges_that_billing_does_not_know_are_told_once_as_an_error(
+    house: House, either: PaymentProvider, billing: Transactions, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.ERROR, "services.billing.unknown_charges")
+    known, lost = an_order(), an_order()
+    async with house.billing(either):
+        for order in (known, lost):
+            await house.publish(invoiced(order))
+            await house.listener.hears(PaymentConfirmed, order)
+    await house.rows("DELETE FROM billing.payments WHERE order_id = $1", lost.id)
+    chore = UnknownCharges(either)
+    await chore.run(billing)
+    [told] = caplog.messages
+    assert "1 charges that billing does not know" in told
+    assert f"46.57 BRL for order {lost.id}" in told
+    assert "orderflow restore" in told
+    assert lost.payment_method not in told
+
+    await chore.run(billing)
+    assert len(caplog.messages) == 1
+    await either.charge(a_charge(an_order()))
+    await chore.run(billing)
+    assert "1 charges" in caplog.messages[1]
+
+    made = await listed(either)
+    async with billing() as tx:
+        await recovered.decide(tx, either.name, [Recovered(charge, "kept") for charge in made])
+    caplog.clear()
+    await UnknownCharges(either).run(billing)
+    assert caplog.messages == []
+
+
+async def test_a_second_charge_of_one_payment_is_unknown_too(
+    house: House, provider: SimulatedProvider, billing: Transactions, caplog: pytest.LogCaptureFixture
+) -> None:
+    order = an_order()
+    async with house.billing(provider):
+        await house.publish(invoiced(order))
+        await house.listener.hears(PaymentConfirmed, order)
+    forgotten = replace(a_charge(order), payment_id=id_for(order.id, "payment"))
+    await provider.charge(forgotten)
+    await UnknownCharges(provider).run(billing)
+    assert "1 charges" in caplog.text
+
+
+async def test_the_first_look_is_bounded_and_an_outage_leaves_it_to_the_next(
+    house: House, server: StripeDesk, billing: Transactions, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with stripe_provider.connect("sk_test_1", server.url) as stripe:
+        for _ in range(3):
+            await stripe.charge(a_charge(an_order()))
+        chore = UnknownCharges(stripe, newest=2)
+        server.begin_outage()
+        with pytest.raises(Unavailable):
+            await chore.run(billing)
+        server.behave()
+        await chore.run(billing)
+    assert "2 charges" in caplog.text

@@ -1,0 +1,399 @@
+"""An older database is brought back: in the end nobody has paid twice, and no number is given out twice."""
+
+import asyncio
+import re
+import uuid
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from email import message_from_bytes
+from email.policy import default
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import httpx
+import pytest
+from sqlalchemy import make_url
+from typer.testing import CliRunner
+
+from ops.audit.audit import audit
+from ops.audit.ledger import ledger_of
+from ops.main import app
+from ops.migrate import ROLES, migrate
+from ops.services import SERVICES
+from ops.stripe.personality import Behaviour, Step
+from ops.target import Target
+from services.billing import stripe_provider
+from services.billing.provider import Captured, Repayment
+from tests.conftest import new_database
+from tests.embedded import finished, running
+from tests.factories import an_order
+from tests.integration.conftest import ORDER
+from tests.integration.test_billing_restored import a_charge
+from tests.stripe_desk import serving_desk
+from tests.waiting import eventually
+
+pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")  # the SDK's own doing
+
+REFUNDED = ORDER["shipping_address"] | {"country": "AQ"}
+
+
+async def restore(url: str, *arguments: str, status: int = 0, apply: bool = False) -> str:
+    """What the command says."""
+    environment = {"DATABASE_URL": url, "BROKER_URL": "", "STATE": "", "ORDERFLOW_ACTOR": ""}
+    words = ("restore", *arguments, *(("--apply", "--as", "Ana") if apply else ()))
+    result = await asyncio.to_thread(CliRunner().invoke, app, words, env=environment)
+    assert result.exit_code == status, result.output
+    return result.output
+
+
+@asynccontextmanager
+async def connected(url: str) -> "AsyncIterator[asyncpg.Connection[Any]]":
+    connection = await asyncpg.connect(url.replace("+asyncpg", ""))
+    try:
+        yield connection
+    finally:
+        await connection.close()
+
+
+class Backup:
+    """A copy of the database, brought back in its place; the provider goes on with its own ledger."""
+
+    def __init__(self, server: str, url: str) -> None:
+        self._server = server
+        self._url = url
+        self._name = str(make_url(url).database)
+        self._copy = f"{self._name}_backup"
+
+    async def make(self) -> None:
+        async with connected(self._server) as server:
+            await server.execute(f'CREATE DATABASE "{self._copy}" TEMPLATE "{self._name}"')
+
+    async def bring_back(self) -> None:
+        async with connected(self._url) as database:
+            ledger = {
+                table: await database.fetch(f"SELECT * FROM provider.{table}")
+                for table in ("charges", "refunds")
+            }
+        async with connected(self._server) as server:
+            await server.execute(f'DROP DATABASE "{self._name}" WITH (FORCE)')
+            await server.execute(f'ALTER DATABASE "{self._copy}" RENAME TO "{self._name}"')
+        async with connected(self._url) as database:
+            await database.execute("TRUNCATE provider.charges, provider.refunds")
+            for table, rows in ledger.items():
+                await database.copy_records_to_table(table, schema_name="provider", records=rows)
+
+
+async def placed(api: httpx.AsyncClient, key: str, **changes: Any) -> str:
+    answer = await api.post(
+        "/orders", json=ORDER | {"reference": key} | changes, headers={"Idempotency-Key": key}
+    )
+    return str(answer.raise_for_status().json()["id"])
+
+
+WAITING = " UNION ALL ".join(
+    [f"SELECT FROM \"{service}\".outbox WHERE state = 'pending'" for service in SERVICES]
+    + [f"SELECT FROM {table} WHERE state = 'pending'" for table in ("billing.refunds", "email.mails")]
+)
+
+
+async def brought_to_their_end(
+    api: httpx.AsyncClient, url: str, orders: Sequence[str]
+) -> list[dict[str, Any]]:
+    """The orders when nothing of them is under way any more."""
+    ended = [await finished(api, order) for order in orders]
+    async with connected(url) as database:
+        await eventually(lambda: database.fetchval(f"SELECT count(*) FROM ({WAITING}) w"), lambda n: not n)
+    return ended
+
+
+def mailed_numbers(state: Path) -> dict[str, set[str]]:
+    """The orders that each invoice number was mailed for."""
+    found: dict[str, set[str]] = {}
+    for file in (state / "mails").iterdir():
+        mail = message_from_bytes(file.read_bytes(), policy=default)
+        body = mail.get_body(("plain",))
+        assert body
+        for number in re.findall(r"\b20\d\d-\d{6}\b", body.get_content()):
+            found.setdefault(number, set()).add(file.name[:36])
+    return found
+
+
+async def paid(url: str) -> dict[str, int]:
+    """How much each request has paid in the end, by its reference, says the provider."""
+    async with connected(url) as database:
+        rows = await database.fetch("""
+            SELECT c.order_reference, sum(c.amount)::bigint
+                - coalesce(sum((SELECT sum(r.amount) FROM provider.refunds r WHERE r.charge_id = c.id)), 0)
+                AS held
+            FROM provider.charges c WHERE status = 'succeeded' GROUP BY c.order_reference""")
+    return {row["order_reference"]: int(row["held"]) for row in rows}
+
+
+async def test_orders_lost_and_placed_again_are_paid_once_and_numbers_go_on(
+    postgres: str, tmp_path: Path
+) -> None:
+    state = tmp_path / "state"
+    async with new_database(postgres) as url:
+        backup = Backup(postgres, url)
+        async with running(state, DATABASE_URL=url) as (_, api):
+            known = [await placed(api, f"before-{n}") for n in range(3)]
+            await brought_to_their_end(api, url, known)
+        await backup.make()
+        async with running(state, DATABASE_URL=url) as (_, api):
+            lost = [await placed(api, f"after-{n}") for n in range(6)]
+            lost.append(await placed(api, "refunded", shipping_address=REFUNDED))
+            [*_, last, _refunded] = await brought_to_their_end(api, url, lost)
+        highest = max(mailed_numbers(state))
+        await backup.bring_back()
+
+        # The services are started too early: billing tells, and one customer pays again.
+        async with running(state, DATABASE_URL=url) as (process, api):
+            await process.says("charges that billing does not know")
+            early = await placed(api, "after-0")
+            await brought_to_their_end(api, url, [early])
+            said = await restore(url, "--last-invoice", highest, apply=True, status=1)
+            assert "Stop the services first" in said
+        report = await audit(Target(url, None), ledger=ledger_of(url), quiet=True)
+        [twice] = [breach for breach in report.breaches if "paid twice" in breach.sentence]
+        assert twice.invariant == "I6"
+        assert all(text in twice.sentence for text in (early, lost[0], "(after-0)"))
+
+        said = await restore(url, "--last-invoice", highest)
+        assert said.count("it is given back.") == 6
+        assert "it was given back already." in said
+        assert "Nothing was changed." in said
+        assert set((await paid(url)).values()) == {last_total(last), 2 * last_total(last), 0}
+        assert "--as" in await restore(url, "--apply", status=2)
+        said = await restore(url, apply=True, status=1)
+        assert f"the highest here is {highest[:5]}000004" in said
+        for _ in range(2):  # the second changes nothing
+            said = await restore(url, "--last-invoice", highest, "--note", "the disk", apply=True)
+        assert "The provider has no charge and no refund that is not known here." in said
+        assert "no number is lost" in said
+
+        async with running(state, DATABASE_URL=url) as (process, api):
+            repeats = [await placed(api, f"after-{n}") for n in range(6)]
+            assert repeats[0] == early
+            await brought_to_their_end(api, url, repeats)
+            new = await brought_to_their_end(api, url, [await placed(api, "new")])
+        assert "does not know" not in process.said
+        assert set((await paid(url)).values()) == {last_total(last), 0}
+        assert (await paid(url))["refunded"] == 0
+        numbers = mailed_numbers(state)
+        again = {number for number, orders in numbers.items() if len(orders) > 1}
+        assert again == {f"{highest[:5]}000004"}  # by the run before the restore: nobody can take that back
+        assert new[0]["invoice"]["number"] == f"{highest[:5]}{int(highest[5:]) + 6:06d}"
+        report = await audit(Target(url, None), ledger=ledger_of(url), quiet=True)
+        assert report.breaches == ()
+        async with connected(url) as database:
+            acts = await database.fetch(
+                "SELECT actor, reason, note FROM billing.interventions UNION ALL "
+                "SELECT actor, reason, note FROM invoice.interventions"
+            )
+        assert {(act["actor"], act["note"]) for act in acts} == {("Ana", "the disk")}
+        assert sorted(act["reason"].split(":")[0] for act in acts) == ["lost", *["refund"] * 7]
+
+
+def last_total(order: dict[str, Any]) -> int:
+    return int(order["total"].replace(".", ""))
+
+
+# Wherever in an order's life the backup lies
+
+FORGET: "dict[str, tuple[tuple[str, ...], str]]" = {
+    # the events that the backup knows, and what else it does not know
+    "invoice lost": (
+        ("ORDER_CREATED",),
+        """
+        ALTER TABLE invoice.invoices DISABLE TRIGGER immutable;
+        DELETE FROM invoice.invoices WHERE order_id = '{order}';
+        ALTER TABLE invoice.invoices ENABLE TRIGGER immutable;
+        UPDATE invoice.invoice_counters SET last = last - 1;
+        DELETE FROM shipment.shipments WHERE order_id = '{order}';
+        DELETE FROM billing.payments WHERE order_id = '{order}'""",
+    ),
+    "payment lost": (
+        ("ORDER_CREATED", "INVOICE_CREATED"),
+        """
+        DELETE FROM shipment.shipments WHERE order_id = '{order}';
+        DELETE FROM billing.payments WHERE order_id = '{order}'""",
+    ),
+    "payment pending": (
+        ("ORDER_CREATED", "INVOICE_CREATED"),
+        """
+        DELETE FROM shipment.shipments WHERE order_id = '{order}';
+        UPDATE billing.payments SET state = 'pending', claimed_until = now(), provider = NULL,
+            provider_reference = NULL, settled_at = NULL WHERE order_id = '{order}'""",
+    ),
+    "shipment lost": (
+        ("ORDER_CREATED", "INVOICE_CREATED", "PAYMENT_CONFIRMED"),
+        "DELETE FROM shipment.shipments WHERE order_id = '{order}'",
+    ),
+    "refund lost": (
+        ("ORDER_CREATED", "INVOICE_CREATED", "PAYMENT_CONFIRMED"),
+        """
+        DELETE FROM billing.refunds WHERE order_id = '{order}';
+        DELETE FROM shipment.shipments WHERE order_id = '{order}'""",
+    ),
+    "refund pending": (
+        ("ORDER_CREATED", "INVOICE_CREATED", "PAYMENT_CONFIRMED", "SHIPMENT_ERROR"),
+        """
+        UPDATE billing.refunds SET state = 'pending', claimed_until = now(), provider_reference = NULL,
+            settled_at = NULL WHERE order_id = '{order}'""",
+    ),
+}
+
+
+async def forget(database: "asyncpg.Connection[Any]", order: str, known: Sequence[str], rows: str) -> None:
+    """As if the backup had been made when the last of the known events was published and heard by nobody."""
+    heard_again: list[Any] = []
+    for service in SERVICES:
+        outbox = f'"{service}".outbox'
+        forgotten = await database.fetch(
+            f"DELETE FROM {outbox} WHERE $1 = ANY(order_ids) AND type <> ALL($2) RETURNING event_ids",
+            *(uuid.UUID(order), known),
+        )
+        sent_again = await database.fetch(
+            f"UPDATE {outbox} SET state = 'pending', claimed_until = now() "
+            "WHERE $1 = ANY(order_ids) AND type = $2 RETURNING event_ids",
+            *(uuid.UUID(order), known[-1]),
+        )
+        heard_again += [event for row in (*forgotten, *sent_again) for event in row["event_ids"]]
+    for service in SERVICES:
+        await database.execute(f'DELETE FROM "{service}".inbox WHERE event_id = ANY($1)', heard_again)
+    await database.execute("DELETE FROM email.mails WHERE id = ANY($1)", heard_again)
+    await database.execute(
+        "DELETE FROM \"order\".timeline WHERE event_id = ANY($1) AND type <> 'ORDER_CREATED'", heard_again
+    )
+    await database.execute(rows.format(order=order))
+
+
+async def test_an_order_that_the_backup_knows_goes_on_from_there_and_is_paid_once(
+    postgres: str, tmp_path: Path
+) -> None:
+    state = tmp_path / "state"
+    async with new_database(postgres) as url, connected(url) as database:
+        orders: dict[str, str] = {}
+        async with running(state, DATABASE_URL=url) as (_, api):
+            for stage in reversed(FORGET):  # one after the other: each event is a message of its own
+                changes = {"shipping_address": REFUNDED} if "refund" in stage else {}
+                orders[stage] = await placed(api, stage, **changes)
+                await finished(api, orders[stage])
+        for stage, (known, rows) in FORGET.items():
+            await forget(database, orders[stage], known, rows)
+        # The provider has forgotten these keys, or an older version made the charge: only a record tells.
+        await database.execute(
+            "UPDATE provider.charges SET key = gen_random_uuid()::text, payment_id = gen_random_uuid() "
+            "WHERE order_reference IN ('invoice lost', 'payment lost')"
+        )
+        highest = max(mailed_numbers(state))
+
+        said = await restore(url, "--last-invoice", highest, apply=True)
+        assert said.count("its order is here, and its payment is lost: it pays for the order.") == 2
+        assert f"refund of order {orders['refund lost']}: not known here" in said
+        assert f"{highest} to {highest} are lost" in said
+        async with running(state, DATABASE_URL=url) as (process, api):
+            ends = await brought_to_their_end(api, url, list(orders.values()))
+        assert "does not know" not in process.said
+
+        total = last_total(ends[0])
+        assert await paid(url) == {stage: 0 if "refund" in stage else total for stage in FORGET}
+        assert await database.fetchval("SELECT count(*) FROM provider.charges") == len(FORGET)
+        assert {number for number, of in mailed_numbers(state).items() if len(of) > 1} == set()
+        report = await audit(Target(url, None), ledger=ledger_of(url), quiet=True)
+        assert report.breaches == ()
+
+
+async def test_a_charge_that_is_left_pays_when_its_order_is_placed_again(
+    postgres: str, tmp_path: Path
+) -> None:
+    state = tmp_path / "state"
+    async with new_database(postgres) as url:
+        backup = Backup(postgres, url)
+        async with running(state, DATABASE_URL=url):
+            pass
+        await backup.make()
+        async with running(state, DATABASE_URL=url) as (_, api):
+            lost = [await placed(api, key) for key in ("shipped", "again", "other amount")]
+            [order, *_] = await brought_to_their_end(api, url, lost)
+        await backup.bring_back()
+        year = order["invoice"]["number"][:5]
+        said = await restore(url, "--leave", "--last-invoice", f"{year}000003", apply=True)
+        assert said.count("it is left, and pays if the order is placed again") == 3
+        said = await restore(url, "--refund", "--last-invoice", f"{year}000003", apply=True)
+        assert said.count("it was kept before.") == 3
+
+        async with running(state, DATABASE_URL=url) as (_, api):
+            again = await placed(api, "again")
+            cheaper = await placed(api, "other amount", items=[CHEAPER])
+            [end, _] = await brought_to_their_end(api, url, [again, cheaper])
+        assert end["status"] == "SHIPPED"
+        total = last_total(order)
+        assert await paid(url) == {"shipped": total, "again": total, "other amount": total + 100}
+        report = await audit(Target(url, None), ledger=ledger_of(url), quiet=True)
+        [twice] = report.breaches
+        assert "1 customers have paid twice" in twice.sentence
+        assert all(text in twice.sentence for text in (lost[2], cheaper, "(other amount)"))
+
+        last = ("--last-invoice", f"{year}000005")
+        said = await restore(url, "--refund", "--order", lost[0], *last, apply=True)
+        assert said.count("it is given back.") == 1
+        said = await restore(url, "--leave", *last, apply=True)
+        assert said.count("paid again with the same Idempotency-Key: it is given back.") == 1
+        assert await paid(url) == {"shipped": 0, "again": total, "other amount": 100}
+        report = await audit(Target(url, None), ledger=ledger_of(url), quiet=True)
+        assert report.breaches == ()
+
+
+CHEAPER = {"sku": "PIN-01", "name": "Pin", "quantity": 1, "unit_price": "1.00", "tax_rate": "0"}
+
+
+# At Stripe
+
+
+async def test_charges_at_stripe_are_given_back_once_whatever_becomes_of_the_answers(
+    fresh_database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await migrate(fresh_database, {role: role for role in ROLES})
+    lost = [an_order(reference=f"WEB-{n}") for n in range(4)]
+    unanswered, refused, by_hand, before = lost
+    last = ("--last-invoice", "2026-000004")
+    async with serving_desk() as server, stripe_provider.connect("sk_test_1", server.url) as stripe:
+        for order in lost:
+            captured = await stripe.charge(a_charge(order))
+            assert isinstance(captured, Captured)
+            if order is before:
+                refund_id = uuid.uuid4()
+                await stripe.repay(Repayment("k", refund_id, order.id, captured.reference, 4657, "BRL"))
+        for name, value in (
+            ("PAYMENT_PROVIDER", "stripe"),
+            ("STRIPE_API_KEY", "sk_test_1"),
+            ("STRIPE_BASE_URL", server.url),
+        ):
+            monkeypatch.setenv(name, value)
+
+        server.begin_outage()
+        said = await restore(fresh_database, *last, apply=True, status=1)
+        assert "Run it again: nothing is done twice." in said
+        server.behave()
+        server.fail(unanswered.id, Step.REFUND, Behaviour.RESET)
+        server.fail(refused.id, Step.REFUND, Behaviour.ERROR)
+        server.fail(by_hand.id, Step.REFUND, Behaviour.ERROR)
+        said = await restore(fresh_database, *last, apply=True, status=1)
+        assert said.count("it is given back.") == 3
+        assert said.count("it was given back already.") == 1
+        assert "3 charges could not be given back" in said
+        report = await audit(Target(fresh_database, None), ledger=ledger_of(fresh_database), quiet=True)
+        [still_there] = report.breaches
+        assert "3 charges that a restore was to give back were not" in still_there.sentence
+
+        server.forget_keys()  # a day later, and somebody has given one back at Stripe
+        [intent] = server.of_order(by_hand.id)
+        async with httpx.AsyncClient(base_url=server.url, trust_env=False) as person:
+            answer = await person.post("/v1/refunds", data={"payment_intent": intent.id})
+            assert answer.status_code == 200
+        assert "Done." in await restore(fresh_database, *last, apply=True)
+        assert [server.given_back(order.id) for order in lost] == [[4657]] * 4
+        report = await audit(Target(fresh_database, None), ledger=ledger_of(fresh_database), quiet=True)
+        assert report.breaches == ()
