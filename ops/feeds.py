@@ -38,7 +38,8 @@ def feeds() -> list[Feed]:
     by_pair: dict[tuple[str, str], list[str]] = {}
     for listener in SERVICES:
         for event in load(listener).handlers:
-            by_pair.setdefault((event.PUBLISHER, listener), []).append(type_of(event))
+            for publisher in event.PUBLISHERS:
+                by_pair.setdefault((publisher, listener), []).append(type_of(event))
     return [Feed(publisher, listener, tuple(types)) for (publisher, listener), types in by_pair.items()]
 
 

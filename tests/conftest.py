@@ -170,6 +170,7 @@ async def create_tables(url: str) -> None:
         migrations.upgrade_3(execute)
         migrations.upgrade_4(execute)
         migrations.upgrade_5(execute)
+        migrations.upgrade_7(execute)
 
     engine = create_async_engine(url)
     async with engine.begin() as connection:

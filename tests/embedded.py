@@ -14,8 +14,9 @@ from typing import Any
 import asyncpg
 import httpx
 
+from events.journey import ENDS
+
 DEADLINE = 60.0
-FINAL = ("SHIPPED", "PAYMENT_FAILED", "PAYMENT_REFUNDED")
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 
 
@@ -97,7 +98,7 @@ async def finished(api: httpx.AsyncClient, order_id: str) -> dict[str, Any]:
     async with asyncio.timeout(DEADLINE):
         while True:
             order: dict[str, Any] = (await api.get(f"/orders/{order_id}")).raise_for_status().json()
-            if order["status"] in FINAL:
+            if order["status"] in ENDS:
                 return order
             await asyncio.sleep(0.05)
 

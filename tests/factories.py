@@ -17,6 +17,7 @@ from events.contracts import (
     Item,
     Order,
     OrderCreated,
+    OrderDelayed,
     Paid,
     Payment,
     PaymentConfirmed,
@@ -31,6 +32,8 @@ from events.contracts import (
     Shipped,
     Undeliverable,
 )
+from events.delays import Why, delayed_at
+from events.journey import Stage
 
 NOON = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
 
@@ -100,13 +103,18 @@ def a_shipment(**changes: Any) -> Shipment:
     return Shipment(**fields | changes)
 
 
+def a_delay(order: Order, stage: Stage, why: Why = "outage") -> OrderDelayed:
+    """The order waits in this stage, since noon."""
+    return delayed_at(stage, order, why, NOON)
+
+
 def order_created(order: Order | None = None) -> OrderCreated:
     """The order was accepted."""
     return OrderCreated.of(Placed(order=order or an_order()))
 
 
-def one_of_each(order: Order | None = None) -> dict[str, contracts.AnyEvent]:
-    """One event of each of the seven types about one order, by type; no real order sees them all."""
+def one_of_each(order: Order | None = None) -> dict[str, contracts.AnyMilestone]:
+    """One milestone of each type about one order, by type; no real order sees them all."""
     order = order or an_order()
     invoice = an_invoice()
     payment = a_payment(order)
@@ -114,7 +122,7 @@ def one_of_each(order: Order | None = None) -> dict[str, contracts.AnyEvent]:
     unserved = Reason(code="destination_not_served", message="We do not ship there.", stage="shipment")
     refund = Refund(id=str(uuid7()), provider_reference="re_1", amount=order.total, refunded_at=NOON)
     undeliverable = Undeliverable(order=order, invoice=invoice, payment=payment, reason=unserved)
-    events: list[contracts.AnyEvent] = [
+    events: list[contracts.AnyMilestone] = [
         OrderCreated.of(Placed(order=order)),
         InvoiceCreated.of(Invoiced(order=order, invoice=invoice)),
         PaymentFailed.of(Declined(order=order, invoice=invoice, reason=declined)),

@@ -22,7 +22,7 @@ from testcontainers.community.postgres import PostgresContainer
 from testcontainers.core.container import DockerContainer
 from testcontainers.core.wait_strategies import LogMessageWaitStrategy
 
-from events.contracts import RANKS
+from events.contracts import TYPES
 from events.errors import BrokerUnavailable
 from events.rabbitmq import Names, declare
 from ops.postgres import embedded_postgres
@@ -98,7 +98,7 @@ class Broker:
             for service in services:
                 await channel.queue_delete(names.queue(service))
                 await channel.queue_delete(names.dead(service))
-            for event_type in RANKS:
+            for event_type in TYPES:
                 await channel.exchange_delete(names.exchange(event_type))
 
 

@@ -1,4 +1,4 @@
-"""The contracts of the seven events: the one vocabulary in which the services meet.
+"""The contracts of the events: the one vocabulary in which the services meet.
 
 Every event is a CloudEvent whose data holds all that the next service needs (event-carried state). Amounts
 are integer minor units of the order's currency. Every field is bounded, so the largest legal order fits in
@@ -29,6 +29,9 @@ Rate = Annotated[str, Meta(pattern=r"^(0(\.[0-9]{1,6})?|1(\.0{1,6})?)$")]
 Timestamp = Annotated[datetime, Meta(tz=True)]
 KeyHash = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
 Stage = Literal["payment", "shipment"]
+"""Where an order may end badly."""
+DelayStage = Literal["invoice", "payment", "shipment", "refund"]
+"""Where an order may wait; `events.journey` has the stages."""
 
 NO_POSTAL_CODE: Final = "-"
 """Stands in `Address.postal_code` where an address has none (decision 20)."""
@@ -153,10 +156,29 @@ class Reason(Fact, frozen=True, kw_only=True):
     stage: Stage
 
 
-class Placed(Fact, tag_field="status", tag="ORDER_CREATED", frozen=True, kw_only=True):
-    """An order was validated, priced and persisted."""
+class Cause(Fact, frozen=True, kw_only=True):
+    """Why an order waits: a stable code, and a sentence that follows from it and the stage."""
+
+    code: Code
+    message: Message
+
+
+class Delay(Fact, frozen=True, kw_only=True):
+    """What an order waits for. The order's next fact of this stage, or of a later one, ends it."""
+
+    stage: DelayStage
+    reason: Cause
+    since: Timestamp
+
+
+class AboutOrder(Fact, frozen=True, kw_only=True):
+    """The data of an event: the order's snapshot, and what happened."""
 
     order: Order
+
+
+class Placed(AboutOrder, tag_field="status", tag="ORDER_CREATED", frozen=True, kw_only=True):
+    """An order was validated, priced and persisted."""
 
 
 class Invoiced(Placed, tag="INVOICE_CREATED", frozen=True, kw_only=True):
@@ -195,7 +217,13 @@ class Refunded(Undeliverable, tag="PAYMENT_REFUNDED", frozen=True, kw_only=True)
     refund: Refund
 
 
-D_co = TypeVar("D_co", bound=Placed, covariant=True)
+class Delayed(AboutOrder, frozen=True, kw_only=True):
+    """The order has waited for over a minute. This is no status: the order stands where it stood."""
+
+    delay: Delay
+
+
+D_co = TypeVar("D_co", bound=AboutOrder, covariant=True)
 
 
 class Event(Struct, Generic[D_co], frozen=True, kw_only=True, omit_defaults=True, tag_field="type"):
@@ -204,8 +232,8 @@ class Event(Struct, Generic[D_co], frozen=True, kw_only=True, omit_defaults=True
     https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/spec.md
     """
 
-    PUBLISHER: ClassVar[str]
-    """Name of the one service that publishes it."""
+    PUBLISHERS: ClassVar[tuple[str, ...]]
+    """Names of the services that publish it. A milestone has one."""
 
     id: UUID
     """UUIDv7, made once where the fact is decided. One id means one payload everywhere."""
@@ -220,12 +248,16 @@ class Event(Struct, Generic[D_co], frozen=True, kw_only=True, omit_defaults=True
     data: D_co
 
     @classmethod
-    def of(cls, data: D_co) -> Self:  # type: ignore[misc]  # a constructor may take what it stores
-        """A new event about the fact: its id and its time are made here."""
+    def of(cls, data: D_co, publisher: str | None = None) -> Self:  # type: ignore[misc]  # a constructor may take what it stores
+        """A new event about the fact: its id and its time are made here.
+
+        `publisher` names the service that publishes it, where there are several.
+        """
+        [service] = (publisher,) if publisher else cls.PUBLISHERS
         return cls(
             id=uuid7(),
             specversion="1.0",
-            source=f"/services/{cls.PUBLISHER}",
+            source=f"/services/{service}",
             subject=data.order.id,
             time=datetime.now(UTC),
             dataschema=schema_of(cls),
@@ -236,25 +268,25 @@ class Event(Struct, Generic[D_co], frozen=True, kw_only=True, omit_defaults=True
 class OrderCreated(Event[Placed], tag="ORDER_CREATED", frozen=True, kw_only=True):
     """The order was accepted."""
 
-    PUBLISHER = "order"
+    PUBLISHERS = ("order",)
 
 
 class InvoiceCreated(Event[Invoiced], tag="INVOICE_CREATED", frozen=True, kw_only=True):
     """The invoice was issued."""
 
-    PUBLISHER = "invoice"
+    PUBLISHERS = ("invoice",)
 
 
 class PaymentFailed(Event[Declined], tag="PAYMENT_FAILED", frozen=True, kw_only=True):
     """The payment was refused. Final."""
 
-    PUBLISHER = "billing"
+    PUBLISHERS = ("billing",)
 
 
 class PaymentConfirmed(Event[Paid], tag="PAYMENT_CONFIRMED", frozen=True, kw_only=True):
     """The payment was captured."""
 
-    PUBLISHER = "billing"
+    PUBLISHERS = ("billing",)
 
 
 class ShipmentError(
@@ -262,22 +294,28 @@ class ShipmentError(
 ):
     """The parcel can't be sent; the payment is given back."""
 
-    PUBLISHER = "shipment"
+    PUBLISHERS = ("shipment",)
 
 
 class Shipped(Event[Dispatched], tag="SHIPPED", frozen=True, kw_only=True):
     """The parcel is on its way. Final."""
 
-    PUBLISHER = "shipment"
+    PUBLISHERS = ("shipment",)
 
 
 class PaymentRefunded(Event[Refunded], tag="PAYMENT_REFUNDED", frozen=True, kw_only=True):
     """The payment was given back. Final."""
 
-    PUBLISHER = "billing"
+    PUBLISHERS = ("billing",)
 
 
-AnyEvent = (
+class OrderDelayed(Event[Delayed], tag="ORDER_DELAYED", frozen=True, kw_only=True):
+    """The order waits: one event per order and reason. No status, and no rank."""
+
+    PUBLISHERS = ("invoice", "billing", "shipment")
+
+
+AnyMilestone = (
     OrderCreated
     | InvoiceCreated
     | PaymentFailed
@@ -286,20 +324,23 @@ AnyEvent = (
     | Shipped
     | PaymentRefunded
 )
+"""An event that takes its order further. Its type is a status; `events.journey` has their ranks."""
+
+AnyEvent = AnyMilestone | OrderDelayed
 
 EVENTS: Final[tuple[type[AnyEvent], ...]] = get_args(AnyEvent)
-"""Every event type, by rank: an order's status is the furthest of them that it has reached."""
+"""Every event type."""
 
 
-def type_of(event: type[AnyEvent] | type[Event[Placed]]) -> str:
+def type_of(event: type[AnyEvent] | type[Event[AboutOrder]]) -> str:
     """The CloudEvents `type` of an event class: `ORDER_CREATED`."""
     return str(event.__struct_config__.tag)
 
 
-def schema_of(event: type[AnyEvent] | type[Event[Placed]]) -> str:
+def schema_of(event: type[AnyEvent] | type[Event[AboutOrder]]) -> str:
     """The `dataschema` of an event class in the version written here."""
     return f"urn:orderflow:{type_of(event)}:{VERSION}"
 
 
-RANKS: Final[dict[str, int]] = {type_of(event): rank for rank, event in enumerate(EVENTS)}
-"""Rank of every event type: `ORDER_CREATED` is 0."""
+TYPES: Final[tuple[str, ...]] = tuple(type_of(event) for event in EVENTS)
+"""The CloudEvents `type` of every event."""

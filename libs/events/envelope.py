@@ -14,7 +14,7 @@ import msgspec
 from uuid_utils.compat import uuid7
 
 from events.bus import Message
-from events.contracts import EVENTS, RANKS, VERSION, AnyEvent, schema_of, type_of
+from events.contracts import EVENTS, TYPES, VERSION, AnyEvent, schema_of, type_of
 from events.errors import Undecodable
 from events.text import storable
 
@@ -28,6 +28,8 @@ MAX_READ_BYTES: Final = 1024 * 1024
 
 UNDECODABLE: Final = "undecodable"
 """The code of a whole message that is no CloudEvents batch."""
+FOR_NEWER: Final = ("unknown_type", "unsupported_version", "no_handler")
+"""The codes of what a process of a newer version may handle."""
 
 _encoder = msgspec.json.Encoder()
 _batch = msgspec.json.Decoder(list[AnyEvent])
@@ -76,7 +78,7 @@ class _Attributes(msgspec.Struct):
         schema = _SCHEMA.fullmatch(self.dataschema) if isinstance(self.dataschema, str) else None
         if self.specversion != "1.0" or not self.id or not schema or schema[1] != self.type:
             return None
-        if self.type not in RANKS:
+        if self.type not in TYPES:
             return "unknown_type"
         return "unsupported_version" if int(schema[2]) > VERSION else None
 

@@ -6,17 +6,19 @@ and done straight from memory after the commit; what a crash left behind is clai
 """
 
 import logging
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Final, Generic, Protocol, TypeVar
 from uuid import UUID
 
 import asyncpg
 import msgspec
-from sqlalchemy import Column, Index, Integer, Table, Text, func, text
+from sqlalchemy import ARRAY, Column, Index, Integer, Table, Text, func, text
 from sqlalchemy.dialects.postgresql import TIMESTAMP
 
 from events import statements
+from events.delays import DELAYED_AFTER, MOST_ANNOUNCED, Why
 from events.retry import FRESH, Failure, Tries
 from events.text import storable
 from events.transaction import Transaction
@@ -44,7 +46,8 @@ def lease_columns() -> list[Column[Any]]:
 
     `claimed_until`: nobody else works on the row before; also when a deferred row is due. `attempts`: failed
     tries, outages left out; `defects` and `unknowns` are those of two kinds. `waits_since`: when the row was
-    written, or given another chance by a person. `last_error`: why the last try failed.
+    written, or given another chance by a person. `last_error`: why the last try failed; `last_failure`: its
+    kind. `delayed_for`: why the row waits, as far as that was announced (`events.delays`).
     """
     return [
         Column("state", Text, nullable=False),
@@ -54,6 +57,8 @@ def lease_columns() -> list[Column[Any]]:
         Column("unknowns", Integer, nullable=False, server_default=text("0")),
         Column("waits_since", TIMESTAMP(timezone=True), nullable=False, server_default=func.now()),
         Column("last_error", Text),
+        Column("last_failure", Text),
+        Column("delayed_for", ARRAY(Text)),
     ]
 
 
@@ -89,13 +94,32 @@ class Deferral:
     state: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Overdue(Generic[R]):
+    """A row that has waited for over a minute, and why: announced for the first time."""
+
+    row: R
+    why: Why
+    since: datetime
+
+
 class Leases(Generic[R]):
     """Claims on the rows of one table that are in the waiting state."""
 
     def __init__(
-        self, table: Table, read: Callable[[asyncpg.Record], R], *, waiting: str, columns: Collection[str]
+        self,
+        table: Table,
+        read: Callable[[asyncpg.Record], R],
+        *,
+        waiting: str,
+        columns: Collection[str],
+        why: str = "CASE WHEN $1::boolean THEN 'outage' ELSE coalesce(last_failure, 'backlog') END",
     ) -> None:
-        """`columns` are what `read` needs beside the counters."""
+        """`columns` are what `read` needs beside the counters.
+
+        `why` is SQL: why a row in the waiting state waits. `$1` is whether there is an outage. NULL for rows
+        whose delay is not worth announcing.
+        """
         self.table = table.name
         self._read = read
         counters = ("attempts", "defects", "unknowns")
@@ -115,7 +139,7 @@ class Leases(Generic[R]):
             UPDATE {table.name} SET claimed_until = now()
             WHERE id = ANY($1::uuid[]) AND state = '{waiting}'"""  # noqa: S608
         self._defer = f"""
-            UPDATE {table.name} AS t SET last_error = row.error,
+            UPDATE {table.name} AS t SET last_error = row.error, last_failure = row.failure,
                 attempts = t.attempts + (row.failure <> 'outage')::int,
                 defects = t.defects + (row.failure = 'defect')::int,
                 unknowns = t.unknowns + (row.failure = 'unknown')::int,
@@ -124,6 +148,14 @@ class Leases(Generic[R]):
             FROM unnest($1::uuid[], $2::text[], $3::text[], $4::float8[], $5::text[])
                 AS row (id, failure, error, delay, state)
             WHERE t.id = row.id AND t.state = '{waiting}'"""  # noqa: S608
+        # A reason that was announced stays so, whatever comes in between. Waiting for one's turn is no news
+        # after another reason.
+        self._announce = f"""
+            WITH late AS MATERIALIZED ({_late(table.name, waiting, why)}
+                UNION ALL {_late(table.name, "dead", "'dead'")} LIMIT {MOST_ANNOUNCED})
+            UPDATE {table.name} AS t SET delayed_for = array_append(t.delayed_for, late.why)
+            FROM late WHERE t.id = late.id
+            RETURNING {picked}, t.waits_since, late.why"""  # noqa: S608
 
     async def claim(self, tx: Transaction, limit: int) -> list[Lease[R]]:
         """At most `limit` rows whose claim has run out, now claimed by the caller: longest due first.
@@ -131,16 +163,30 @@ class Leases(Generic[R]):
         Commit before working. A row that this code can't read is left out: a newer version wrote it, and
         takes it once this claim has run out.
         """
-        leases: list[Lease[R]] = []
-        for record in sorted(await tx.fetch(self._claim, limit), key=_due):
+        records = sorted(await tx.fetch(self._claim, limit), key=_due)
+        return [
+            Lease(row, Tries(record["attempts"], record["defects"], record["unknowns"], record["waited"]))
+            for record, row in self._readable(records)
+        ]
+
+    async def announce(self, tx: Transaction, *, in_outage: bool) -> list[Overdue[R]]:
+        """The rows that have waited for over a minute for a reason that was not announced yet, oldest first.
+
+        Each row and reason is returned once, to whoever asks first: the caller announces it with this
+        transaction. At most MOST_ANNOUNCED. Rows that were given up count as waiting for a person. The claims
+        do not matter, and stay as they are.
+        """
+        records = sorted(await tx.fetch(self._announce, in_outage), key=_waits_since)
+        return [Overdue(row, record["why"], record["waits_since"]) for record, row in self._readable(records)]
+
+    def _readable(self, records: Iterable[asyncpg.Record]) -> Iterator[tuple[asyncpg.Record, R]]:
+        for record in records:
             try:
                 row = self._read(record)
             except msgspec.MsgspecError as error:
                 logger.warning("%s %s is left to a newer version: %s", self.table, record["id"], error)
-                continue
-            tries = Tries(record["attempts"], record["defects"], record["unknowns"], record["waited"])
-            leases.append(Lease(row, tries))
-        return leases
+            else:
+                yield record, row
 
     async def renew(self, tx: Transaction, ids: Sequence[UUID]) -> set[UUID]:
         """Prolongs the caller's claims. Returns the rows that still wait: the others are settled."""
@@ -155,6 +201,23 @@ class Leases(Generic[R]):
         ordered = sorted(deferrals, key=lambda deferral: deferral.id)
         rows = [(d.id, d.failure, storable(d.error, 1000), d.delay, d.state) for d in ordered]
         await tx.execute(self._defer, *statements.columns_of(rows, 5))
+
+
+def _late(table: str, state: str, why: str) -> str:
+    """SQL for rows (id, why) in this state that have waited for over a minute, without an announcement."""
+    return f"""
+        SELECT id, why FROM (
+            SELECT id, why FROM {table}, LATERAL (SELECT {why}) AS because (why)
+            WHERE state = '{state}' AND waits_since < now() - interval '{DELAYED_AFTER} seconds'
+                AND why IS NOT NULL
+                AND CASE why WHEN 'backlog' THEN delayed_for IS NULL
+                    ELSE why <> ALL (coalesce(delayed_for, '{{}}')) END
+            ORDER BY waits_since, id LIMIT {MOST_ANNOUNCED}
+            FOR UPDATE OF {table} SKIP LOCKED) AS {state}"""  # noqa: S608
+
+
+def _waits_since(record: asyncpg.Record) -> tuple[Any, ...]:
+    return record["waits_since"], record["id"]
 
 
 def _due(record: asyncpg.Record) -> tuple[Any, ...]:

@@ -179,3 +179,9 @@ def upgrade_5(execute: Callable[[str], object]) -> None:
     """The inbox tells apart payloads that come under one event id; `execute` is Alembic's."""
     execute("ALTER TABLE inbox ADD COLUMN digest bigint")
     execute("COMMENT ON COLUMN inbox.digest IS 'CRC-32 of the event as it came'")
+
+
+def upgrade_7(execute: Callable[[str], object], *tables: str) -> None:
+    """Waiting work says how its last try failed, and for which reasons its delay was announced."""
+    for table in ("outbox", "parked", *tables):
+        execute(f"ALTER TABLE {table} ADD COLUMN last_failure text, ADD COLUMN delayed_for text[]")

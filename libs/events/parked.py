@@ -66,8 +66,15 @@ def _read(record: asyncpg.Record) -> ParkedEvent:
 
 
 LEASES: Final[Leases[ParkedEvent]] = Leases(
-    PARKED, _read, waiting="retry", columns=("id", "body", "attempts")
+    PARKED,
+    _read,
+    waiting="retry",
+    columns=("id", "body", "attempts"),
+    why=f"""
+        CASE WHEN reason = 'replay' OR $1::boolean THEN NULL
+            WHEN reason IN {envelope.FOR_NEWER} THEN 'newer' ELSE 'defect' END""",
 )
+"""An outage of these is one of the database; what a person has put in again is no delay of its order."""
 
 _INSERT: Final = statements.insert(
     PARKED,

@@ -3,13 +3,16 @@
 import asyncio
 from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager
+from datetime import datetime
 from itertools import chain
 from typing import Any
 
-from events import outbox, parked
+from events import delays, outbox, parked
 from events.bus import Bus, Message
 from events.commit import Transactions
-from events.contracts import AnyEvent, type_of
+from events.contracts import AnyEvent, OrderDelayed, type_of
+from events.delays import ToDelay, Why
+from events.journey import STAGES
 from events.leases import LEASE_SECONDS
 from events.maintenance import Chore, Maintenance
 from events.parked import ParkedEvent
@@ -59,6 +62,7 @@ class Participant:
             self.worker.retry,
             _nothing_to_settle,
             policy=parked.RETRY,
+            delayed=_delayed_at(service),
             concurrency=1,
             memory=100,
             sweep_seconds=sweep_seconds,
@@ -134,8 +138,8 @@ class Participant:
         self._progress.note(chain(map(_step, tx.events), tx.steps))
 
     def _lease_of_messages(self) -> float:
-        """Messages that the relay has no room for are free for its next sweep at once."""
-        return LEASE_SECONDS if self.relay.has_room else 0.0
+        """Messages that the relay does not take are free for its next sweep at once."""
+        return LEASE_SECONDS if self.relay.takes_new else 0.0
 
 
 def _step(event: AnyEvent) -> Step:
@@ -145,6 +149,17 @@ def _step(event: AnyEvent) -> Step:
 
 async def _mark_published(tx: Transaction, published: Sequence[tuple[Message, None]]) -> None:
     await outbox.mark_published(tx, [message for message, _ in published])
+
+
+def _delayed_at(service: str) -> ToDelay[ParkedEvent] | None:
+    """For a service that carries orders on; an event parked by another one holds up no order."""
+    if all(stage.service != service for stage in STAGES):
+        return None
+
+    def to_delay(waiting: ParkedEvent, why: Why, since: datetime) -> OrderDelayed | None:
+        return delays.of_event(waiting.body, service, why, since)
+
+    return to_delay
 
 
 async def _nothing_to_settle(tx: Transaction, retried: Sequence[tuple[ParkedEvent, None]]) -> None:

@@ -4,7 +4,7 @@ import asyncio
 import logging
 import math
 import random
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -13,6 +13,7 @@ from uuid import UUID
 
 from events.backoff import backoff
 from events.commit import Transactions
+from events.delays import DELAYED_AFTER, ToDelay
 from events.errors import Postponed, Unavailable, UnknownOutcome
 from events.killpoints import KillPoint, reach
 from events.leases import LEASE_SECONDS, Deferral, Lease, Leased, Leases
@@ -78,6 +79,7 @@ class Runner(Generic[RowT, OutcomeT]):
         settle: Callable[[Transaction, Sequence[tuple[RowT, OutcomeT]]], Awaitable[None]],
         *,
         policy: RetryPolicy,
+        delayed: ToDelay[RowT] | None = None,
         subject: Callable[[RowT], str] = lambda row: str(row.id),
         concurrency: int = 64,
         slow_after: float = math.inf,
@@ -85,7 +87,9 @@ class Runner(Generic[RowT, OutcomeT]):
         memory: int = 2000,
         sweep_seconds: float = 5.0,
     ) -> None:
-        """`subject` names what a row's failure may be the fault of; by default the row alone.
+        """`delayed` makes the event that announces that a row has waited for over a minute; None: none does.
+
+        `subject` names what a row's failure may be the fault of; by default the row alone.
 
         Work that takes longer than `slow_after` seconds no longer counts towards `concurrency`, but towards
         the places of the `slow_lane`, as long as these last.
@@ -96,6 +100,7 @@ class Runner(Generic[RowT, OutcomeT]):
         self._perform = perform
         self._settle = settle
         self._policy = policy
+        self._delayed = delayed
         self._subject = subject
         self._concurrency = concurrency
         self._slow_after = slow_after
@@ -111,6 +116,7 @@ class Runner(Generic[RowT, OutcomeT]):
         self._outage = Outage()
         self._next_sweep = -math.inf
         self._next_renewal = -math.inf
+        self._next_announcement = -math.inf
         self._sweeping = False
         self._stopping = False
         self._breaking_off = False
@@ -122,18 +128,21 @@ class Runner(Generic[RowT, OutcomeT]):
 
     @property
     def room(self) -> int:
-        """How many more rows may be made for it: none in an outage.
+        """How many more rows may be made for it. In an outage they wait in their table, not in memory.
 
         A tenth of the memory is kept free for what waits in the table, so new rows never starve old ones.
         """
-        if self._outage.is_on and not self._stopping:
-            return 0
         return max(0, self._memory - self._memory // 10 - len(self._held))
 
     @property
     def has_room(self) -> bool:
         """Whether more work may be made for it."""
         return self._has_room.is_set()
+
+    @property
+    def takes_new(self) -> bool:
+        """Whether it takes new rows into its memory right after their commit."""
+        return self.has_room and not self._outage.is_on and not self._stopping
 
     @property
     def in_outage(self) -> bool:
@@ -145,8 +154,8 @@ class Runner(Generic[RowT, OutcomeT]):
         await self._has_room.wait()
 
     def sweep_now(self) -> None:
-        """Sweeps the table now instead of at the next scheduled time."""
-        self._next_sweep = 0.0
+        """Sweeps the table, and announces what waits, now instead of at the next scheduled time."""
+        self._next_sweep = self._next_announcement = -math.inf
         self._notice()
 
     async def wait_until_idle(self) -> None:
@@ -158,9 +167,10 @@ class Runner(Generic[RowT, OutcomeT]):
     def offer(self, rows: Sequence[RowT], claimed_at: float) -> None:
         """Rows that one transaction committed, born claimed at `claimed_at` (the time of the loop).
 
-        A runner that is full takes none of them: they wait in their table until their claims run out.
+        A runner that is full, or in an outage, takes none of them: they wait in their table until their
+        claims run out.
         """
-        if not self._stopping and self.has_room:
+        if self.takes_new:
             self._waiting.extend(self._hold([Lease(row) for row in rows], claimed_at))
             self._notice()
 
@@ -174,6 +184,7 @@ class Runner(Generic[RowT, OutcomeT]):
             while not self._stopping:
                 self._start_performing()
                 await self._renew_if_due()
+                await self._announce_if_due()
                 await self._sweep_if_due()
                 if self._is_idle:
                     self._idle.set()
@@ -222,6 +233,8 @@ class Runner(Generic[RowT, OutcomeT]):
             times.append(max(self._next_sweep, paused_until))
         if self._waiting or self._performing:
             times.append(self._next_renewal)
+        if self._delayed is not None:
+            times.append(self._next_announcement)
         return max(0.0, min(times) - _now()) if times else None
 
     @property
@@ -475,6 +488,31 @@ class Runner(Generic[RowT, OutcomeT]):
             else:  # nothing is due that could tell whether the outage is over
                 self._outage.answered()
                 self._notice()
+
+    # Delays
+
+    async def _announce_if_due(self) -> None:
+        """Announces which orders wait, in outages too; whoever holds the rows goes on with them."""
+        if self._delayed is None or _now() < self._next_announcement:
+            return
+        self._next_announcement = _now() + 2 * self._sweep_seconds
+        try:
+            async with self._transactions() as tx:
+                overdue = await self._leases.announce(tx, in_outage=self._outage.is_on)
+                events = [self._delayed(each.row, each.why, each.since) for each in overdue]
+                tx.emit(*(event for event in events if event))
+        except Unavailable as error:
+            logger.warning("%s: can't tell what waits: %s", self.name, error)
+            return
+        if overdue:
+            reasons = Counter(each.why for each in overdue)
+            logger.warning(
+                "%s: %d rows have waited for over %.0f s: %s",
+                self.name,
+                len(overdue),
+                DELAYED_AFTER,
+                ", ".join(f"{count} {why}" for why, count in reasons.most_common()),
+            )
 
     async def _release_waiting(self) -> None:
         ids = [held.row.id for held in self._waiting]

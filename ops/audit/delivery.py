@@ -3,12 +3,18 @@
 from collections.abc import Iterable, Sequence
 from typing import Final
 
+from events.contracts import OrderDelayed, type_of
 from ops.audit.check import SETTLED, Check
 from ops.feeds import feeds
 from ops.services import SERVICES
 
+_DELAYED: Final = type_of(OrderDelayed)
+
 _EFFECTS: Final = {
-    "order": 'EXISTS (SELECT FROM "order".timeline x WHERE x.event_id = e.event_id)',
+    "order": f"""CASE e.type
+        WHEN '{_DELAYED}' THEN EXISTS (SELECT FROM "order".delays x WHERE x.event_id = e.event_id)
+            OR NOT EXISTS (SELECT FROM "order".orders o WHERE o.id = e.order_id)
+        ELSE EXISTS (SELECT FROM "order".timeline x WHERE x.event_id = e.event_id) END""",
     "invoice": "EXISTS (SELECT FROM invoice.invoices x WHERE x.order_id = e.order_id)",
     "billing": """CASE e.type
         WHEN 'SHIPMENT_ERROR' THEN EXISTS (SELECT FROM billing.refunds x WHERE x.order_id = e.order_id)
@@ -16,7 +22,10 @@ _EFFECTS: Final = {
     "shipment": "EXISTS (SELECT FROM shipment.shipments x WHERE x.order_id = e.order_id)",
     "email": "EXISTS (SELECT FROM email.mails x WHERE x.order_id = e.order_id AND x.stage = e.type)",
 }
-"""SQL that tells whether an event `e` (event_id, order_id, type) had its effect in a service."""
+"""SQL that tells whether an event `e` (event_id, order_id, type) had its effect in a service.
+
+A delay of an order that was never accepted has none.
+"""
 
 _UNIQUE: Final = {
     "invoice.invoices": "order_id",
@@ -25,6 +34,7 @@ _UNIQUE: Final = {
     "shipment.shipments": "order_id",
     "email.mails": "order_id,stage",
     '"order".timeline': "order_id,event_id",
+    '"order".delays': "order_id,event_id",
     '"order".idempotency_keys': "key",
 }
 """The business key beside every inbox: whatever comes twice has one effect."""
@@ -154,13 +164,22 @@ WORK: Final = {table.replace('"', ""): table for table in _WAITING if not table.
 """The tables of work that may be given up, by their names for people: not the events that came in."""
 
 
+def _overdue(table: str, state: str) -> str:
+    """SQL: that a row's time has come long ago, and that it does not wait for the end of an outage.
+
+    There is an outage if the other side was away when a row of the table was tried last.
+    """
+    return f"""claimed_until < {SETTLED} AND NOT EXISTS (
+        SELECT FROM {table}
+        WHERE state = '{state}' AND last_failure = 'outage' AND claimed_until > {SETTLED})"""
+
+
 def _waits(*, at_all: bool) -> str:
     """SQL for what waits: at all, or although its time has come long ago."""
     return " UNION ALL ".join(
         f"""SELECT {order} AS order_id,
                 '{table.replace('"', "")}' || coalesce(': ' || last_error, '') AS detail
-            FROM {table} WHERE state = '{state}'"""
-        + ("" if at_all else f" AND claimed_until < {SETTLED}")
+            FROM {table} WHERE state = '{state}' AND {"true" if at_all else _overdue(table, state)}"""
         for table, (state, order) in _WAITING.items()
     )
 
@@ -187,7 +206,8 @@ def checks(listeners: Sequence[str], *, quiet: bool) -> tuple[Check, ...]:
         _taken_over(
             "order",
             'SELECT order_id, event_id, type, time AS at FROM "order".timeline '
-            "WHERE type <> 'ORDER_CREATED'",
+            "WHERE type <> 'ORDER_CREATED' "
+            'UNION ALL SELECT order_id, event_id, type, time FROM "order".delays',
         ),
         _taken_over(
             "email", "SELECT order_id, id AS event_id, stage AS type, written_at AS at FROM email.mails"

@@ -79,7 +79,7 @@ _ROW: Final = """
     WHERE id = $1 AND (state IN ('dead', 'discarded') OR last_error IS NOT NULL)"""
 _REPLAY: Final = f"""
     UPDATE {{table}} SET state = '{{waiting}}', attempts = 0, defects = 0, unknowns = 0,
-        waits_since = now(), claimed_until = now()
+        waits_since = now(), claimed_until = now(), last_failure = NULL, delayed_for = NULL
     WHERE id = ANY($1::uuid[]) AND ({_IS_DEAD} OR {_IS_PUT_OFF}) RETURNING id"""  # noqa: S608
 _DISCARD: Final = f"""
     UPDATE {{table}} SET state = '{{given_up}}'

@@ -14,7 +14,7 @@ from rich.padding import Padding
 
 from chassis.process import listen
 from chassis.stopping import Stopped, abandoned_when, stop_on_signals
-from events.contracts import RANKS
+from events.journey import RANKS
 from ops.demo import examples, folder
 from ops.demo.journey import Journey, place
 from ops.demo.mailbox import Mailbox

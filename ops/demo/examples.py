@@ -2,7 +2,6 @@
 
 import json
 import tomllib
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -10,15 +9,6 @@ from typing import Any, Final
 from ops.errors import CommandFailed
 
 FOLDER: Final = Path(__file__).resolve().parents[2] / "examples"
-
-_INVOICED: Final = ("ORDER_CREATED", "INVOICE_CREATED")
-_PAID: Final = (*_INVOICED, "PAYMENT_CONFIRMED")
-PATHS: Final[Mapping[str, tuple[str, ...]]] = {
-    "SHIPPED": (*_PAID, "SHIPPED"),
-    "PAYMENT_FAILED": (*_INVOICED, "PAYMENT_FAILED"),
-    "PAYMENT_REFUNDED": (*_PAID, "SHIPMENT_ERROR", "PAYMENT_REFUNDED"),
-}
-"""The stages that an order has gone through, each with a mail to the customer, by its final status."""
 
 
 class ExamplesUnusable(CommandFailed):

@@ -7,7 +7,8 @@ from typing import Any
 
 import httpx
 
-from ops.demo.examples import PATHS, Example
+from events.journey import WAYS
+from ops.demo.examples import Example
 
 
 @dataclass
@@ -40,7 +41,7 @@ class Journey:
     @property
     def is_over(self) -> bool:
         """Whether nothing more will happen to it."""
-        return self.refusal is not None or self.stages == set(PATHS.get(self.status or "", ["never"]))
+        return self.refusal is not None or self.stages == set(WAYS.get(self.status or "", ["never"]))
 
     def detail(self, part: str, name: str) -> str | None:
         """A part's detail, such as the invoice's number; None while there is none."""
@@ -75,7 +76,7 @@ class Journey:
             return [f"{name} was not placed."]
         faults = []
         if not self.is_over:
-            faults.append(f"{name} ({self.id}) is still at {self.status}.")
+            faults.append(f"{name} ({self.id}) is still at {self.status}{self._waiting_for()}.")
         elif self.status != expected.ends:
             faults.append(
                 f"{name} ({self.id}) ended at {self.status}{self._because()}, not at {expected.ends}."
@@ -91,6 +92,10 @@ class Journey:
     def _because(self) -> str:
         code = self.detail("reason", "code")
         return f" for {code}" if code else ""
+
+    def _waiting_for(self) -> str:
+        waiting = (self.order or {}).get("waiting")
+        return f", and waits: {waiting['reason']['message'].rstrip('.')}" if waiting else ""
 
     async def _post(self, api: httpx.AsyncClient) -> httpx.Response:
         headers = {"Idempotency-Key": f"demo-{self.example.name}"}

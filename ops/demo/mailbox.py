@@ -6,7 +6,7 @@ from email.parser import BytesHeaderParser
 from email.policy import default
 from pathlib import Path
 
-from ops.demo.examples import PATHS
+from events.journey import WAYS
 from ops.demo.journey import Journey
 
 
@@ -24,7 +24,7 @@ class Mailbox:
         return [
             f"{journey.example.reference}: no mail about {stage} to {address}."
             for journey in journeys
-            for stage in PATHS.get(journey.status or "", ())
+            for stage in WAYS.get(journey.status or "", ())
             for address in [journey.example.order["customer"]["email"]]
             if (f"{journey.id}.{stage}", address) not in there
         ]

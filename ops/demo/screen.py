@@ -9,10 +9,10 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from ops.demo.examples import PATHS
+from events.journey import WAYS
 from ops.demo.journey import Journey
 
-_LOOK: Final = {
+LOOK: Final = {
     "ORDER_CREATED": ("●", "cyan"),
     "INVOICE_CREATED": ("●", "cyan"),
     "PAYMENT_CONFIRMED": ("●", "cyan"),
@@ -22,7 +22,7 @@ _LOOK: Final = {
     "PAYMENT_REFUNDED": ("↩", "yellow"),
 }
 """A mark and a colour for each stage."""
-_STEPS: Final = max(len(path) for path in PATHS.values())
+_STEPS: Final = max(len(path) for path in WAYS.values())
 _LOG_WIDTH: Final = 110
 """Characters in a line where nobody watches: wide enough for every column."""
 
@@ -67,7 +67,7 @@ class Screen:
             name = journey.example.name
             if journey.is_over and name not in self._told:
                 self._told.add(name)
-                path = " > ".join(PATHS.get(journey.status or "", ("refused",)))
+                path = " > ".join(WAYS.get(journey.status or "", ("refused",)))
                 self.console.print(f"{journey.example.reference:<9}{path}", soft_wrap=True, highlight=False)
 
     def _picture(self) -> Table:
@@ -85,13 +85,13 @@ class Screen:
 def _progress(journey: Journey) -> Text:
     """One journey in 35 characters."""
     line = Text(f"{journey.example.reference:<9}{journey.example.country} ", no_wrap=True, overflow="crop")
-    for stage, (mark, colour) in _LOOK.items():
+    for stage, (mark, colour) in LOOK.items():
         if stage in journey.stages:
             line.append(mark, colour)
     to_come = _STEPS - len(journey.stages)
     line.append((" " if journey.is_over else "·") * to_come, "dim")
     status = "refused" if journey.refusal else journey.status or ""
-    return line.append(f" {status:<17}", _LOOK.get(status, ("", ""))[1])
+    return line.append(f" {status:<17}", LOOK.get(status, ("", ""))[1])
 
 
 def summary(journeys: Sequence[Journey]) -> Table:
@@ -104,7 +104,7 @@ def summary(journeys: Sequence[Journey]) -> Table:
     table.add_column("Invoice", overflow="fold")
     table.add_column("Tracking number, or reason", overflow="fold")
     for journey in journeys:
-        colour = _LOOK.get(journey.status or "", ("", "red"))[1]
+        colour = LOOK.get(journey.status or "", ("", "red"))[1]
         table.add_row(
             journey.example.reference,
             journey.example.country,

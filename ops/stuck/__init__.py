@@ -1,4 +1,4 @@
-"""Stuck orders: which orders have not moved on in time, what each waits for, and what helps.
+"""Stuck orders: which orders are held up or late, what each waits for, and what helps.
 
 Nothing here changes anything. What waits goes on by itself as soon as what it needs is there; this tells what
 that is.

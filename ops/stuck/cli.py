@@ -18,12 +18,12 @@ def stuck(
         typer.Option(
             metavar="DURATION",
             show_default=False,
-            help="Such as 10m, in place of each status's own deadline.",
+            help="Such as 10m, in place of each deadline.",
         ),
     ] = "",
     as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
 ) -> None:
-    """List the orders that have not moved on in time: what each waits for, since when, and what helps.
+    """List the orders that are held up or late: what each waits for, when it is tried next, and what helps.
 
     Changes nothing; the role <database>_auditor is enough.
 

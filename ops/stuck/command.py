@@ -59,12 +59,19 @@ def _print(orders: Sequence[StuckOrder]) -> None:
         typer.secho(f"{order.id}{reference}: {order.status} for {_ago(now - order.since)}", bold=True)
         for waiting in order.waits_for:
             failures = f", {waiting.attempts} failures" if waiting.attempts else ""
-            typer.echo(f"  {waiting.words()}, since {waiting.since:%Y-%m-%d %H:%M:%S} UTC{failures}")
+            since = f"since {waiting.since:%Y-%m-%d %H:%M:%S} UTC"
+            typer.echo(f"  {waiting.words()}, {since}{failures}{_next(waiting.next_try, now)}")
             if waiting.error:
                 typer.echo(f"    last error: {waiting.error}")
             typer.secho(f"    {waiting.helps(order.id)}", fg="yellow")
     more = ", and perhaps more" if len(orders) == MOST else ""
     typer.secho(f"\n{len(orders)} orders are stuck{more}.", bold=True)
+
+
+def _next(at: datetime | None, now: datetime) -> str:
+    if at is None:
+        return ""
+    return ", next try is due" if at <= now else f", next try at {at:%Y-%m-%d %H:%M:%S} UTC"
 
 
 def _ago(span: timedelta) -> str:

@@ -2,22 +2,9 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Final
 from uuid import UUID
-
-DEADLINES: Final[Mapping[str, timedelta]] = {
-    "ORDER_CREATED": timedelta(minutes=2),
-    "INVOICE_CREATED": timedelta(minutes=5),
-    "PAYMENT_CONFIRMED": timedelta(minutes=5),
-    "SHIPMENT_ERROR": timedelta(minutes=5),
-}
-"""How long an order may stay at each status that is not its end.
-
-An invoice needs our own services only. Payment, parcel and refund need others too, who may take their time.
-"""
-MAIL_DEADLINE: Final = timedelta(minutes=30)
-"""How long a mail may wait: a server that greylists takes it after a quarter of an hour at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,19 +41,23 @@ KINDS: Final[Mapping[str, Kind]] = {
     ),
     "payment": Kind(
         "the payment provider has not told the payment's outcome",
-        "Does the provider answer billing? It is asked again by itself, with the same key.",
+        "Does the provider answer billing, and take its key? It is asked again by itself.",
     ),
     "refund": Kind(
         "the payment provider has not told the refund's outcome",
-        "Does the provider answer billing? It is asked again by itself, with the same key.",
+        "Does the provider answer billing, and take its key? It is asked again by itself.",
     ),
     "booking": Kind(
         "the carrier has not answered",
-        "Does the carrier answer shipment? It is asked again by itself, with the same key.",
+        "Does the carrier answer shipment? It is asked again by itself.",
     ),
     "mail": Kind(
         "the mail server has not taken the mail about {type}",
-        "Does the mail server take mails? It is offered again by itself.",
+        "Does the mail server take mails? It is offered again by itself; now: orderflow dead replay {id}",
+    ),
+    "mail given up": Kind(
+        "the mail server has put off the mail about {type} until it was given up",
+        "It is not sent any more: tell the customer in another way, and ask whoever runs the mail server.",
     ),
     "dead work": Kind(
         "{service} has given up its {type}",
@@ -95,6 +86,8 @@ class Waiting:
     """Failed ones."""
     error: str | None
     """Why the last one failed."""
+    next_try: datetime | None
+    """When it is tried again by itself, at the earliest; None where that is not planned."""
 
     def words(self) -> str:
         """In words."""

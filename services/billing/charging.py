@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Final
 
+from events import delays, journey
 from events.commit import Transactions
 from events.errors import Postponed
 from events.retry import RetryPolicy
@@ -63,6 +64,7 @@ def runner(
         charging.perform,
         charging.settle,
         policy=CHARGE,
+        delayed=delays.of_work(journey.PAYMENT, lambda payment: payment.invoiced.order),
         concurrency=concurrency,
         sweep_seconds=sweep_seconds,
     )

@@ -4,6 +4,7 @@ import logging
 from collections.abc import Sequence
 from typing import Final
 
+from events import delays, journey
 from events.commit import Transactions
 from events.errors import Postponed
 from events.retry import RetryPolicy
@@ -75,6 +76,7 @@ def runner(
         refunding.perform,
         refunding.settle,
         policy=REFUND,
+        delayed=delays.of_work(journey.REFUND, lambda refund: refund.undeliverable.order),
         concurrency=concurrency,
         sweep_seconds=sweep_seconds,
     )

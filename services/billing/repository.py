@@ -129,7 +129,8 @@ _RENEW_PAYMENTS: Final = f"""
     WHERE t.id = row.id AND t.state = 'pending' AND t.generation = row.generation - 1"""  # noqa: S608
 _RENEW_REFUNDS: Final = """
     UPDATE refunds AS t SET generation = row.generation, first_tried_at = now() + row.pause,
-        claimed_until = now() + row.pause, state = row.state, last_error = coalesce(row.error, t.last_error)
+        claimed_until = now() + row.pause, state = row.state, last_error = coalesce(row.error, t.last_error),
+        last_failure = CASE WHEN row.error IS NULL THEN t.last_failure ELSE 'postponed' END
     FROM unnest($1::uuid[], $2::int[], $3::text[], $4::interval[], $5::text[])
         AS row (id, generation, state, pause, error)
     WHERE t.id = row.id AND t.state = 'pending' AND t.generation = row.generation - 1"""

@@ -2,5 +2,5 @@
 
 Owns: the record of every mail and its outcome (`mails`), and what the mails say (`templates/`).
 Publishes: nothing.
-Listens to: every event. One mail per order and stage; the stage is the event's type.
+Listens to: every milestone. One mail per order and stage; the stage is the milestone's type.
 """

@@ -6,7 +6,8 @@ from typing import Final, Literal, Self
 from uuid import UUID
 
 from events import limits
-from events.contracts import RANKS, AnyEvent, Order, Reason, type_of
+from events.contracts import AnyMilestone, Order, Reason, type_of
+from events.journey import RANKS
 
 SUBJECTS: Final[Mapping[str, str]] = {
     "ORDER_CREATED": "We have your order{reference}",
@@ -32,10 +33,10 @@ class Mail:
 
     id: UUID
     """The event's own id."""
-    event: AnyEvent
+    event: AnyMilestone
 
     @classmethod
-    def about(cls, event: AnyEvent) -> Self:
+    def about(cls, event: AnyMilestone) -> Self:
         """The mail that tells of an event."""
         return cls(event.id, event)
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from events.contracts import (
-    AnyEvent,
+    AnyMilestone,
     InvoiceCreated,
     OrderCreated,
     PaymentConfirmed,
@@ -18,7 +18,7 @@ from services.email import repository
 from services.email.domain import Mail
 
 
-async def write_to_customers(events: Sequence[AnyEvent], tx: Transaction) -> None:
+async def write_to_customers(events: Sequence[AnyMilestone], tx: Transaction) -> None:
     """One mail for each event, unless the order had its mail of this stage already."""
     tx.intend(*await repository.add(tx, [Mail.about(event) for event in events]))
 

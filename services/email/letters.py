@@ -10,7 +10,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, Template, pass_c
 from jinja2.runtime import Context
 from markupsafe import Markup, escape
 
-from events.contracts import EVENTS, type_of
+from events.journey import RANKS
 from events.money import format_amount
 from services.email import mime
 from services.email.domain import Mail, in_plain_words, is_about_the_amount
@@ -35,8 +35,8 @@ class Letters:
         self._shop = name or self.domain
         self._from = mime.addressed("From", name, self._address)
         text, html = _environment("layout.txt"), _environment("layout.html", autoescape=True)
-        self._text = {stage: text.get_template(_file(stage)) for stage in map(type_of, EVENTS)}
-        self._html = {stage: html.get_template(_file(stage)) for stage in map(type_of, EVENTS)}
+        self._text = {stage: text.get_template(_file(stage)) for stage in RANKS}
+        self._html = {stage: html.get_template(_file(stage)) for stage in RANKS}
 
     def write(self, mail: Mail) -> Letter:
         """The letter of this mail. Raises mime.UnusableAddress."""

@@ -10,7 +10,7 @@ from sqlalchemy import Column, Index, LargeBinary, MetaData, Table, Text, Unique
 from sqlalchemy.dialects.postgresql import TIMESTAMP, UUID
 
 from events import envelope, statements
-from events.contracts import AnyEvent
+from events.contracts import AnyMilestone
 from events.leases import Leases, claimed, lease_columns, lease_indexes
 from events.text import storable
 from events.transaction import Transaction
@@ -38,10 +38,14 @@ MAILS: Final = Table(
         "written_at",
         postgresql_where=text("state IN ('sent', 'refused') AND event <> ''"),
     ),
+    Index("mails_given_up", "claimed_until", postgresql_where=text("state = 'refused' AND outcome IS NULL")),
 )
-"""State: `pending`, then `sent`, `refused` (the server will never take it) or `dead` (we failed at it)."""
+"""State: `pending`, then `sent`, `refused` (the server will never take it) or `dead` (we failed at it).
 
-_EVENT: Final = msgspec.json.Decoder(AnyEvent)
+A mail that is refused without an `outcome` was put off for so long that it was given up.
+"""
+
+_EVENT: Final = msgspec.json.Decoder(AnyMilestone)
 _COLUMNS: Final = ("id", "order_id", "stage", "recipient", "event")
 _INSERT: Final = statements.insert(
     MAILS,

@@ -16,7 +16,7 @@ from email_validator import EmailNotValidError, validate_email
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 from pydantic_core import PydanticCustomError
 
-from events import contracts, money
+from events import contracts, delays, journey, money
 from services.order import domain
 from services.order.countries import COUNTRIES
 from services.order.text import ONE_LINE, readable
@@ -219,6 +219,25 @@ class Reason:
 
 
 @dataclass(frozen=True, slots=True)
+class Cause:
+    """Why the order waits: a stable code, and a sentence for people."""
+
+    code: Annotated[
+        str, Field(json_schema_extra={"enum": sorted(cause.code for cause in delays.CAUSES.values())})
+    ]
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """What the order waits for, once it has waited for over a minute, and since when."""
+
+    stage: contracts.DelayStage
+    reason: Cause
+    since: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class Invoice:
     """The order's invoice; `GET /invoices/{number}` has it in full."""
 
@@ -243,7 +262,7 @@ class Shipment:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One event in the life of the order."""
+    """One milestone in the life of the order."""
 
     type: str
     time: datetime
@@ -257,8 +276,9 @@ class Order:
 
     id: UUID
     reference: str | None
-    status: Annotated[str, Field(json_schema_extra={"enum": list(contracts.RANKS)})]
+    status: Annotated[str, Field(json_schema_extra={"enum": list(journey.RANKS)})]
     reason: Reason | None
+    waiting: Waiting | None
     created_at: datetime
     currency: str
     subtotal: Amount
@@ -274,13 +294,14 @@ class Order:
 
     @classmethod
     def of(cls, order: contracts.Order, entries: Sequence[domain.Entry]) -> "Order":
-        """The document of an order with these lines in its timeline."""
+        """The document of an order of which the events have told this."""
         progress = domain.Progress.of(entries)
         return cls(
             id=order.id,
             reference=order.reference,
             status=progress.status,
             reason=_reason(progress.reason),
+            waiting=_waiting(progress.waiting),
             created_at=order.created_at,
             currency=order.currency,
             subtotal=money.format_amount(order.subtotal, order.currency),
@@ -326,6 +347,13 @@ def _address(address: contracts.Address) -> Address:
 
 def _reason(reason: contracts.Reason | None) -> Reason | None:
     return Reason(code=reason.code, message=reason.message, stage=reason.stage) if reason else None
+
+
+def _waiting(delay: contracts.Delay | None) -> Waiting | None:
+    if delay is None:
+        return None
+    cause = Cause(code=delay.reason.code, message=delay.reason.message)
+    return Waiting(stage=delay.stage, reason=cause, since=delay.since)
 
 
 def _payment(progress: domain.Progress) -> Payment | None:

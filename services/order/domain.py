@@ -9,10 +9,10 @@ from uuid import UUID
 
 from events import limits, money
 from events.contracts import (
-    RANKS,
     Address,
     AnyEvent,
     Customer,
+    Delay,
     Invoice,
     Item,
     Order,
@@ -22,6 +22,7 @@ from events.contracts import (
     Shipment,
     type_of,
 )
+from events.journey import RANKS, has_passed, place_of
 from services.order.countries import COUNTRIES, WITHOUT_POSTAL_CODE
 
 # What may be ordered, and what it costs
@@ -199,6 +200,7 @@ class Facts:
     reason: Reason | None = None
     shipment: Shipment | None = None
     refund: Refund | None = None
+    delay: Delay | None = None
 
 
 _FACTS: Final = tuple(field.name for field in fields(Facts))
@@ -207,7 +209,7 @@ F = TypeVar("F")
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A line of an order's timeline: one event."""
+    """What one event tells of an order: a line of its timeline, or, of ORDER_DELAYED, that it waits."""
 
     type: str
     event_id: UUID
@@ -235,23 +237,26 @@ class Progress:
     """Where an order stands."""
 
     status: str
-    """The furthest event that it has reached."""
+    """The furthest milestone that it has reached."""
     timeline: tuple[Entry, ...]
-    """Sorted by rank, then time."""
+    """The milestones, sorted by rank, then time."""
     reason: Reason | None
     """Why it ended badly; None while it did not."""
     invoice: Invoice | None
     payment: Payment | None
     payment_status: PaymentStatus | None
     shipment: Shipment | None
+    waiting: Delay | None
+    """What it waits for; None as long as no service has said that it waits."""
 
     @classmethod
     def of(cls, entries: Iterable[Entry]) -> "Progress":
         """A pure function of the set of events seen: their order and their number do not matter.
 
-        There is at least one. An event also tells what led to it, so an invoice is known with the payment
-        although its own event is late. Lines of types that only a newer version knows are left out.
+        There is at least one milestone. An event also tells what led to it, so an invoice is known with the
+        payment although its own event is late. Lines of types that only a newer version knows are left out.
         """
+        entries = list(entries)
         seen = {entry.event_id: entry for entry in entries if entry.type in RANKS}.values()
         timeline = tuple(sorted(seen, key=lambda entry: (RANKS[entry.type], entry.time, entry.event_id)))
         furthest_first = sorted(timeline, key=lambda entry: -RANKS[entry.type])
@@ -264,11 +269,22 @@ class Progress:
             payment=_first(entry.facts.payment for entry in furthest_first),
             payment_status=_payment_status(furthest.facts),
             shipment=_first(entry.facts.shipment for entry in furthest_first),
+            waiting=_waiting(entries, [entry.type for entry in timeline]),
         )
 
 
 def _first(facts: Iterable[F | None]) -> F | None:
     return next((fact for fact in facts if fact is not None), None)
+
+
+def _waiting(entries: Iterable[Entry], milestones: Sequence[str]) -> Delay | None:
+    """The last delay in the furthest stage that the order has not left behind."""
+    delays = [
+        (place_of(entry.facts.delay.stage), entry.time, entry.event_id, entry.facts.delay)
+        for entry in entries
+        if entry.facts.delay and not has_passed(entry.facts.delay.stage, milestones)
+    ]
+    return max(delays, key=lambda delay: delay[:3])[-1] if delays else None
 
 
 def _payment_status(furthest: Facts) -> PaymentStatus | None:
@@ -280,5 +296,5 @@ def _payment_status(furthest: Facts) -> PaymentStatus | None:
 
 
 def status_of(types: Iterable[str]) -> str:
-    """The furthest of the event types that an order has reached; there is at least one."""
+    """The furthest of the milestones that an order has reached; there is at least one."""
     return max(types, key=RANKS.__getitem__)

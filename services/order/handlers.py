@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 
 from events.contracts import (
-    AnyEvent,
+    AnyMilestone,
     InvoiceCreated,
+    OrderDelayed,
     PaymentConfirmed,
     PaymentFailed,
     PaymentRefunded,
@@ -17,9 +18,14 @@ from services.order import repository
 from services.order.domain import Entry
 
 
-async def record(events: Sequence[AnyEvent], tx: Transaction) -> None:
+async def record(events: Sequence[AnyMilestone], tx: Transaction) -> None:
     """Each event becomes a line in its order's timeline; one about no order of ours is dead at once."""
     await repository.record(tx, [(event.subject, Entry.of(event)) for event in events])
+
+
+async def note_delays(events: Sequence[OrderDelayed], tx: Transaction) -> None:
+    """Each delay is kept beside its order's timeline. One about no order of ours changes nothing."""
+    await repository.note(tx, [(event.subject, Entry.of(event)) for event in events])
 
 
 HANDLERS: Handlers = {
@@ -29,4 +35,5 @@ HANDLERS: Handlers = {
     ShipmentError: record,
     Shipped: record,
     PaymentRefunded: record,
+    OrderDelayed: note_delays,
 }

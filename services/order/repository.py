@@ -1,4 +1,4 @@
-"""The order's tables and statements: orders, their idempotency keys, their timelines."""
+"""The order's tables and statements: orders, their idempotency keys, their timelines and delays."""
 
 import uuid
 from collections.abc import Collection
@@ -41,6 +41,17 @@ TIMELINE: Final = Table(
 )
 """One line per event, also when two events of one type contradict each other: the audit shall see both."""
 
+DELAYS: Final = Table(
+    "delays",
+    METADATA,
+    Column("order_id", UUID, ForeignKey("orders.id"), primary_key=True),
+    Column("event_id", UUID, primary_key=True),
+    Column("type", Text, nullable=False),
+    Column("time", TIMESTAMP(timezone=True), nullable=False),
+    Column("facts", LargeBinary, nullable=False, comment="what the order waits for, as JSON"),
+)
+"""One line per ORDER_DELAYED. They are no milestones, so the timeline does not hold them."""
+
 IDEMPOTENCY_KEYS: Final = Table(
     "idempotency_keys",
     METADATA,
@@ -58,6 +69,11 @@ _CLAIM_COLUMNS: Final = ("key", "fingerprint", "order_id")
 
 _ADD: Final = statements.insert(ORDERS, _ORDER_COLUMNS, then="ON CONFLICT DO NOTHING RETURNING id")
 _RECORD: Final = statements.insert(TIMELINE, _ENTRY_COLUMNS, then="ON CONFLICT DO NOTHING")
+_NOTE: Final = statements.insert(
+    DELAYS,
+    _ENTRY_COLUMNS,
+    then="WHERE EXISTS (SELECT FROM orders WHERE id = row.order_id) ON CONFLICT DO NOTHING",
+)
 # A key that another process is committing right now would hold up the whole batch: the lock tells beforehand.
 _CLAIM: Final = statements.insert(
     IDEMPOTENCY_KEYS,
@@ -74,7 +90,9 @@ _FORGET: Final = """
     RETURNING key"""
 _FIND: Final = """
     SELECT orders.id, snapshot, event_id, type, time, facts
-    FROM orders JOIN timeline ON timeline.order_id = orders.id
+    FROM orders JOIN (
+        SELECT * FROM timeline WHERE order_id = ANY($1::uuid[])
+        UNION ALL SELECT * FROM delays WHERE order_id = ANY($1::uuid[])) AS line ON line.order_id = orders.id
     WHERE orders.id = ANY($1::uuid[])"""
 
 _encoder: Final = msgspec.json.Encoder()
@@ -129,20 +147,29 @@ async def add(tx: Transaction, accepted: Collection[OrderCreated]) -> set[uuid.U
 
 async def record(tx: Transaction, entries: Collection[tuple[uuid.UUID, Entry]]) -> None:
     """Writes lines into the timelines of these orders. Raises UnknownOrder when one of them is not there."""
+    try:
+        await tx.execute(_RECORD, *_lines(entries))
+    except asyncpg.ForeignKeyViolationError as error:
+        raise UnknownOrder from error
+
+
+async def note(tx: Transaction, delays: Collection[tuple[uuid.UUID, Entry]]) -> None:
+    """Writes down what these orders wait for, as far as they are there."""
+    await tx.execute(_NOTE, *_lines(delays))
+
+
+def _lines(entries: Collection[tuple[uuid.UUID, Entry]]) -> list[list[object]]:
     records = sorted(
         (order_id, entry.event_id, entry.type, entry.time, _encoder.encode(entry.facts))
         for order_id, entry in entries
     )
-    try:
-        await tx.execute(_RECORD, *statements.columns_of(records, len(_ENTRY_COLUMNS)))
-    except asyncpg.ForeignKeyViolationError as error:
-        raise UnknownOrder from error
+    return statements.columns_of(records, len(_ENTRY_COLUMNS))
 
 
 async def find(
     tx: Transaction, order_ids: Collection[uuid.UUID]
 ) -> dict[uuid.UUID, tuple[Order, list[Entry]]]:
-    """Those of the orders that are there, each with its timeline as it was recorded."""
+    """Those of the orders that are there, each with its timeline and its delays as they were recorded."""
     found: dict[uuid.UUID, tuple[Order, list[Entry]]] = {}
     for row in await tx.fetch(_FIND, list(order_ids)):
         if row["id"] not in found:

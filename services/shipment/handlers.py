@@ -1,10 +1,14 @@
 """What the shipment service does about events, and about the work that they leave behind."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Final
 
+from events import delays, journey
+from events.commit import Transactions
 from events.contracts import PaymentConfirmed, Reason
 from events.retry import RetryPolicy
+from events.runner import Runner
 from events.transaction import Transaction
 from events.worker import Handlers
 from services.shipment import repository
@@ -33,6 +37,22 @@ async def settle(tx: Transaction, answers: Sequence[tuple[Shipment, Booking | Re
     for shipment, answer in answers:
         if shipment.id in settled:
             tx.emit(shipment.shipped(answer) if isinstance(answer, Booking) else shipment.refused(answer))
+
+
+def runner(
+    carrier: SimulatedCarrier, transactions: Transactions, *, sweep_seconds: float = 5.0
+) -> Runner[Shipment, Booking | Reason]:
+    """The runner that books pending shipments with the carrier."""
+    return Runner(
+        "shipment bookings",
+        repository.LEASES,
+        transactions,
+        partial(ask, carrier),
+        settle,
+        policy=BOOKING,
+        delayed=delays.of_work(journey.SHIPMENT, lambda shipment: shipment.paid.order),
+        sweep_seconds=sweep_seconds,
+    )
 
 
 HANDLERS: Final[Handlers] = {PaymentConfirmed: prepare_shipments}

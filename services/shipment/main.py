@@ -2,13 +2,11 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from functools import partial
 from typing import Final
 
 from chassis.service import Assembly, Service
 from events.commit import Transactions
-from events.runner import Runner
-from services.shipment import handlers, repository
+from services.shipment import handlers
 from services.shipment.carrier import SimulatedCarrier
 from services.shipment.domain import Shipment
 from services.shipment.settings import ShipmentSettings
@@ -18,12 +16,8 @@ from services.shipment.settings import ShipmentSettings
 async def assemble(settings: ShipmentSettings, transactions: Transactions) -> AsyncIterator[Assembly]:
     """Its runner asks the simulated carrier."""
     carrier = SimulatedCarrier(transactions, settings.origin_country)
-    ask = partial(handlers.ask, carrier)
-    runner = Runner(
-        "shipment bookings", repository.LEASES, transactions, ask, handlers.settle, policy=handlers.BOOKING
-    )
     try:
-        yield Assembly(runners={Shipment: runner})
+        yield Assembly(runners={Shipment: handlers.runner(carrier, transactions)})
     finally:
         await carrier.drain()
 

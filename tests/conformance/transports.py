@@ -32,8 +32,6 @@ class Transport(Protocol):
 
     tells_unroutable: ClassVar[bool]
     """Whether a publisher hears that nobody is bound to a type."""
-    holds_back: ClassVar[bool]
-    """Whether messages wait with the transport, and not as rows, while the outside is away."""
 
     async def declare(self, bindings: Mapping[str, Collection[str]]) -> None:
         """What `orderflow migrate` does about the topology."""
@@ -76,7 +74,6 @@ class _AsAProcess:
     """Participants work as they do in a process of their own, and any bytes are carried."""
 
     tells_unroutable: ClassVar = True
-    holds_back: ClassVar = True
 
     async def run(self, participant: Participant, _stop: asyncio.Event) -> None:
         await participant.run()
@@ -192,7 +189,6 @@ class AWS:
     """SNS and SQS, by way of a proxy that breaks. Each participant is a function with its own container."""
 
     tells_unroutable: ClassVar = False
-    holds_back: ClassVar = False
 
     def __init__(self, cloud: Cloud, proxy: Proxy) -> None:
         self._cloud = cloud

@@ -5,10 +5,10 @@ from typing import Any
 
 import httpx
 
+from events.journey import ENDS
 from tests.e2e.stack import Stack, eventually
 
 Json = dict[str, Any]
-FINAL = ("SHIPPED", "PAYMENT_FAILED", "PAYMENT_REFUNDED")
 
 
 class Shop:
@@ -39,7 +39,7 @@ class Shop:
 
     def finished(self, order_id: str) -> Json:
         """The order once it has reached a final status."""
-        return self.reached(order_id, *FINAL)
+        return self.reached(order_id, *ENDS)
 
     def reached(self, order_id: str, *statuses: str) -> Json:
         """The order once it has reached one of these statuses."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from events.journey import ENDS
 from ops.audit.audit import audit
 from ops.target import Target
 from tests.faults.cluster import Cluster
@@ -18,7 +19,6 @@ from tests.faults.load import CANARY
 from tests.faults.mailbox import NOBODY
 
 EXAMPLES: Final = 5
-FINAL: Final = frozenset({"SHIPPED", "PAYMENT_FAILED", "PAYMENT_REFUNDED"})
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ async def accepted_orders(cluster: Cluster, history: History) -> list[Finding]:
     other_end = [
         f"{key} is at {sorted(orders[key][2] or ())} instead of {seen.expected}"
         for key, seen in accepted.items()
-        if key in orders and FINAL.intersection(orders[key][2] or ()) != {seen.expected}
+        if key in orders and set(ENDS).intersection(orders[key][2] or ()) != {seen.expected}
     ]
     ghosts = [key for key in orders if key not in history.keys]
     unkeyed = counted["n"] - len(orders)

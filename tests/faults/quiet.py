@@ -7,19 +7,17 @@ import asyncio
 import time
 from typing import Final
 
+from events.journey import ENDS
 from ops.feeds import feeds
 from tests.faults.cluster import Cluster
 from tests.faults.fault import NoEffect
 from tests.faults.rabbitmq import NAMES, channel
 
-FINAL: Final = ("SHIPPED", "PAYMENT_FAILED", "PAYMENT_REFUNDED")
-
 SERVICES: Final = ("order", "invoice", "billing", "shipment", "email")
 _WAITING: Final = {
-    "orders without an end": """
+    "orders without an end": f"""
         SELECT count(*) FROM "order".orders o WHERE NOT EXISTS (
-            SELECT FROM "order".timeline t
-            WHERE t.order_id = o.id AND t.type IN ('SHIPPED', 'PAYMENT_FAILED', 'PAYMENT_REFUNDED'))""",
+            SELECT FROM "order".timeline t WHERE t.order_id = o.id AND t.type IN {ENDS})""",
     "payments pending": "SELECT count(*) FROM billing.payments WHERE state = 'pending'",
     "refunds pending": "SELECT count(*) FROM billing.refunds WHERE state = 'pending'",
     "shipments pending": "SELECT count(*) FROM shipment.shipments WHERE state = 'pending'",
@@ -91,6 +89,6 @@ async def _not_arrived(cluster: Cluster) -> dict[str, int]:
 async def reached_end(cluster: Cluster) -> int:
     """How many orders have come to their end."""
     [record] = await cluster.fetch(
-        'SELECT count(*) AS n FROM "order".timeline WHERE type = ANY($1::text[])', list(FINAL)
+        'SELECT count(*) AS n FROM "order".timeline WHERE type = ANY($1::text[])', list(ENDS)
     )
     return int(record["n"])

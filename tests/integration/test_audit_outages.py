@@ -53,7 +53,7 @@ UNPAID = """
 IN_AN_OUTAGE = NOTHING_AFTER_PAYMENT_WAS_ASKED + UNPAID.format(state="pending", attempts=0)
 
 ON_THE_WAY = {
-    "to billing, which takes nothing while the provider is away": NOTHING_AFTER_PAYMENT_WAS_ASKED
+    "to billing, while the broker is away": NOTHING_AFTER_PAYMENT_WAS_ASKED
     + "DELETE FROM billing.payments WHERE order_id = $1;"
     + f"DELETE FROM billing.inbox WHERE event_id = {event('INVOICE_CREATED')};"
     + waits_in("invoice.outbox"),
@@ -78,6 +78,24 @@ async def after(damage: str, url: str) -> uuid.UUID:
 
 async def found_in(url: str, *, quiet: bool = False, ledger: Ledger | None = None) -> Report:
     return await audit(Target(url, None), ledger=ledger or ledger_of(url), quiet=quiet, patience=5)
+
+
+OTHERS_WAIT = """
+    UPDATE email.mails SET state = 'pending', claimed_until = now() - interval '10 minutes'
+    WHERE order_id = $1 AND stage = 'SHIPPED';
+    UPDATE email.mails SET state = 'pending', last_failure = '{failure}',
+        claimed_until = now() + interval '5 seconds'
+    WHERE order_id = $1 AND stage = 'ORDER_CREATED';"""
+
+
+async def test_while_one_row_finds_out_that_the_other_side_is_away_the_others_need_not_be_tried(
+    journeyed: str,
+) -> None:
+    order_id = await after(OTHERS_WAIT.format(failure="outage"), journeyed)
+    assert (await found_in(journeyed)).breaches == ()
+    await after(OTHERS_WAIT.format(failure="unknown"), journeyed)
+    [breach] = (await found_in(journeyed)).breaches
+    assert (breach.invariant, breach.order_ids) == ("I17", (order_id,))
 
 
 @pytest.mark.parametrize("where", ON_THE_WAY)

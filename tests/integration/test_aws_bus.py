@@ -279,7 +279,7 @@ async def test_in_an_outage_of_the_outside_messages_are_done_and_what_they_ask_f
         for message in some_messages(3):
             event = queue_event(message.body.decode())
             assert await invoked.consume(event, 3600) == {"batchItemFailures": []}
-            assert not runner.has_room
+            assert runner.in_outage
         assert len(calls) == 1
         await invoked.look_after_leftovers(3600)
     assert [r.message for r in caplog.records if r.levelname == "ERROR"] == [

@@ -9,9 +9,11 @@ from uuid import uuid4
 
 import pytest
 
-from events.contracts import Order, PaymentConfirmed, PaymentFailed, PaymentRefunded
+from events import envelope
+from events.contracts import Order, OrderDelayed, PaymentConfirmed, PaymentFailed, PaymentRefunded
 from ops.stripe.personality import Behaviour, Pace, Step
 from services.billing import stripe_provider
+from services.billing.domain import Refund
 from services.billing.provider import Charge
 from services.billing.stripe_provider import StripeProvider
 from tests.billing_house import House, invoiced, opened, undeliverable
@@ -151,6 +153,30 @@ async def test_a_search_that_lags_behind_is_not_believed_that_nothing_was_charge
         await house.expire_claims()
         await house.listener.hears(PaymentConfirmed, order)
     assert server.captured(order.id) == [order.total]
+
+
+async def test_a_refund_that_nobody_answers_delays_its_order_once(
+    house: House, server: StripeDesk, stripe: StripeProvider
+) -> None:
+    order = an_order()
+    async with house.billing(stripe) as billing:
+        await house.publish(invoiced(order))
+        paid = await house.listener.hears(PaymentConfirmed, order)
+        server.fail(order.id, Step.REFUND, *[Behaviour.TIMEOUT_BEFORE] * MANY)
+        await house.publish(undeliverable(paid))
+        await house.until("SELECT 1 FROM billing.refunds WHERE unknowns > 0")
+        for tries in (1, 2):
+            await house.rows("UPDATE billing.refunds SET waits_since = now() - interval '2 minutes'")
+            billing.runners[Refund].sweep_now()
+            await house.until("SELECT 1 FROM billing.outbox WHERE type = 'ORDER_DELAYED'")
+            await house.expire_claims()
+            billing.runners[Refund].sweep_now()
+            await house.until("SELECT 1 FROM billing.refunds WHERE unknowns > $1", tries)
+    [row] = await house.rows("SELECT body FROM billing.outbox WHERE type = 'ORDER_DELAYED'")
+    [delayed] = envelope.decode(row["body"])[0]
+    assert isinstance(delayed, OrderDelayed)
+    assert (delayed.data.order, delayed.data.delay.stage) == (order, "refund")
+    assert (delayed.data.delay.reason.code, delayed.source) == ("no_answer", "/services/billing")
 
 
 @pytest.mark.parametrize(

@@ -49,6 +49,7 @@ async def test_an_accepted_order_is_answered_with_what_is_known_by_then(service:
         "reference": "WEB-1042",
         "status": "ORDER_CREATED",
         "reason": None,
+        "waiting": None,
         "created_at": created_at,
         "currency": "BRL",
         "subtotal": "39.80",

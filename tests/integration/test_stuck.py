@@ -35,6 +35,11 @@ LATE_MAIL = """
     UPDATE email.mails SET state = 'pending', written_at = now() - interval '1 hour'
     WHERE order_id = $1 AND stage = 'SHIPPED';"""
 
+MAIL_GIVEN_UP = """
+    UPDATE email.mails SET state = 'refused', outcome = NULL, last_error = 'no answer',
+        claimed_until = now() - interval '2 days', written_at = now() - interval '7 days'
+    WHERE order_id = $1 AND stage = 'SHIPPED';"""
+
 
 def parked(state: str) -> str:
     return f"""
@@ -45,7 +50,8 @@ def parked(state: str) -> str:
 
 def work(table: str, state: str) -> str:
     return f"""
-        UPDATE {table} SET state = '{state}', last_error = 'no answer', attempts = 2 WHERE order_id = $1;"""
+        UPDATE {table} SET state = '{state}', last_error = 'no answer', last_failure = 'unknown', attempts = 2
+        WHERE order_id = $1;"""
 
 
 WAITING = {
@@ -61,6 +67,7 @@ WAITING = {
     "dead work": ("shipped", AT_PAYMENT + work("shipment.shipments", "dead"), "shipment"),
     "nothing": ("shipped", AT_PAYMENT, "order"),
     "mail": ("shipped", LATE_MAIL, "email"),
+    "mail given up": ("shipped", MAIL_GIVEN_UP, "email"),
 }
 
 
@@ -95,6 +102,8 @@ async def test_an_order_that_waits_is_found_with_what_it_waits_for(journeyed: st
     assert "{" not in waiting.words() + waiting.helps(order_id)
     if kind not in {"handling", "nothing", "mail"}:
         assert waiting.error in {"broker away", "it broke", "no answer"}
+    tried_again = {"publishing", "retry", "payment", "refund", "booking", "mail"}
+    assert (waiting.next_try is not None) == (kind in tried_again)
 
 
 async def test_nothing_is_stuck_in_a_sound_system_nor_before_its_time(journeyed: str) -> None:
@@ -104,6 +113,60 @@ async def test_nothing_is_stuck_in_a_sound_system_nor_before_its_time(journeyed:
     assert await stuck_in(journeyed, fresh, order_id) == []
     [found] = await stuck_in(journeyed, "SELECT 1", order_id, older_than=timedelta(seconds=30))
     assert found.status == "INVOICE_CREATED"
+
+
+UNTRIED = """
+    UPDATE billing.payments SET delayed_for = '{outage}', last_failure = NULL, last_error = NULL
+    WHERE state = 'pending';"""
+HELD_UP = {
+    # what has waited for over a minute: the order, what is done to the records, the kind of waiting
+    "failed": ("shipped", AT_INVOICE + work("billing.payments", "pending"), "payment"),
+    "announced, but not tried": (
+        "shipped",
+        AT_INVOICE + work("billing.payments", "pending") + UNTRIED,
+        "payment",
+    ),
+    "parked": ("shipped", AT_ORDER + parked("retry"), "retry"),
+    "dead": ("shipped", AT_ORDER + parked("dead"), "dead"),
+    "given up": ("refunded", AT_ERROR + work("billing.refunds", "dead"), "dead work"),
+}
+
+
+@pytest.mark.parametrize("case", HELD_UP)
+async def test_what_an_outage_or_a_failure_holds_up_is_listed_after_a_minute(
+    journeyed: str, case: str
+) -> None:
+    reference, damage, kind = HELD_UP[case]
+    order_id = await id_of(journeyed, reference)
+    damage = damage.replace("interval '1 hour'", "interval '70 seconds'")
+    assert await stuck_in(journeyed, damage, order_id) == []
+    tables = ("billing.payments", "billing.refunds", "invoice.parked")
+    age = "".join(f"UPDATE {table} SET waits_since = now() - interval '70 seconds';" for table in tables)
+    [stuck] = await stuck_in(journeyed, age, order_id)
+    assert stuck.id == order_id
+    assert kind in {waiting.kind for waiting in stuck.waits_for}
+
+
+async def test_what_was_not_tried_itself_tells_the_error_of_the_outage_that_it_waits_for(
+    journeyed: str,
+) -> None:
+    order_id = await id_of(journeyed, "shipped")
+    reference, damage, _ = HELD_UP["announced, but not tried"]
+    await stuck_in(journeyed, damage, order_id)
+    probe = """
+        UPDATE billing.payments SET state = 'pending', claimed_until = now() + interval '9 seconds',
+            last_failure = 'outage', last_error = 'Stripe is away.'
+        WHERE order_id <> $1 AND order_id IN (SELECT id FROM "order".orders WHERE reference = 'refunded')"""
+    found = await stuck_in(journeyed, probe, order_id, older_than=timedelta(seconds=30))
+    [stuck] = [order for order in found if order.reference == reference]
+    [payment] = [waiting for waiting in stuck.waits_for if waiting.kind == "payment"]
+    assert payment.error == "Stripe is away."
+
+
+async def test_an_order_at_its_end_is_held_up_by_nothing_that_was_set_aside(journeyed: str) -> None:
+    order_id = await id_of(journeyed, "shipped")
+    old = "UPDATE invoice.parked SET waits_since = now() - interval '1 hour';"
+    assert await stuck_in(journeyed, parked("dead") + old, order_id) == []
 
 
 async def orderflow_stuck(*arguments: str, **environment: str) -> tuple[int, str]:
@@ -120,6 +183,7 @@ async def test_the_command_tells_people_and_programs_and_exits_accordingly(journ
     assert status == 1
     assert f"{order_id} (shipped): INVOICE_CREATED for 60 minutes" in said
     assert "the payment provider has not told the payment's outcome" in said
+    assert "UTC, 2 failures, next try " in said
     assert "last error: no answer" in said
     assert "1 orders are stuck." in said
     status, said = await orderflow_stuck("--json", DATABASE_URL=journeyed)

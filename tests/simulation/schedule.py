@@ -23,7 +23,6 @@ from events.contracts import ShipmentError, Undeliverable, type_of
 from events.envelope import encode_one
 from events.maintenance import Chore
 from events.participant import Participant, Runners
-from events.runner import Runner
 from events.transaction import Transaction
 from events.worker import Handler, Handlers
 from ops.services import SERVICES, load
@@ -37,7 +36,6 @@ from services.email.letters import Letters
 from services.order.forgetting import IdempotencyKeyCleaner
 from services.order.intake import Intake
 from services.shipment import handlers as shipping
-from services.shipment import repository as shipments
 from services.shipment.domain import Shipment
 from tests import factories
 from tests.simulation import checks
@@ -203,18 +201,7 @@ class System:
             case "shipment":
                 carrier = AskedCarrier(self._timed("shipment"), "BR")
                 carrier.outside = self.outside
-                ask = partial(shipping.ask, carrier)
-                return {
-                    Shipment: Runner(
-                        "shipment bookings",
-                        shipments.LEASES,
-                        transactions,
-                        ask,
-                        shipping.settle,
-                        policy=shipping.BOOKING,
-                        sweep_seconds=SWEEP_SECONDS,
-                    )
-                }
+                return {Shipment: shipping.runner(carrier, transactions, sweep_seconds=SWEEP_SECONDS)}
             case "email":
                 return {
                     Mail: delivery(

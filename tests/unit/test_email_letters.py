@@ -15,15 +15,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from events.contracts import (
-    EVENTS,
     NO_POSTAL_CODE,
     Address,
-    AnyEvent,
+    AnyMilestone,
     Customer,
     Order,
     OrderCreated,
     type_of,
 )
+from events.journey import MILESTONES
 from events.limits import OBSTACLES
 from services.email.domain import SUBJECTS, Mail
 from services.email.handlers import HANDLERS
@@ -66,7 +66,7 @@ def read(letter: Letter) -> EmailMessage:
     return message
 
 
-def written(event: AnyEvent) -> EmailMessage:
+def written(event: AnyMilestone) -> EmailMessage:
     return read(LETTERS.write(Mail.about(event)))
 
 
@@ -96,8 +96,8 @@ def wild(text: str) -> Order:
     )
 
 
-def test_the_handler_table_names_every_event() -> None:
-    assert set(HANDLERS) == set(EVENTS)
+def test_the_handler_table_names_every_milestone() -> None:
+    assert set(HANDLERS) == set(MILESTONES)
 
 
 @pytest.mark.parametrize("stage", STAGES)

@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from ops.demo.examples import FOLDER, PATHS, Example, load
+from events.journey import WAYS
+from ops.demo.examples import FOLDER, Example, load
 from ops.demo.journey import Journey
 from ops.demo.mailbox import Mailbox
 
@@ -21,12 +22,12 @@ def write_mail(folder: Path, stage: str, recipient: str) -> None:
 
 
 def test_an_order_that_ended_well_has_no_faults() -> None:
-    assert journey("SHIPPED", *PATHS["SHIPPED"]).faults() == []
+    assert journey("SHIPPED", *WAYS["SHIPPED"]).faults() == []
 
 
 def test_an_order_is_over_only_when_its_timeline_is_whole() -> None:
     assert not journey("SHIPPED", "ORDER_CREATED", "SHIPPED").is_over
-    assert journey("SHIPPED", *PATHS["SHIPPED"]).is_over
+    assert journey("SHIPPED", *WAYS["SHIPPED"]).is_over
 
 
 def test_an_order_that_is_stuck_is_named_with_where_it_is() -> None:
@@ -40,7 +41,7 @@ def test_an_order_that_was_never_placed_is_a_fault() -> None:
 
 
 def test_another_answer_to_the_same_key_is_a_fault() -> None:
-    replayed = journey("SHIPPED", *PATHS["SHIPPED"])
+    replayed = journey("SHIPPED", *WAYS["SHIPPED"])
     replayed.replay = "answered 422: {}"
     assert replayed.faults() == ["WEB-1042, sent again, answered 422: {}"]
 
@@ -50,7 +51,7 @@ def test_a_mail_that_is_not_there_or_went_to_somebody_else_is_missing(tmp_path: 
     write_mail(tmp_path, "ORDER_CREATED", "ana@example.com")
     write_mail(tmp_path, "INVOICE_CREATED", "ana@example.com")
     write_mail(tmp_path, "PAYMENT_CONFIRMED", "ben@example.com")
-    shipped = journey("SHIPPED", *PATHS["SHIPPED"])
+    shipped = journey("SHIPPED", *WAYS["SHIPPED"])
     assert mailbox.missing([shipped]) == [
         "WEB-1042: no mail about PAYMENT_CONFIRMED to ana@example.com.",
         "WEB-1042: no mail about SHIPPED to ana@example.com.",

@@ -1,6 +1,7 @@
 """An order's status: the furthest event it has reached, whatever came when and how often."""
 
 import itertools
+import json
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -8,15 +9,31 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from events.contracts import EVENTS, RANKS, AnyEvent, type_of
+from events.contracts import AnyEvent, type_of
+from events.delays import Why
+from events.journey import (
+    ENDS,
+    INVOICE,
+    MILESTONES,
+    PAYMENT,
+    RANKS,
+    REFUND,
+    SHIPMENT,
+    STAGES,
+    Stage,
+    has_passed,
+)
 from services.order.documents import Order
 from services.order.domain import Entry, Progress, status_of
-from tests.factories import an_order, one_of_each
+from tests.factories import a_delay, an_order, one_of_each
 
 ORDER = an_order()
+WHYS: tuple[Why, ...] = ("outage", "unknown")
 EVENT = one_of_each(ORDER)
 CONTRADICTING = one_of_each(ORDER)
 """Other events of the same types about the same order."""
+
+DELAYS = [a_delay(ORDER, stage, why) for stage in STAGES for why in WHYS]
 
 JOURNEYS = [
     ["ORDER_CREATED"],
@@ -36,7 +53,7 @@ def document(entries: Sequence[Entry]) -> bytes:
 @st.composite
 def deliveries(draw: st.DrawFn) -> tuple[list[Entry], list[Entry]]:
     """A set of events that begins with the order's own, and a delivery of it: shuffled, with duplicates."""
-    pool: list[AnyEvent] = [*EVENT.values(), *CONTRADICTING.values()]
+    pool: list[AnyEvent] = [*EVENT.values(), *CONTRADICTING.values(), *DELAYS]
     seen = draw(st.lists(st.sampled_from(pool), unique_by=lambda event: event.id))
     entries = [Entry.of(event) for event in (EVENT["ORDER_CREATED"], *seen)]
     again = draw(st.lists(st.sampled_from(entries)))
@@ -58,14 +75,27 @@ def test_the_status_is_the_furthest_rank_and_the_timeline_is_sorted_by_it(
 ) -> None:
     entries, delivered = delivery
     progress = Progress.of(delivered)
-    assert RANKS[progress.status] == max(RANKS[entry.type] for entry in entries)
-    assert {entry.event_id for entry in progress.timeline} == {entry.event_id for entry in entries}
+    milestones = [entry for entry in entries if not entry.facts.delay]
+    assert RANKS[progress.status] == max(RANKS[entry.type] for entry in milestones)
+    assert {entry.event_id for entry in progress.timeline} == {entry.event_id for entry in milestones}
     places = [(RANKS[entry.type], entry.time) for entry in progress.timeline]
     assert places == sorted(places)
 
 
+@given(deliveries())
+def test_it_waits_in_the_furthest_stage_that_said_so_and_was_not_left_behind(
+    delivery: tuple[list[Entry], list[Entry]],
+) -> None:
+    entries, delivered = delivery
+    types = [entry.type for entry in entries if not entry.facts.delay]
+    said = {entry.facts.delay.stage for entry in entries if entry.facts.delay}
+    open_stages = [stage.name for stage in STAGES if stage.name in said and not has_passed(stage.name, types)]
+    waiting = Progress.of(delivered).waiting
+    assert ([waiting.stage] if waiting else []) == open_stages[-1:]
+
+
 def test_of_any_two_types_the_further_one_is_the_status() -> None:
-    ranked = [type_of(event) for event in EVENTS]
+    ranked = [type_of(event) for event in MILESTONES]
     for nearer, further in itertools.combinations(ranked, 2):
         assert status_of([nearer, further]) == status_of([further, nearer, nearer]) == further
 
@@ -121,3 +151,45 @@ def test_a_line_of_a_type_that_only_a_newer_version_knows_changes_nothing() -> N
     unknown = replace(Entry.of(EVENT["SHIPPED"]), type="ORDER_EXPORTED")
     assert Progress.of([*known, unknown]) == Progress.of(known)
     assert document([*known, unknown]) == document(known)
+
+
+def waiting_after(stage: Stage, *types: str) -> str | None:
+    delay = Entry.of(a_delay(ORDER, stage))
+    progress = Progress.of([delay, *(Entry.of(EVENT[each]) for each in ("ORDER_CREATED", *types))])
+    return progress.waiting.stage if progress.waiting else None
+
+
+@pytest.mark.parametrize(
+    ("stage", "still", "over"),
+    [
+        (INVOICE, [], ["INVOICE_CREATED", "PAYMENT_CONFIRMED", "PAYMENT_FAILED", "SHIPPED"]),
+        (PAYMENT, ["INVOICE_CREATED"], ["PAYMENT_CONFIRMED", "PAYMENT_FAILED", "SHIPMENT_ERROR"]),
+        (SHIPMENT, ["INVOICE_CREATED", "PAYMENT_CONFIRMED"], ["SHIPPED", "SHIPMENT_ERROR"]),
+        (REFUND, ["PAYMENT_CONFIRMED", "SHIPMENT_ERROR"], ["PAYMENT_REFUNDED", "SHIPPED", "PAYMENT_FAILED"]),
+    ],
+    ids=[stage.name for stage in STAGES],
+)
+def test_the_next_fact_of_the_stage_or_a_later_one_ends_the_waiting(
+    stage: Stage, still: list[str], over: list[str]
+) -> None:
+    assert waiting_after(stage, *still) == stage.name
+    for fact in over:
+        assert waiting_after(stage, *still, fact) is None
+
+
+def test_an_order_at_its_end_waits_for_nothing() -> None:
+    for stage in STAGES:
+        for end in ENDS:
+            assert waiting_after(stage, end) is None
+
+
+def test_a_later_reason_replaces_an_earlier_one_and_no_delay_is_a_line_of_the_timeline() -> None:
+    entries = [Entry.of(EVENT["ORDER_CREATED"]), *(Entry.of(delay) for delay in DELAYS)]
+    answered = json.loads(document(entries))
+    message = "The payment provider has not told the outcome yet. It is asked again about the same refund."
+    assert answered["waiting"] == {
+        "stage": "refund",
+        "reason": {"code": "no_answer", "message": message},
+        "since": "2026-11-22T12:00:00Z",
+    }
+    assert [line["type"] for line in answered["timeline"]] == ["ORDER_CREATED"]

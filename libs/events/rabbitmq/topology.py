@@ -10,7 +10,7 @@ from aio_pika.abc import AbstractChannel as Channel
 from aio_pika.abc import AbstractQueue as Queue
 from aio_pika.exceptions import ChannelPreconditionFailed
 
-from events.contracts import RANKS
+from events.contracts import TYPES
 from events.errors import BrokerUnavailable, EventsError
 from events.rabbitmq.link import OPERATION_SECONDS, lost_is, opened
 
@@ -64,7 +64,7 @@ async def declare(url: str, bindings: Mapping[str, Collection[str]], *, prefix: 
                 for service, types in bindings.items():
                     async with asyncio.timeout(OPERATION_SECONDS):
                         queue = await declare_service(channel, names, service, types)
-                        for event_type in RANKS.keys() - set(types):
+                        for event_type in set(TYPES) - set(types):
                             await queue.unbind(names.exchange(event_type))
             except ChannelPreconditionFailed as error:
                 raise TopologyConflict(f"{TopologyConflict.__doc__} ({error})") from error
@@ -72,7 +72,7 @@ async def declare(url: str, bindings: Mapping[str, Collection[str]], *, prefix: 
 
 async def declare_exchanges(channel: Channel, names: Names) -> None:
     """The exchanges of all event types."""
-    for event_type in RANKS:
+    for event_type in TYPES:
         await channel.declare_exchange(names.exchange(event_type), ExchangeType.FANOUT, durable=True)
 
 

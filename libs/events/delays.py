@@ -1,0 +1,97 @@
+"""Delays: how work that waits for over a minute becomes an ORDER_DELAYED, and in which words.
+
+The words follow from the stage and from why the work waits. What the other side said stays in the row's
+`last_error`, for people who may see it.
+"""
+
+from collections.abc import Callable
+from datetime import datetime
+from typing import Final, Literal, TypeAlias, TypeVar
+
+import msgspec
+
+from events.contracts import AboutOrder, Cause, Delay, Delayed, Order, OrderDelayed
+from events.journey import Stage, stage_begun_by
+from events.retry import Failure
+
+DELAYED_AFTER: Final = 60.0
+"""Seconds that work may wait before it is announced that its order waits."""
+MOST_ANNOUNCED: Final = 500
+"""Most delays that a runner announces at a time."""
+
+Why: TypeAlias = Failure | Literal["backlog", "newer", "dead"]
+"""Why work waits: how its last try failed; or it is not tried yet (`backlog`), only a newer version can do it
+(`newer`), or it was given up and waits for a person (`dead`)."""
+
+R = TypeVar("R")
+
+ToDelay: TypeAlias = Callable[[R, Why, datetime], OrderDelayed | None]
+"""Makes the event of a row that waits, of why it does, and since when; None where no order can be told of."""
+
+CAUSES: Final[dict[Why, Cause]] = {
+    "outage": Cause(
+        code="unavailable",
+        message="The {asks} does not take requests at the moment. It is asked again until it does.",
+    ),
+    "unknown": Cause(
+        code="no_answer",
+        message="The {asks} has not told the outcome yet. It is asked again about the same {stage}.",
+    ),
+    "postponed": Cause(
+        code="postponed", message="The {stage} can't be made at the moment. It is tried again later."
+    ),
+    "defect": Cause(
+        code="failed", message="The {stage} failed for a technical reason. It is tried again by itself."
+    ),
+    "backlog": Cause(code="not_begun", message="The {stage} has not been begun yet: others come first."),
+    "newer": Cause(
+        code="upgrade", message="The {stage} waits until an upgrade of the {service} service is complete."
+    ),
+    "dead": Cause(
+        code="set_aside", message="The {stage} could not be made by itself: a person has to look at it."
+    ),
+}
+"""Code and sentence by why it waits, with `{stage}`, `{service}` and `{asks}`."""
+
+
+def cause_of(stage: Stage, why: Why) -> Cause:
+    """The code and the sentence for an order that waits in this stage."""
+    cause = CAUSES[why]
+    asks = stage.asks or f"{stage.service} service"
+    message = cause.message.format(stage=stage.name, service=stage.service, asks=asks)
+    return Cause(code=cause.code, message=message)
+
+
+def delayed_at(stage: Stage, order: Order, why: Why, since: datetime) -> OrderDelayed:
+    """The event: the order waits in this stage, for this reason, since then."""
+    delay = Delay(stage=stage.name, reason=cause_of(stage, why), since=since)
+    return OrderDelayed.of(Delayed(order=order, delay=delay), stage.service)
+
+
+def of_work(stage: Stage, order_of: Callable[[R], Order]) -> ToDelay[R]:
+    """For rows of work that belong to one stage."""
+
+    def to_delay(row: R, why: Why, since: datetime) -> OrderDelayed | None:
+        return delayed_at(stage, order_of(row), why, since)
+
+    return to_delay
+
+
+class _Parked(msgspec.Struct):
+    """What a parked event tells that this code may not be able to read as a whole."""
+
+    type: str
+    data: AboutOrder
+
+
+_parked: Final = msgspec.json.Decoder(_Parked)
+
+
+def of_event(body: bytes, service: str, why: Why, since: datetime) -> OrderDelayed | None:
+    """For an event that the service has parked; None for one that begins no stage, or names no order."""
+    try:
+        event = _parked.decode(body)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return None
+    stage = stage_begun_by(event.type, service)
+    return delayed_at(stage, event.data.order, why, since) if stage else None

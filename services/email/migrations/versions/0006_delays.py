@@ -1,0 +1,15 @@
+"""Waiting work says how its last try failed, and for which reasons its delay was announced."""
+
+from alembic import op
+
+from events.migrations import upgrade_7
+
+revision = "0006"
+down_revision = "0005"
+
+
+def upgrade() -> None:
+    upgrade_7(op.execute, "mails")
+    op.execute("""
+        CREATE INDEX mails_given_up ON mails (claimed_until)
+        WHERE state = 'refused' AND outcome IS NULL""")

@@ -1,0 +1,12 @@
+"""Waiting work says how its last try failed, and for which reasons its delay was announced."""
+
+from alembic import op
+
+from events.migrations import upgrade_7
+
+revision = "0007"
+down_revision = "0006"
+
+
+def upgrade() -> None:
+    upgrade_7(op.execute)
