@@ -45,7 +45,7 @@ def test_the_commands_are_told_every_setting_that_they_read() -> None:
     read = {
         "reconcile": every,
         "migrate": every | {f"{role.upper()}_DB_PASSWORD" for role in ROLES},
-        "orderflow": every | names(ProviderSettings) | {"ORDERFLOW_ACTOR"},
+        "orderflow": every | names(ProviderSettings) | {"ORDERFLOW_ACTOR", "PROVIDER_DB_PASSWORD"},
     }
     for service, settings in read.items():
         told = environment(service).keys()
