@@ -10,17 +10,18 @@ from typing import Final, TypeVar
 from uuid import UUID
 
 from events import interventions, statements
-from events.errors import Unavailable, UnknownOutcome
+from events.errors import Postponed, Unavailable, UnknownOutcome
 from events.interventions import Subject
 from ops.schemas import BATCH, Schemas
 from services.billing import recovered
 from services.billing.provider import (
     MadeCharge,
     MadeRefund,
+    NothingDone,
+    NotRepaid,
     PaymentProvider,
     Repaid,
     Repayment,
-    RepaymentAnswer,
 )
 from services.billing.recovered import GivingBack, Recovered
 
@@ -55,6 +56,10 @@ _UNKNOWN_REFUNDS: Final = """
 
 T = TypeVar("T")
 Tell = Callable[[str], None]
+
+
+class NotGivenBack(Exception):
+    """The provider refuses to give a charge back; the message says why."""
 
 
 class Situation(Enum):
@@ -183,8 +188,9 @@ async def give_back(
                 reference = await _give_back_one(provider, giving)
             except Unavailable:
                 raise
-            except Exception as error:  # noqa: BLE001  # whatever the provider refuses is for a person
-                if refunded[giving.charge] < giving.charged:
+            except Exception as error:  # noqa: BLE001  # whatever the provider says is for a person
+                undecided = isinstance(error, UnknownOutcome | Postponed)
+                if undecided or refunded[giving.charge] < giving.charged:
                     failures.append(f"{giving.charge} of order {giving.order_id}: {error}")
                     return
                 reference = BY_HAND
@@ -204,8 +210,11 @@ async def give_back(
 
 
 async def _give_back_one(provider: PaymentProvider, giving: GivingBack) -> str:
-    """The provider's own id of the refund. Raises UnknownOutcome, Unavailable, or what the provider does."""
-    answer: RepaymentAnswer = await provider.repay(
+    """The provider's own id of the refund.
+
+    Raises NotGivenBack; or what is no definite answer: UnknownOutcome, Postponed, Unavailable.
+    """
+    answer = await provider.repay(
         Repayment(
             key=str(giving.refund_id),
             refund_id=giving.refund_id,
@@ -215,9 +224,13 @@ async def _give_back_one(provider: PaymentProvider, giving: GivingBack) -> str:
             currency=giving.currency,
         )
     )
-    if not isinstance(answer, Repaid):
-        raise UnknownOutcome(f"The provider did not give it back: {answer}.")
-    return answer.reference
+    match answer:
+        case Repaid(reference):
+            return reference
+        case NotRepaid(reason):
+            raise NotGivenBack(reason)
+        case NothingDone():
+            raise UnknownOutcome("The provider has done nothing yet.")
 
 
 async def _in_chunks(listing: AsyncIterator[T], what: str, tell: Tell) -> AsyncIterator[list[T]]:

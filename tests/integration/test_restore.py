@@ -19,11 +19,11 @@ from typer.testing import CliRunner
 from ops.audit.audit import audit
 from ops.audit.ledger import ledger_of
 from ops.main import app
-from ops.migrate import ROLES, migrate
+from ops.migrate import PROVIDER, ROLES, migrate, url_for
 from ops.services import SERVICES
 from ops.stripe.personality import Behaviour, Step
 from ops.target import Target
-from services.billing import stripe_provider
+from services.billing import simulated, stripe_provider
 from services.billing.provider import Captured, Repayment
 from tests.conftest import new_database
 from tests.embedded import finished, running
@@ -396,3 +396,26 @@ async def test_charges_at_stripe_are_given_back_once_whatever_becomes_of_the_ans
         assert [server.given_back(order.id) for order in lost] == [[4657]] * 4
         report = await audit(Target(fresh_database, None), ledger=ledger_of(fresh_database), quiet=True)
         assert report.breaches == ()
+
+
+async def test_a_charge_that_the_provider_will_not_give_back_is_told_until_a_person_has(
+    fresh_database: str,
+) -> None:
+    await migrate(fresh_database, {role: role for role in ROLES})
+    last = ("--last-invoice", "2026-000002")
+    fails = an_order(payment_method="pm_card_refundFail")
+    waits = an_order(payment_method="pm_card_pendingRefund")
+    async with simulated.connect(url_for(fresh_database, PROVIDER, PROVIDER)) as provider:
+        for order in (fails, waits):
+            assert isinstance(await provider.charge(a_charge(order)), Captured)
+    said = await restore(fresh_database, *last, apply=True, status=1)
+    assert "2 charges could not be given back" in said
+    assert f"of order {fails.id}" in said
+    said = await restore(fresh_database, *last, apply=True, status=1)
+    assert "1 charges could not be given back" in said
+    async with connected(fresh_database) as database:
+        decided = await database.fetch("SELECT order_id, refund_reference FROM billing.recovered_charges")
+        made = {row["order_id"]: row["refund_reference"] for row in decided}
+        assert made[fails.id] is None
+        assert made[waits.id].startswith("re_")
+        assert await database.fetchval("SELECT count(*) FROM provider.refunds") == 2
