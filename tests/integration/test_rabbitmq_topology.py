@@ -137,7 +137,7 @@ async def routable(bus: RabbitMQBus) -> None:
     async def published() -> bool:
         try:
             await bus.publish(message())
-        except (UnknownOutcome, BrokerUnavailable):
+        except (UnknownOutcome, BrokerUnavailable, Unroutable):
             return False
         return True
 
