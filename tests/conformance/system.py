@@ -14,7 +14,7 @@ from chassis import database
 from events.bus import Bus, Message
 from events.commit import Transactions
 from events.contracts import AnyEvent, InvoiceCreated, OrderCreated, type_of
-from events.errors import Postponed
+from events.memory import ListenerBehind
 from events.participant import Participant, Runners
 from events.transaction import Transaction
 from events.worker import Handlers
@@ -155,7 +155,7 @@ class System:
             while True:
                 try:
                     return await self.bus.publish(message)
-                except Postponed:  # in memory: a service does not keep up
+                except ListenerBehind:  # in memory: a service does not keep up
                     await asyncio.sleep(SWEEP_SECONDS)
 
     # What became of it

@@ -9,7 +9,7 @@ import pytest
 from uuid_utils.compat import uuid7
 
 from chassis import database
-from events import commit, envelope, outbox
+from events import connection, envelope, outbox
 from events.aws import invocations as aws_invocations
 from events.aws.bus import AWSBus
 from events.aws.calls import Refused, meaning_of
@@ -312,7 +312,7 @@ async def test_a_connection_that_was_lost_without_a_sign_is_replaced_before_it_i
     fresh_database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As after a freeze, or behind a firewall that has forgotten it."""
-    monkeypatch.setattr(commit, "IDLE_SECONDS", 0.0)
+    monkeypatch.setattr(connection, "IDLE_SECONDS", 0.0)
     async with (
         proxy_to(fresh_database) as proxy,
         database.connect(proxy.through(fresh_database), pool=1, application="test") as pool,
