@@ -50,10 +50,13 @@ async def waiting(database: SimulatedDatabase) -> bool:
 
 
 async def replay_mails(database: SimulatedDatabase) -> list[tuple[str, str]]:
-    """`orderflow dead replay` for mails that perhaps were sent too often: by order and stage."""
+    """`orderflow dead replay` for mails that perhaps were sent too often: by order and stage.
+
+    They are due at once: this connection's clock is not the simulated one, so it names no time of its own.
+    """
     replayed = await database.owner.fetch(
         """UPDATE email.mails SET state = 'pending', attempts = 0, defects = 0, unknowns = 0,
-            waits_since = now(), claimed_until = now()
+            waits_since = written_at, claimed_until = written_at
         WHERE state = 'dead' AND unknowns >= $1 RETURNING order_id, stage""",
         MAIL.unknowns,
     )
