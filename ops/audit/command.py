@@ -3,7 +3,9 @@
 import json
 import time
 from dataclasses import asdict
+from datetime import datetime
 from pathlib import Path
+from typing import Final
 
 import typer
 
@@ -12,25 +14,43 @@ from ops.audit.ledger import ledger_of
 from ops.audit.report import Report
 from ops.target import target
 
+NOT_ALL_SEEN: Final = 3
+"""Exit status of an audit that found no breach, and could not check everything."""
+
 
 async def command(
-    database_url: str, broker_url: str, state: Path, *, quiet: bool, patience: float, as_json: bool
+    database_url: str,
+    broker_url: str,
+    state: Path,
+    *,
+    quiet: bool,
+    patience: float,
+    since: datetime | None,
+    as_json: bool,
 ) -> int:
     """Audits the system and prints the report; returns the exit status."""
     began = time.monotonic()
     async with target(database_url, broker_url, state) as found:
-        report = await audit(found, ledger=ledger_of(found.database_url), quiet=quiet, patience=patience)
+        report = await audit(
+            found, ledger=ledger_of(found.database_url), quiet=quiet, patience=patience, since=since
+        )
     if as_json:
         typer.echo(json.dumps(asdict(report) | {"holds": report.holds}, default=str))
     else:
-        _print(report, time.monotonic() - began)
-    return 0 if report.holds else 1
+        _print(report, since, time.monotonic() - began)
+    if report.breaches:
+        return 1
+    return NOT_ALL_SEEN if report.unseen else 0
 
 
-def _print(report: Report, seconds: float) -> None:
+def _print(report: Report, since: datetime | None, seconds: float) -> None:
     broken = {breach.invariant for breach in report.breaches}
+    unseen = {invariant for each in report.unseen for invariant in each.invariants}
     for invariant, promise in report.checked.items():
-        mark = typer.style("✗", fg="red") if invariant in broken else typer.style("✓", fg="green")
+        if invariant in broken:
+            mark = typer.style("✗", fg="red")
+        else:
+            mark = typer.style("?", fg="yellow") if invariant in unseen else typer.style("✓", fg="green")
         typer.echo(f"  {mark} {invariant:<4} {promise}")
     for breach in report.breaches:
         typer.secho(f"\n{breach.invariant}: {breach.sentence}", fg="red", bold=True)
@@ -38,7 +58,22 @@ def _print(report: Report, seconds: float) -> None:
             typer.echo(f"  {order_id}")
         if breach.order_ids and breach.count > len(breach.order_ids):
             typer.echo(f"  … {breach.count} in all")
+    for each in report.unseen:
+        typer.secho(f"\nNot seen: {each.reason}", fg="yellow", bold=True)
+        if each.invariants:
+            typer.echo(f"  Not checked, or not in full: {', '.join(each.invariants)}.")
     for note in report.notes:
         typer.secho(f"\n{note}", fg="yellow")
-    verdict = "Every promise is kept." if report.holds else f"{len(report.breaches)} promises are not kept."
-    typer.secho(f"\n{report.orders:,} orders checked in {seconds:.1f} s. {verdict}", bold=True)
+    orders = "?" if report.orders is None else f"{report.orders:,}"
+    accepted = f" accepted since {since:%Y-%m-%dT%H:%MZ}" if since else ""
+    typer.secho(
+        f"\n{orders} orders{accepted} checked in {seconds:.1f} s. {_verdict(report, len(broken))}", bold=True
+    )
+
+
+def _verdict(report: Report, broken: int) -> str:
+    """What may be said of all promises together."""
+    if report.holds:
+        return "Every promise is kept."
+    words = f"{broken} of the promises are not kept." if broken else "No breach was found."
+    return words + (" Not everything could be checked." if report.unseen else "")

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from typing import Final
 
 from events.contracts import OrderDelayed, type_of
-from ops.audit.check import SETTLED, Check
+from ops.audit.check import QUIET, SETTLED, Check
 from ops.feeds import feeds
 from ops.services import SERVICES
 
@@ -62,19 +62,23 @@ def on_its_way(listener: str) -> str:
     """SQL for the events (event_id, order_id, type) that are on their way to a service.
 
     They wait in an outbox or a queue, for as long as an outage takes. One that is lost in a queue is found by
-    `arrived`; one that nobody publishes any more is not on its way.
+    `arrived`; one that nobody publishes any more is not on its way, and none is in a system at rest.
     """
     return f"""
         SELECT e.event_id, e.order_id, e.type FROM ({_announced(listener)}) e
-        WHERE (e.state = 'published' OR e.state = 'pending' AND e.claimed_until >= {SETTLED})
+        WHERE NOT {QUIET} AND (e.state = 'published' OR e.state = 'pending' AND e.claimed_until >= {SETTLED})
             AND NOT EXISTS (SELECT FROM "{listener}".inbox i WHERE i.event_id = e.event_id)"""
+
+
+ARRIVES: Final = "Every event was handled or is parked by every service that listens to it."
+"""The promise of I13."""
 
 
 def arrived(listener: str) -> Check:
     """That everything announced has arrived at a service. Inboxes may have forgotten what is older."""
     return Check(
         "I13",
-        f"Every event was handled or is parked by {listener}.",
+        ARRIVES,
         f"{{count}} events never arrived at {listener}, such as one of type {{detail}}.",
         f"""
         SELECT e.order_id, e.type AS detail FROM ({_announced(listener)}) e
@@ -87,7 +91,7 @@ def had_its_effect(listener: str) -> Check:
     """That everything taken over had its effect, or is parked."""
     return Check(
         "I16",
-        f"Nothing that {listener} took over was dropped: it had its effect, or is parked with its reason.",
+        "Nothing that a service took over was dropped: it had its effect, or is parked with its reason.",
         f"{{count}} events were taken over by {listener} and dropped, such as one of type {{detail}}.",
         f"""
         SELECT e.order_id, e.type AS detail FROM ({_announced(listener)}) e
@@ -101,7 +105,7 @@ def _taken_over(listener: str, effects: str) -> Check:
     """That nothing had an effect in a service without being taken over, so that it could have it again."""
     return Check(
         "I14",
-        f"Every effect in {listener} belongs to an event that its inbox knows.",
+        "Every effect in a service belongs to an event that its inbox knows.",
         f"{{count}} effects in {listener} are of events that its inbox does not know, such as of {{detail}}.",
         f"""
         SELECT x.order_id, x.type AS detail FROM ({effects}) x
@@ -110,43 +114,66 @@ def _taken_over(listener: str, effects: str) -> Check:
     )
 
 
-UNIQUE_KEYS: Final = Check(
-    "I14",
-    "A unique business key stands beside every inbox.",
-    "{count} unique keys are missing, such as that of {detail}.",
-    f"""
-    SELECT NULL::uuid AS order_id, name || ' (' || columns || ')' AS detail
-    FROM (VALUES {", ".join(map(str, _UNIQUE.items()))}) key (name, columns)
-    WHERE NOT EXISTS (
-        SELECT FROM pg_index i WHERE i.indrelid = key.name::regclass AND i.indisunique AND i.indisvalid
-            AND key.columns = (SELECT string_agg(a.attname, ',' ORDER BY k.n)
-                FROM unnest(i.indkey) WITH ORDINALITY k (attnum, n)
-                JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum))""",
-)
+def _unique_key(table: str, columns: str) -> Check:
+    """That the table has its business key."""
+    name = table.replace('"', "")
+    return Check(
+        "I14",
+        "A unique business key stands beside every inbox.",
+        f"The unique key of {name} ({columns}) is missing.",
+        f"""
+        SELECT NULL::uuid AS order_id, NULL AS detail
+        WHERE NOT EXISTS (
+            SELECT FROM pg_index i WHERE i.indrelid = '{table}'::regclass AND i.indisunique AND i.indisvalid
+                AND '{columns}' = (SELECT string_agg(a.attname, ',' ORDER BY k.n)
+                    FROM unnest(i.indkey) WITH ORDINALITY k (attnum, n)
+                    JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum))""",
+    )
+
 
 _OUTBOXES: Final = " UNION ALL ".join(
-    f'SELECT unnest(event_ids) AS event_id, id, type, body FROM "{service}".outbox' for service in SERVICES
+    f"SELECT unnest(event_ids) AS event_id, body, '{service}.outbox' AS place FROM \"{service}\".outbox"
+    for service in SERVICES
 )
-_COPIES: Final = " UNION ALL ".join(
-    [f'SELECT id AS event_id, order_id, body FROM "{service}".parked' for service in SERVICES]
-    + ["SELECT * FROM (SELECT id, order_id, event FROM email.mails ORDER BY id DESC LIMIT 2000) newest"]
+_COPIES: Final = {
+    **{
+        f"{service}.parked": f'SELECT id AS event_id, order_id, body FROM "{service}".parked'
+        for service in SERVICES
+    },
+    "email.mails": """
+        SELECT id AS event_id, order_id, event AS body FROM email.mails ORDER BY id DESC LIMIT 2000""",
+}
+_ONE_PAYLOAD: Final = (
+    "One event id means one payload everywhere (outboxes, parked events, the 2,000 newest mails)."
 )
 
-ONE_PAYLOAD: Final = Check(
+ONE_MESSAGE: Final = Check(
     "I15",
-    "One event id means one payload everywhere (outboxes, parked events, the 2,000 newest mails).",
-    "{count} events are told in different ways, such as {detail}.",
+    _ONE_PAYLOAD,
+    "{count} events are in more than one message, such as {detail}.",
     f"""
-    SELECT NULL::uuid AS order_id, event_id || ' in two messages' AS detail FROM (
-        SELECT event_id FROM ({_OUTBOXES}) every GROUP BY event_id HAVING count(*) > 1) twice
-    UNION ALL
-    SELECT copy.order_id, copy.event_id || ' in a copy' FROM ({_COPIES}) copy
-    JOIN ({_OUTBOXES}) original USING (event_id)
-    WHERE position(copy.body IN original.body) = 0
-        AND CASE WHEN copy.order_id IS NULL THEN true  -- kept as it came: it need not be JSON
-            ELSE NOT convert_from(original.body, 'UTF8')::jsonb
-                @> jsonb_build_array(convert_from(copy.body, 'UTF8')::jsonb) END""",
+    SELECT NULL::uuid AS order_id,
+        event_id || ' in ' || string_agg(DISTINCT place, ' and ' ORDER BY place) AS detail
+    FROM ({_OUTBOXES}) every GROUP BY event_id HAVING count(*) > 1""",
 )
+
+
+def _same_payload(place: str, copies: str) -> Check:
+    """That the events that are kept in this place are those that were announced, word for word."""
+    return Check(
+        "I15",
+        _ONE_PAYLOAD,
+        f"{{count}} events are told in another way in {place} than in the message that announced them, "
+        "such as {detail}.",
+        f"""
+        SELECT DISTINCT copy.order_id, copy.event_id::text AS detail FROM ({copies}) copy
+        JOIN ({_OUTBOXES}) original USING (event_id)
+        WHERE position(copy.body IN original.body) = 0
+            AND CASE WHEN copy.order_id IS NULL THEN true  -- kept as it came: it need not be JSON
+                ELSE NOT convert_from(original.body, 'UTF8')::jsonb
+                    @> jsonb_build_array(convert_from(copy.body, 'UTF8')::jsonb) END""",
+    )
+
 
 _WAITING: Final = {
     **{
@@ -162,6 +189,16 @@ _WAITING: Final = {
 """Every table of work to be done: the state of what waits, and where its order is named."""
 WORK: Final = {table.replace('"', ""): table for table in _WAITING if not table.endswith(".parked")}
 """The tables of work that may be given up, by their names for people: not the events that came in."""
+PATIENT: Final = {
+    table.replace('"', ""): f"""
+        SELECT count(*), min(waits_since) AT TIME ZONE 'UTC' AS since,
+            (array_agg(coalesce(last_error, 'it was never tried') ORDER BY waits_since))[1] AS error
+        FROM {table}
+        WHERE state = '{state}' AND claimed_until >= {SETTLED} AND waits_since < {SETTLED}
+        HAVING count(*) > 0"""
+    for table, (state, _) in _WAITING.items()
+}
+"""SQL for what has waited for a while and is not late: it is tried again when its retry policy says so."""
 
 
 def _overdue(table: str, state: str) -> str:
@@ -174,28 +211,22 @@ def _overdue(table: str, state: str) -> str:
         WHERE state = '{state}' AND last_failure = 'outage' AND claimed_until > {SETTLED})"""
 
 
-def _waits(*, at_all: bool) -> str:
-    """SQL for what waits: at all, or although its time has come long ago."""
-    return " UNION ALL ".join(
-        f"""SELECT {order} AS order_id,
-                '{table.replace('"', "")}' || coalesce(': ' || last_error, '') AS detail
-            FROM {table} WHERE state = '{state}' AND {"true" if at_all else _overdue(table, state)}"""
-        for table, (state, order) in _WAITING.items()
+def _in_time(table: str, *, quiet: bool) -> Check:
+    """That nothing waits in a table of work for longer than it should; at rest, that nothing waits at all."""
+    state, order = _WAITING[table]
+    name = table.replace('"', "")
+    return Check(
+        "I17",
+        "Nothing waits: the system is said to be at rest."
+        if quiet
+        else "No message, intent or due retry waits for longer than 30 seconds after its time.",
+        f"{{count}} rows of work in {name} "
+        + ("still wait" if quiet else "are due, and nobody does them")
+        + ", the first of them {detail}.",
+        f"""
+        SELECT {order} AS order_id, coalesce('after this: ' || last_error, 'never tried') AS detail
+        FROM {table} WHERE state = '{state}' AND {"true" if quiet else _overdue(table, state)}""",
     )
-
-
-NO_WAIT: Final = Check(
-    "I17",
-    "No message, intent or due retry waits for longer than 30 seconds after its time.",
-    "{count} rows of work are due, and nobody does them, such as one in {detail}.",
-    _waits(at_all=False),
-)
-NOTHING_WAITS: Final = Check(
-    "I17",
-    "Nothing waits: the system is said to be at rest.",
-    "{count} rows of work still wait, such as one in {detail}.",
-    _waits(at_all=True),
-)
 
 
 def checks(listeners: Sequence[str], *, quiet: bool) -> tuple[Check, ...]:
@@ -212,7 +243,8 @@ def checks(listeners: Sequence[str], *, quiet: bool) -> tuple[Check, ...]:
         _taken_over(
             "email", "SELECT order_id, id AS event_id, stage AS type, written_at AS at FROM email.mails"
         ),
-        UNIQUE_KEYS,
-        ONE_PAYLOAD,
-        NOTHING_WAITS if quiet else NO_WAIT,
+        *(_unique_key(table, columns) for table, columns in _UNIQUE.items()),
+        ONE_MESSAGE,
+        *(_same_payload(place, copies) for place, copies in _COPIES.items()),
+        *(_in_time(table, quiet=quiet) for table in _WAITING),
     )

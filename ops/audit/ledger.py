@@ -1,9 +1,9 @@
 """The payment provider's own record of what it charged and gave back, whoever the provider is."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, TypeVar
 from uuid import UUID
 
 import asyncpg
@@ -17,6 +17,8 @@ from services.billing.stripe_amounts import iso_amount
 STRIPE: Final = "https://api.stripe.com"
 PAGE: Final = 100
 """Most objects in one of Stripe's pages."""
+CHUNK: Final = 5_000
+"""Most rows that are taken from the simulated provider's ledger at once."""
 
 
 class LedgerUnavailable(CommandFailed):
@@ -52,20 +54,37 @@ class LedgerRefund:
 
 
 class Ledger(Protocol):
-    """What a payment provider can be asked about the past."""
+    """What a payment provider can be asked about the past.
+
+    It answers page by page, so that a whole ledger need not be held in memory. The pages have every record
+    that was there when the first page was asked for; a later record may be missing.
+    """
 
     @property
     def provider(self) -> str:
         """Its name, as payments have it."""
         ...
 
-    async def charges(self) -> Sequence[LedgerCharge]:
-        """Every charge, also those that failed. Raises LedgerUnavailable."""
+    def charges(self, since: datetime | None = None) -> AsyncGenerator[Sequence[LedgerCharge], None]:
+        """Every charge that was made since then, also those that failed. Raises LedgerUnavailable."""
         ...
 
-    async def refunds(self) -> Sequence[LedgerRefund]:
-        """Every refund that was made. Raises LedgerUnavailable."""
+    def refunds(self, since: datetime | None = None) -> AsyncGenerator[Sequence[LedgerRefund], None]:
+        """Every refund that was made since then. Raises LedgerUnavailable."""
         ...
+
+
+_R = TypeVar("_R", LedgerCharge, LedgerRefund)
+
+_CHARGES: Final = """
+    SELECT id, payment_id, order_id, amount, currency, status = 'succeeded' AS succeeded, created_at,
+        order_reference, key_hash
+    FROM provider.charges"""
+_REFUNDS: Final = """
+    SELECT id, refund_id, charge_id, amount, created_at
+    FROM (SELECT * FROM provider.refunds WHERE status <> 'failed') made"""
+_NEXT: Final = """
+    {records} WHERE id > $1 AND ($2::timestamptz IS NULL OR created_at >= $2) ORDER BY id LIMIT $3"""
 
 
 class SimulatedLedger:
@@ -76,30 +95,28 @@ class SimulatedLedger:
     def __init__(self, database_url: str) -> None:
         self._dsn = database_url.replace("+asyncpg", "", 1)
 
-    async def charges(self) -> Sequence[LedgerCharge]:
+    def charges(self, since: datetime | None = None) -> AsyncGenerator[Sequence[LedgerCharge], None]:
         """See Ledger."""
-        rows = await self._fetch(
-            "SELECT id, payment_id, order_id, amount, currency, status = 'succeeded' AS succeeded, "
-            "created_at, order_reference, key_hash FROM provider.charges"
-        )
-        return [LedgerCharge(**row) for row in rows]
+        return self._pages(_CHARGES, LedgerCharge, since)
 
-    async def refunds(self) -> Sequence[LedgerRefund]:
+    def refunds(self, since: datetime | None = None) -> AsyncGenerator[Sequence[LedgerRefund], None]:
         """See Ledger."""
-        rows = await self._fetch(
-            "SELECT id, refund_id, charge_id, amount, created_at FROM provider.refunds "
-            "WHERE status <> 'failed'"
-        )
-        return [LedgerRefund(**row) for row in rows]
+        return self._pages(_REFUNDS, LedgerRefund, since)
 
-    async def _fetch(self, query: str) -> "list[asyncpg.Record]":
+    async def _pages(
+        self, records: str, kind: type[_R], since: datetime | None
+    ) -> AsyncGenerator[Sequence[_R], None]:
+        """By id, each page in a statement of its own: no snapshot stays open between them."""
+        statement, after = _NEXT.format(records=records), ""
         try:
             connection = await asyncpg.connect(self._dsn, timeout=5)
             try:
-                return list(await connection.fetch(query))
+                while rows := await connection.fetch(statement, after, since, CHUNK):
+                    yield [kind(**row) for row in rows]
+                    after = rows[-1]["id"]
             finally:
                 await connection.close()
-        except (OSError, TimeoutError, asyncpg.PostgresError) as error:
+        except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
             raise LedgerUnavailable(f"{LedgerUnavailable.__doc__} ({error})") from error
 
 
@@ -115,54 +132,63 @@ class StripeLedger:
         self._base_url = base_url or STRIPE
         self._headers = {"Authorization": f"Bearer {api_key}"}
 
-    async def charges(self) -> Sequence[LedgerCharge]:
+    def charges(self, since: datetime | None = None) -> AsyncGenerator[Sequence[LedgerCharge], None]:
         """See Ledger. An intent that has not succeeded counts as a charge that failed."""
-        return [
-            LedgerCharge(
-                id=intent["id"],
-                payment_id=UUID(intent["metadata"]["payment_id"]),
-                order_id=UUID(intent["metadata"]["order_id"]),
-                amount=iso_amount(intent["amount_received"] or intent["amount"], intent["currency"].upper()),
-                currency=intent["currency"].upper(),
-                succeeded=intent["status"] == "succeeded",
-                created_at=datetime.fromtimestamp(intent["created"], UTC),
-                order_reference=intent["metadata"].get("reference"),
-                key_hash=intent["metadata"].get("key_hash"),
-            )
-            async for intent in self._list("/v1/payment_intents")
-            if {"payment_id", "order_id"} <= intent["metadata"].keys()
-        ]
+        return self._pages("/v1/payment_intents", _charge, since)
 
-    async def refunds(self) -> Sequence[LedgerRefund]:
+    def refunds(self, since: datetime | None = None) -> AsyncGenerator[Sequence[LedgerRefund], None]:
         """See Ledger."""
-        return [
-            LedgerRefund(
-                id=refund["id"],
-                refund_id=UUID(refund["metadata"]["refund_id"]),
-                charge_id=refund["payment_intent"],
-                amount=iso_amount(refund["amount"], refund["currency"].upper()),
-                created_at=datetime.fromtimestamp(refund["created"], UTC),
-            )
-            async for refund in self._list("/v1/refunds")
-            if "refund_id" in refund["metadata"] and refund["status"] not in ("failed", "canceled")
-        ]
+        return self._pages("/v1/refunds", _refund, since)
 
-    async def _list(self, path: str) -> AsyncIterator[dict[str, Any]]:
+    async def _pages(
+        self, path: str, read: Callable[[dict[str, Any]], _R | None], since: datetime | None
+    ) -> AsyncGenerator[Sequence[_R], None]:
+        """Newest first, so what is made meanwhile moves no page."""
+        asked = {"limit": str(PAGE)} | ({"created[gte]": str(int(since.timestamp()))} if since else {})
         after: dict[str, str] = {}
         try:
             async with httpx.AsyncClient(
                 base_url=self._base_url, headers=self._headers, timeout=30, trust_env=self._base_url == STRIPE
             ) as client:
                 while True:
-                    answer = await client.get(path, params={"limit": str(PAGE), **after})
+                    answer = await client.get(path, params={**asked, **after})
                     page = answer.raise_for_status().json()
-                    for found in page["data"]:
-                        yield found
+                    yield [record for found in page["data"] if (record := read(found))]
                     if not page["has_more"]:
                         return
                     after = {"starting_after": page["data"][-1]["id"]}
-        except httpx.HTTPError as error:
-            raise LedgerUnavailable(f"{LedgerUnavailable.__doc__} ({error})") from error
+        except (httpx.HTTPError, ValueError, LookupError, TypeError) as error:
+            raise LedgerUnavailable(f"{LedgerUnavailable.__doc__} ({error!r})") from error
+
+
+def _charge(intent: dict[str, Any]) -> LedgerCharge | None:
+    """None for one that is not ours."""
+    if not {"payment_id", "order_id"} <= intent["metadata"].keys():
+        return None
+    return LedgerCharge(
+        id=intent["id"],
+        payment_id=UUID(intent["metadata"]["payment_id"]),
+        order_id=UUID(intent["metadata"]["order_id"]),
+        amount=iso_amount(intent["amount_received"] or intent["amount"], intent["currency"].upper()),
+        currency=intent["currency"].upper(),
+        succeeded=intent["status"] == "succeeded",
+        created_at=datetime.fromtimestamp(intent["created"], UTC),
+        order_reference=intent["metadata"].get("reference"),
+        key_hash=intent["metadata"].get("key_hash"),
+    )
+
+
+def _refund(refund: dict[str, Any]) -> LedgerRefund | None:
+    """None for one that is not ours, or that gave nothing back."""
+    if "refund_id" not in refund["metadata"] or refund["status"] in ("failed", "canceled"):
+        return None
+    return LedgerRefund(
+        id=refund["id"],
+        refund_id=UUID(refund["metadata"]["refund_id"]),
+        charge_id=refund["payment_intent"],
+        amount=iso_amount(refund["amount"], refund["currency"].upper()),
+        created_at=datetime.fromtimestamp(refund["created"], UTC),
+    )
 
 
 def ledger_of(database_url: str) -> Ledger:

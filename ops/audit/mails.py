@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from ops.audit.check import QUIET, SETTLED, Check
+from ops.audit.check import SETTLED, Check
 from ops.audit.delivery import on_its_way
 
 RIGHT_PERSON: Final = Check(
@@ -16,26 +16,44 @@ RIGHT_PERSON: Final = Check(
     WHERE m.recipient <> o.email""",
 )
 
-EVERY_STEP: Final = Check(
+_EVERY_STEP: Final = (
+    "There is a mail for every step of an order, and the mail server has taken it or refused it for good."
+)
+
+WRITTEN: Final = Check(
     "I21",
-    "There is a mail for every step of an order, and the mail server has taken it or refused it for good.",
-    "{count} steps of orders have no mail, or one that is not sent, such as {detail}.",
+    _EVERY_STEP,
+    "{count} steps of orders have no mail, such as {detail}.",
     f"""
-    SELECT t.order_id, t.type || coalesce(' (' || m.state || ')', '') AS detail FROM "order".timeline t
-    LEFT JOIN email.mails m ON m.order_id = t.order_id AND m.stage = t.type
-    WHERE t.time < {SETTLED} AND (m.id IS NULL OR m.state = 'dead')
+    SELECT t.order_id, t.type AS detail FROM "order".timeline t
+    WHERE t.time < {SETTLED}
+        AND NOT EXISTS (SELECT FROM email.mails m WHERE m.order_id = t.order_id AND m.stage = t.type)
         AND NOT EXISTS (SELECT FROM email.parked p WHERE p.id = t.event_id)
-        AND ({QUIET} OR m.id IS NOT NULL
-            OR t.event_id NOT IN (SELECT event_id FROM ({on_its_way("email")}) way))""",
+        AND NOT EXISTS (SELECT FROM ({on_its_way("email")}) way WHERE way.event_id = t.event_id)""",
+)
+
+NOT_DEAD: Final = Check(
+    "I21",
+    _EVERY_STEP,
+    "{count} mails were given up and wait for a person, such as the one of {detail}.",
+    f"""
+    SELECT order_id, stage || coalesce(': ' || last_error, '') AS detail FROM email.mails
+    WHERE state = 'dead' AND written_at < {SETTLED}""",
 )
 
 WITH_OUTCOME: Final = Check(
     "I21",
-    "A mail that was sent has its Message-ID and the server's answer.",
-    "{count} mails are said to be sent without what the server said.",
+    "A mail that was sent has its Message-ID and the server's answer; one that was refused has the reason.",
+    "{count} mails ended without what the mail server said, such as one that was {detail}.",
     """
-    SELECT order_id, NULL AS detail FROM email.mails
-    WHERE state = 'sent' AND (message_id IS NULL OR outcome IS NULL OR sent_at IS NULL)""",
+    SELECT order_id, state AS detail FROM email.mails
+    WHERE state = 'sent' AND (message_id IS NULL OR outcome IS NULL OR sent_at IS NULL)
+        OR state = 'refused' AND outcome IS NULL AND last_error IS NULL""",
 )
 
-CHECKS: Final = (RIGHT_PERSON, EVERY_STEP, WITH_OUTCOME)
+PUT_OFF_TO_THE_END: Final = """
+    SELECT count(*), (array_agg(last_error ORDER BY written_at DESC))[1] AS error FROM email.mails
+    WHERE state = 'refused' AND outcome IS NULL HAVING count(*) > 0"""
+"""SQL for the mails that the server put off until its policy's patience was at an end."""
+
+CHECKS: Final = (RIGHT_PERSON, WRITTEN, NOT_DEAD, WITH_OUTCOME)

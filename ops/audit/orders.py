@@ -3,7 +3,7 @@
 from typing import Final
 
 from events.journey import ALTERNATIVES, ENDS, WAYS
-from ops.audit.check import QUIET, SETTLED, Check
+from ops.audit.check import SETTLED, Check
 from ops.audit.delivery import on_its_way
 from ops.services import SERVICES
 
@@ -20,6 +20,9 @@ _SET_ASIDE: Final = " UNION ALL ".join(f'SELECT order_id FROM "{service}".parked
 _ON_ITS_WAY: Final = " UNION ALL ".join(
     f"SELECT order_id FROM ({on_its_way(service)}) {service}_hears" for service in _CARRYING_ON
 )
+
+OF_AN_ORDER: Final = "Every invoice, payment, refund, shipment, mail and charge belongs to an accepted order."
+"""The promise of I5."""
 
 _UNTOLD: Final = 'SELECT order_id, type FROM "order".parked WHERE order_id IS NOT NULL'
 """The events that the order service has set aside, with their reason: no timeline tells them yet."""
@@ -39,8 +42,8 @@ STANDS_STILL: Final = Check(
         AND NOT EXISTS (SELECT FROM billing.refunds r WHERE r.order_id = o.id AND r.state <> 'refunded')
         AND NOT EXISTS (SELECT FROM shipment.shipments s
             WHERE s.order_id = o.id AND s.state NOT IN ('shipped', 'refused'))
-        AND o.id NOT IN (SELECT order_id FROM ({_SET_ASIDE}) a WHERE order_id IS NOT NULL)
-        AND ({QUIET} OR o.id NOT IN ({_ON_ITS_WAY}))""",
+        AND NOT EXISTS (SELECT FROM ({_SET_ASIDE}) aside WHERE aside.order_id = o.id)
+        AND NOT EXISTS (SELECT FROM ({_ON_ITS_WAY}) way WHERE way.order_id = o.id)""",
 )
 
 LEGAL_WAY: Final = Check(
@@ -48,57 +51,89 @@ LEGAL_WAY: Final = Check(
     f"Every order goes one of its {len(WAYS)} ways, each step once.",
     "{count} orders went an illegal way, such as {detail}.",
     f"""
-    SELECT order_id, string_agg(type, ' ' ORDER BY type) AS detail FROM "order".timeline GROUP BY order_id
-    HAVING count(*) > count(DISTINCT type)
-        OR {_CONTRADICTS_ITSELF}
-        OR bool_or(type IN ({_ENDS})) AND max(time) < {SETTLED}
-            AND string_agg(type, ' ' ORDER BY type) NOT IN ({_WAYS})
-            AND order_id NOT IN (SELECT order_id FROM ({_UNTOLD}) aside)
-            AND ({QUIET} OR order_id NOT IN (SELECT order_id FROM ({on_its_way("order")}) way))""",
+    SELECT order_id, went AS detail FROM (
+        SELECT order_id, string_agg(type, ' ' ORDER BY type) AS went, max(time) AS latest,
+            count(*) > count(DISTINCT type)
+                OR {_CONTRADICTS_ITSELF} AS contradicts_itself,
+            bool_or(type IN ({_ENDS})) AS ended
+        FROM "order".timeline GROUP BY order_id) gone
+    LEFT JOIN (SELECT DISTINCT order_id, true AS excused FROM (
+        SELECT order_id FROM ({_UNTOLD}) aside
+        UNION ALL SELECT order_id FROM ({on_its_way("order")}) way) missing) missing USING (order_id)
+    WHERE contradicts_itself
+        OR ended AND latest < {SETTLED} AND went NOT IN ({_WAYS}) AND excused IS NULL""",
 )
 
-SAME_STORY: Final = Check(
-    "I4",
-    "What each service decided is what the order's timeline tells.",
-    "{count} decisions of services and lines of timelines do not match, such as {detail}.",
-    f"""
-    SELECT order_id, type || CASE WHEN told.way IS NULL THEN ', decided and not told'
-        ELSE ', told and not decided' END AS detail
-    FROM (
-        SELECT order_id, 'INVOICE_CREATED' AS type, issued_at AS at FROM invoice.invoices
-        UNION ALL
-        SELECT order_id, CASE state WHEN 'captured' THEN 'PAYMENT_CONFIRMED' ELSE 'PAYMENT_FAILED' END,
-            settled_at
+
+def _same_story(service: str, types: tuple[str, ...], decided: str) -> Check:
+    """That a service's decisions (order_id, type, at) are told in the timelines, and no others are."""
+    listed = ", ".join(f"'{type_}'" for type_ in types)
+    return Check(
+        "I4",
+        "What each service decided is what the order's timeline tells.",
+        f"{{count}} decisions of {service} and lines of timelines do not match, such as {{detail}}.",
+        f"""
+        SELECT order_id, type || CASE WHEN way IS NULL THEN ', decided and not told'
+            ELSE ', told and not decided' END AS detail
+        FROM (
+            SELECT order_id, type, at, way FROM ({decided}) decided
+            FULL JOIN (
+                SELECT order_id, type, 'told' AS way FROM "order".timeline WHERE type IN ({listed})) told
+                USING (order_id, type)
+            WHERE at IS NULL OR way IS NULL AND at < {SETTLED}) differing
+        LEFT JOIN (SELECT DISTINCT order_id, type, true AS excused FROM (
+            {_UNTOLD} UNION ALL SELECT order_id, type FROM ({on_its_way("order")}) way) missing) missing
+            USING (order_id, type)
+        WHERE at IS NULL OR excused IS NULL""",
+    )
+
+
+SAME_STORIES: Final = (
+    _same_story(
+        "invoice",
+        ("INVOICE_CREATED",),
+        "SELECT order_id, 'INVOICE_CREATED' AS type, issued_at AS at FROM invoice.invoices",
+    ),
+    _same_story(
+        "billing",
+        ("PAYMENT_CONFIRMED", "PAYMENT_FAILED", "PAYMENT_REFUNDED"),
+        """
+        SELECT order_id,
+            CASE state WHEN 'captured' THEN 'PAYMENT_CONFIRMED' ELSE 'PAYMENT_FAILED' END AS type,
+            settled_at AS at
         FROM billing.payments WHERE state IN ('captured', 'declined')
         UNION ALL
-        SELECT order_id, 'PAYMENT_REFUNDED', settled_at FROM billing.refunds WHERE state = 'refunded'
-        UNION ALL
-        SELECT order_id, CASE state WHEN 'shipped' THEN 'SHIPPED' ELSE 'SHIPMENT_ERROR' END, settled_at
-        FROM shipment.shipments WHERE state IN ('shipped', 'refused')
-    ) decided
-    FULL JOIN (SELECT order_id, type, 'told' AS way FROM "order".timeline WHERE type <> 'ORDER_CREATED') told
-        USING (order_id, type)
-    WHERE decided.at IS NULL OR told.way IS NULL AND decided.at < {SETTLED}
-        AND (order_id, type) NOT IN ({_UNTOLD})
-        AND ({QUIET}
-            OR (order_id, type) NOT IN (SELECT order_id, type FROM ({on_its_way("order")}) way))""",
+        SELECT order_id, 'PAYMENT_REFUNDED', settled_at FROM billing.refunds WHERE state = 'refunded'""",
+    ),
+    _same_story(
+        "shipment",
+        ("SHIPPED", "SHIPMENT_ERROR"),
+        """
+        SELECT order_id, CASE state WHEN 'shipped' THEN 'SHIPPED' ELSE 'SHIPMENT_ERROR' END AS type,
+            settled_at AS at
+        FROM shipment.shipments WHERE state IN ('shipped', 'refused')""",
+    ),
 )
 
-NO_GHOSTS: Final = Check(
-    "I5",
-    "Every invoice, payment, refund, shipment, mail and charge belongs to an accepted order.",
-    "{count} things belong to no order, such as {detail}.",
-    f"""
-    SELECT thing.order_id, thing.what AS detail FROM (
-        SELECT order_id, 'an invoice' AS what FROM invoice.invoices
-        UNION ALL SELECT order_id, 'a payment' FROM billing.payments
-        UNION ALL SELECT order_id, 'a refund' FROM billing.refunds
-        UNION ALL SELECT order_id, 'a shipment' FROM shipment.shipments
-        UNION ALL SELECT order_id, 'a mail' FROM email.mails
-        UNION ALL SELECT order_id, 'a charge' FROM pg_temp.charges
-            WHERE created_at < {SETTLED} AND id NOT IN (SELECT charge FROM billing.recovered_charges)
-    ) thing
-    WHERE NOT EXISTS (SELECT FROM "order".orders o WHERE o.id = thing.order_id)""",
+
+def _no_ghosts(things: str, table: str) -> Check:
+    """That everything in a service's table belongs to an order."""
+    return Check(
+        "I5",
+        OF_AN_ORDER,
+        f"{{count}} {things} of {table.partition('.')[0]} belong to no order.",
+        f"""
+        SELECT order_id, NULL AS detail FROM {table} thing
+        WHERE NOT EXISTS (SELECT FROM "order".orders o WHERE o.id = thing.order_id)""",
+    )
+
+
+NO_GHOSTS: Final = (
+    _no_ghosts("invoices", "invoice.invoices"),
+    _no_ghosts("payments", "billing.payments"),
+    _no_ghosts("refunds", "billing.refunds"),
+    _no_ghosts("shipments", "shipment.shipments"),
+    _no_ghosts("mails", "email.mails"),
 )
 
 ANNOUNCED: Final = Check(
@@ -116,4 +151,4 @@ ANNOUNCED: Final = Check(
 )
 """The outbox keeps its rows for 30 days."""
 
-CHECKS: Final = (STANDS_STILL, LEGAL_WAY, SAME_STORY, NO_GHOSTS, ANNOUNCED)
+CHECKS: Final = (STANDS_STILL, LEGAL_WAY, *SAME_STORIES, *NO_GHOSTS, ANNOUNCED)

@@ -20,13 +20,25 @@ class Breach:
 
 
 @dataclass(frozen=True)
+class Unseen:
+    """Something that the audit could not look at."""
+
+    reason: str
+    """Why, for a person."""
+    invariants: tuple[str, ...]
+    """The ids of what was not checked for this reason, or not in full."""
+
+
+@dataclass(frozen=True)
 class Report:
     """Everything that an audit has to say."""
 
-    orders: int
+    orders: int | None
+    """How many there are, or were accepted since the moment asked for; None where they can't be read."""
     checked: Mapping[str, str]
-    """What was checked: each invariant's promise in words, by its id."""
+    """What there is to check: each invariant's promise in words, by its id."""
     breaches: tuple[Breach, ...]
+    unseen: tuple[Unseen, ...] = ()
     notes: tuple[str, ...] = ()
     """What is no breach, and worth knowing: what waits, and what could not be judged."""
     dead: Mapping[str, int] = field(default_factory=dict)
@@ -34,5 +46,5 @@ class Report:
 
     @property
     def holds(self) -> bool:
-        """Whether every promise that was checked is kept."""
-        return not self.breaches
+        """Whether everything was seen, and every promise is kept."""
+        return not self.breaches and not self.unseen

@@ -7,7 +7,7 @@ import pytest
 from events import rabbitmq
 from events.rabbitmq.inspection import QueueState
 from events.rabbitmq.subscription import QueueSubscription
-from ops.audit.audit import _about_the_broker
+from ops.audit import broker
 from tests.conformance.system import System
 from tests.factories import order_created
 from tests.waiting import eventually
@@ -23,7 +23,7 @@ async def test_a_consumer_that_is_not_started_again_is_seen(system: System, star
         return found["invoice"]
 
     async def invoice_breaches() -> set[str]:
-        return {breach.invariant for breach in _about_the_broker({"invoice": await state()})}
+        return {breach.invariant for breach in broker.breaches({"invoice": await state()})}
 
     async def end_and_await_the_queue() -> None:
         await system.start("order", "invoice", "email")

@@ -51,7 +51,8 @@ async def audited(cluster: Cluster) -> list[Finding]:
     """I3 to I21 and I22, as far as databases, broker and ledger tell among themselves: the audit's report."""
     target = Target(cluster.database_url, cluster.broker_url)
     report = await audit(target, ledger=cluster.provider_ledger, quiet=True)
-    return [
+    unseen = [Finding(each, unseen.reason, 1) for unseen in report.unseen for each in unseen.invariants]
+    return unseen + [
         Finding(
             breach.invariant,
             breach.sentence + "".join(f" {order_id}" for order_id in breach.order_ids[:EXAMPLES]),

@@ -10,10 +10,17 @@ import pytest
 import pytest_asyncio
 from sqlalchemy import make_url
 
+from ops.services import SERVICES
 from tests.conftest import new_database
 from tests.embedded import EXAMPLES, finished, running
+from tests.waiting import eventually
 
 ORDER = json.loads((EXAMPLES / "order.json").read_text("utf-8"))
+WAITING = " UNION ALL ".join(
+    [f"SELECT FROM \"{service}\".outbox WHERE state = 'pending'" for service in SERVICES]
+    + ["SELECT FROM email.mails WHERE state = 'pending'"]
+)
+"""What may wait a little longer than the orders."""
 KINDS: dict[str, dict[str, Any]] = {
     "shipped": {},
     "declined": {"payment_method": "pm_card_chargeDeclined"},
@@ -30,6 +37,11 @@ async def journeys(postgres: str, tmp_path_factory: pytest.TempPathFactory) -> A
             for kind, changes in KINDS.items():
                 placed = await api.post("/orders", json=ORDER | changes | {"reference": kind})
                 await finished(api, placed.json()["id"])
+            connection = await asyncpg.connect(url.replace("+asyncpg", ""))
+            await eventually(
+                lambda: connection.fetchval(f"SELECT count(*) FROM ({WAITING}) w"), lambda n: n == 0
+            )
+            await connection.close()
         yield str(make_url(url).database)
 
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import uuid
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
 from datetime import UTC, datetime
 
 import asyncpg
@@ -186,16 +186,18 @@ class BusyProvider:
         self._ledger = ledger_of(url)
         self._takes = takes
 
-    async def charges(self) -> Sequence[LedgerCharge]:
+    async def charges(self, since: datetime | None = None) -> AsyncGenerator[Sequence[LedgerCharge], None]:
         await asyncio.sleep(self._takes)
         now = datetime.now(UTC).replace(microsecond=0)
-        new = LedgerCharge("ch_new", uuid.uuid4(), uuid.uuid4(), 100, "BRL", True, now)
-        return [*await self._ledger.charges(), new]
+        yield [LedgerCharge("ch_new", uuid.uuid4(), uuid.uuid4(), 100, "BRL", True, now)]
+        async for page in self._ledger.charges(since):
+            yield page
 
-    async def refunds(self) -> Sequence[LedgerRefund]:
+    async def refunds(self, since: datetime | None = None) -> AsyncGenerator[Sequence[LedgerRefund], None]:
         now = datetime.now(UTC).replace(microsecond=0)
-        new = [LedgerRefund(f"re_{of}", uuid.uuid4(), of, 100, now) for of in ("ch_new", "ch_newer")]
-        return [*await self._ledger.refunds(), *new]
+        yield [LedgerRefund(f"re_{of}", uuid.uuid4(), of, 100, now) for of in ("ch_new", "ch_newer")]
+        async for page in self._ledger.refunds(since):
+            yield page
 
 
 async def test_what_the_provider_did_after_the_moment_is_not_judged(journeyed: str) -> None:
@@ -213,3 +215,42 @@ async def test_a_provider_may_take_longer_than_the_auditors_role_may_be_idle(
     await connection.close()
     report = await found_in(auditors, ledger=BusyProvider(journeyed, takes=0.5))
     assert report.breaches == ()
+
+
+@pytest.mark.parametrize("quiet", [True, False], ids=["at rest", "living"])
+async def test_a_mail_that_its_policy_puts_off_is_told_and_is_no_breach_while_the_system_lives(
+    journeyed: str, quiet: bool
+) -> None:
+    await after(
+        """
+        UPDATE email.mails SET state = 'pending', attempts = 7, last_error = '451 Greylisted.',
+            waits_since = now() - interval '1 day', claimed_until = now() + interval '2 hours'
+        WHERE order_id = $1 AND stage = 'SHIPPED'""",
+        journeyed,
+    )
+    report = await found_in(journeyed, quiet=quiet)
+    if quiet:
+        [breach] = report.breaches
+        assert breach.sentence == (
+            "1 rows of work in email.mails still wait, the first of them after this: 451 Greylisted.."
+        )
+    else:
+        assert report.breaches == ()
+        [note] = report.notes
+        assert note.startswith("1 rows of work in email.mails wait for their next try, the first since ")
+        assert note.endswith(" UTC, after this: 451 Greylisted.")
+
+
+async def test_a_mail_that_was_put_off_until_it_was_given_up_is_told_and_is_no_breach(journeyed: str) -> None:
+    await after(
+        """
+        UPDATE email.mails SET state = 'refused', outcome = NULL, message_id = NULL, sent_at = NULL,
+            last_error = '452 Full.'
+        WHERE order_id = $1 AND stage = 'SHIPPED'""",
+        journeyed,
+    )
+    report = await found_in(journeyed, quiet=True)
+    assert report.breaches == ()
+    assert report.notes == (
+        "1 mails were put off by the mail server until they were given up; the newest after this: 452 Full.",
+    )

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -47,11 +47,11 @@ class NoLedger(Ledger):
 
     provider = "nobody"
 
-    async def charges(self) -> Sequence[LedgerCharge]:
-        return []
+    async def charges(self, since: datetime | None = None) -> AsyncGenerator[Sequence[LedgerCharge], None]:
+        yield []
 
-    async def refunds(self) -> Sequence[LedgerRefund]:
-        return []
+    async def refunds(self, since: datetime | None = None) -> AsyncGenerator[Sequence[LedgerRefund], None]:
+        yield []
 
 
 @dataclass

@@ -68,6 +68,7 @@ async def findings(system: "System") -> list[Finding]:
     report = await audit(Target(system.database.url, None), ledger=ledger_of(system.database.url), quiet=True)
     return [
         *(Finding(breach.invariant, breach.sentence) for breach in report.breaches),
+        *(Finding(each, unseen.reason) for unseen in report.unseen for each in unseen.invariants),
         *await _orders(system),
         *await _dead(system),
         *await _mails(system),
