@@ -2,9 +2,10 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -13,7 +14,7 @@ import pytest
 from uuid_utils.compat import uuid7
 
 from chassis import database
-from events import inbox, outbox
+from events import inbox, migrations, outbox
 from events.bus import Message
 from events.commit import Transactions
 from events.errors import Unavailable
@@ -134,11 +135,10 @@ async def test_a_partition_with_an_unfinished_row_is_never_dropped_and_the_warni
     unfinished = await write_message(transactions, day(0), state=state)
     published = await write_message(transactions, day(0))
     for number in (31, 61, 400):
-        [step] = [s for s in await renew(transactions, day(number)) if s.act == "held back"]
-        assert (step.partition, step.detail) == (
-            "outbox_20250106",
-            f"1 {state}, the first of them {unfinished}",
-        )
+        steps = await renew(transactions, day(number))
+        assert [(step.partition, step.detail) for step in steps if step.act == "held back"] == [
+            ("outbox_20250106", f"1 {state}, the first of them {unfinished}")
+        ]
         assert await ids(transactions) == {unfinished, published}
 
 
@@ -372,3 +372,40 @@ async def test_a_partition_is_like_its_table(transactions: Transactions) -> None
                 f"{table}_20250106",
             )
             assert row["whole"] == row["part"] > 1
+
+
+# The checks are checked
+
+_LOOKS = "EXECUTE format(in_use, partition_name) INTO act, detail USING present - lifetime;"
+_TOO_SOON = "present - lifetime - interval '1 week'"
+_published_late = test_a_row_that_is_published_at_last_is_kept_for_thirty_days_from_then
+_unfinished = test_a_partition_with_an_unfinished_row_is_never_dropped_and_the_warning_names_it
+_lifetimes = test_rows_are_there_on_day_8_and_gone_by_their_lifetimes
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong", "promise"),
+    [
+        pytest.param(_LOOKS, "act := NULL;", _published_late, id="dropped by name, published late"),
+        pytest.param(_LOOKS, "act := NULL;", partial(_unfinished, state="pending"), id="dropped by name"),
+        pytest.param(
+            "state = 'pending'", "false", partial(_unfinished, state="pending"), id="pending rows forgotten"
+        ),
+        pytest.param("state = 'dead'", "false", partial(_unfinished, state="dead"), id="dead rows forgotten"),
+        pytest.param(_TOO_SOON, "present - lifetime", _lifetimes, id="one week too many dropped"),
+        pytest.param(
+            "'inbox', interval '60 days'", "'inbox', interval '20 days'", _lifetimes, id="inbox kept 20 days"
+        ),
+    ],
+)
+async def test_a_renewal_that_is_wrong_breaks_the_promise_named_for_it(
+    transactions: Transactions, right: str, wrong: str, promise: Callable[[Transactions], Awaitable[None]]
+) -> None:
+    [function] = [text for text in migrations._CREATE_4 if "CREATE FUNCTION renew_partitions" in text]
+    assert right in function
+    async with transactions() as tx:
+        await tx.execute(
+            function.replace("CREATE FUNCTION", "CREATE OR REPLACE FUNCTION").replace(right, wrong)
+        )
+    with pytest.raises(AssertionError):
+        await promise(transactions)

@@ -4,11 +4,17 @@ import argparse
 import os
 import sys
 import time
+from collections import Counter
 from contextlib import ExitStack
+from typing import Final
 
 from tests import servers
 from tests.simulation.house import House, house
+from tests.simulation.reached import STATES
 from tests.simulation.schedule import Outcome
+
+ENOUGH: Final = 1000
+"""So many schedules must reach every state: one that they never reach is a failure."""
 
 
 def main() -> int:
@@ -31,18 +37,24 @@ def main() -> int:
 def _run_many(simulated: House, seeds: range) -> int:
     began, steps = time.monotonic(), 0
     failed: list[Outcome] = []
+    reached: Counter[str] = Counter()
     for number, seed in enumerate(seeds, start=1):
         outcome = simulated.run(seed)
         steps += outcome.steps
+        reached.update(outcome.reached)
         if outcome.findings:
             failed.append(outcome)
             _say(outcome)
         if number % 100 == 0 or number == len(seeds):
             rate = number / (time.monotonic() - began)
             _say(f"{number} schedules, {steps} steps, {rate:.1f}/s, {len(failed)} failed")
+    _say("reached: " + ", ".join(f"{state} {reached[state]}" for state in STATES))
+    never = [state for state in STATES if not reached[state]]
+    if never:
+        _say(f"never reached: {', '.join(never)}")
     if failed:
         _say(f"failing seeds: {[outcome.seed for outcome in failed]}")
-    return 1 if failed else 0
+    return 1 if failed or (never and len(seeds) >= ENOUGH) else 0
 
 
 def _say(what: object) -> None:

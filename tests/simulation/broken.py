@@ -7,7 +7,7 @@ The one that needs a real broker, a consumer that is not started again, is in
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -18,8 +18,9 @@ from uuid import UUID, uuid4
 
 import msgspec
 
-from events import inbox, parked
+from events import commit, inbox, parked
 from events.bus import Delivery, Message, Subscription
+from events.connection import answer_of
 from events.contracts import Order
 from events.errors import EventsError, UnknownOutcome
 from events.transaction import Transaction
@@ -176,6 +177,27 @@ def deduplicated_outside_the_transaction() -> AbstractContextManager[object]:
     return patch.object(Worker, "_commit_together", commit_apart)
 
 
+def a_commit_whose_answer_is_not_looked_at() -> AbstractContextManager[object]:
+    """PostgreSQL answers COMMIT with ROLLBACK, and that counts as committed."""
+
+    async def trusted(call: Awaitable[Any], *connection: Any) -> Any:
+        answer = await answer_of(call, *connection)
+        return "COMMIT" if answer == "ROLLBACK" else answer
+
+    return patch.object(commit, "answer_of", trusted)
+
+
+def redelivered_events_not_counted() -> AbstractContextManager[object]:
+    """Each attempt at an event that kills its process is the first."""
+    begin = inbox.Attempts.begin
+
+    async def begin_first(self: inbox.Attempts, tx: Transaction, event_id: UUID) -> int:
+        await begin(self, tx, event_id)
+        return 1
+
+    return patch.object(inbox.Attempts, "begin", begin_first)
+
+
 @dataclass(frozen=True)
 class Variant:
     """One mistake."""
@@ -213,4 +235,8 @@ VARIANTS: Final = (
     Variant(dead_events_dropped, "I16", ()),
     # Who dies between the two has taken the event over, and it never has its effect.
     Variant(deduplicated_outside_the_transaction, "I16", _DEATHS),
+    # What was rolled back is acknowledged, and nobody hears of it again.
+    Variant(a_commit_whose_answer_is_not_looked_at, "I13", (Fate.SWALLOWED,)),
+    # Each process that takes the event dies, for ever.
+    Variant(redelivered_events_not_counted, "I22", ()),
 )

@@ -105,14 +105,14 @@ async def _orders(system: "System") -> list[Finding]:
 
 
 async def _dead(system: "System") -> list[Finding]:
-    """The dead events are the poison that was put in, and what seemed to kill its process."""
+    """The dead events are the poison that was put in, and what was alone under way at deaths from outside."""
     found: list[Finding] = []
     rows = await system.database.owner.fetch(_DEAD)
     unforeseen = [
         f"{row['reason']} in {row['service']}"
         for row in rows
         if row["id"] not in system.poison
-        and not (row["reason"] == "KillsProcess" and system.deaths.get(row["service"], 0) >= MAX_ATTEMPTS - 1)
+        and not (row["reason"] == "KillsProcess" and _may_seem_to_kill(system, row["service"]))
     ]
     missing = system.poison - {row["id"] for row in rows}
     if unforeseen or missing or len(system.broker.buried) < system.unreadable:
@@ -122,6 +122,11 @@ async def _dead(system: "System") -> list[Finding]:
     if given_up := [row["what"] for row in await system.database.owner.fetch(_GIVEN_UP)]:
         found.append(Finding("I16", f"Work was given up in {given_up}."))
     return found
+
+
+def _may_seem_to_kill(system: "System", service: str) -> bool:
+    """Whether so many processes of the service died from outside that an innocent event may be suspected."""
+    return system.deaths.get(service, 0) - system.killed[service] >= MAX_ATTEMPTS - 1
 
 
 async def _mails(system: "System") -> list[Finding]:

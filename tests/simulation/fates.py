@@ -22,6 +22,8 @@ class Fate(StrEnum):
     """No answer ever comes, and it is done some time later."""
     DEFECT = "defect"
     """It fails in a way that nobody has foreseen."""
+    SWALLOWED = "swallowed"
+    """One of its statements fails, and it goes on as if nothing were."""
     KILLED_BEFORE = "killed before"
     """The process dies, and nothing was done."""
     KILLED_AFTER = "killed after"
@@ -30,7 +32,7 @@ class Fate(StrEnum):
 
 _DEATHS: Final = (Fate.KILLED_BEFORE, Fate.KILLED_AFTER)
 TRANSACTION: Final = (Fate.REFUSED, Fate.UNDONE, Fate.ANSWER_LOST, *_DEATHS)
-HANDLING: Final = (*TRANSACTION, Fate.DEFECT)
+HANDLING: Final = (*TRANSACTION, Fate.DEFECT, Fate.SWALLOWED)
 PING: Final = (Fate.REFUSED,)
 PUBLISH: Final = (Fate.REFUSED, Fate.LOST, Fate.ANSWER_LOST, *_DEATHS)
 ACKNOWLEDGE: Final = (Fate.LOST, *_DEATHS)

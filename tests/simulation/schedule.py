@@ -1,17 +1,17 @@
 """One schedule: a small system, a storm over it, then calm, and the question whether everything is right."""
 
 import asyncio
-import logging
 import random
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from functools import partial
 from typing import Any, Final
 from uuid import UUID
 
+import asyncpg
 from uuid_utils.compat import uuid7
 
 from chassis.service import chores_of_every_service
@@ -51,7 +51,8 @@ from tests.simulation.database import (
 from tests.simulation.fates import Fate
 from tests.simulation.loop import VirtualLoop
 from tests.simulation.outside import AskedCarrier, AskedProvider, Mailbox, Outside
-from tests.simulation.process import Process, task_factory
+from tests.simulation.process import Process, current, task_factory
+from tests.simulation.reached import catching, count_the_end, is_foreseen, of_a_fast_clock, watching
 from tests.simulation.scheduler import Act, Scheduler
 
 LONGEST: Final = 40
@@ -71,6 +72,10 @@ class Outcome:
     trace: Sequence[str]
     steps: int
     findings: Sequence[Finding]
+    unforeseen: Sequence[str] = ()
+    """Exceptions that are no fate: faults of the code itself. They are findings too."""
+    reached: Mapping[str, int] = field(default_factory=dict)
+    """How often each state of `reached.STATES` was."""
 
     def __str__(self) -> str:
         """For whoever has to find out why."""
@@ -112,6 +117,10 @@ class System:
     replayed: Counter[tuple[str, str]] = field(default_factory=Counter)
     """How often a mail was sent again by hand, by order and stage."""
     poison: set[UUID] = field(default_factory=set)
+    killers: set[UUID] = field(default_factory=set)
+    """Poison that kills each process that handles it."""
+    killed: Counter[str] = field(default_factory=Counter)
+    """How many processes of each service that was."""
     unreadable: int = 0
     failures: list[BaseException] = field(default_factory=list)
     """What ended a process that should not have ended."""
@@ -227,12 +236,24 @@ class System:
     def _stumbling(self, handlers: Handlers) -> Handlers:
         def stumbling(handler: Handler) -> Handler:
             async def handle(events: Sequence[Any], tx: Transaction) -> None:
+                if any(event.id in self.killers for event in events):
+                    self._die_of_poison()
                 await handler(events, tx)
                 self.scheduler.stumble()
+                if self.scheduler.swallows:
+                    with suppress(asyncpg.PostgresError):
+                        await tx.execute("SELECT 1 / 0")
 
             return handle
 
         return {event: stumbling(handler) for event, handler in handlers.items()}
+
+    def _die_of_poison(self) -> None:
+        process = current()
+        assert process
+        self.killed[process.name.partition(".")[0]] += 1
+        process.kill()
+        raise asyncio.CancelledError
 
     def _may_die(self) -> bool:
         return bool(self.running) and sum(self.deaths.values()) < MOST_DEATHS
@@ -277,7 +298,9 @@ async def run(
         await database.empty()
     scheduler = Scheduler(seed, loop)
     system = System(database, scheduler)
-    with _seeded(seed), _quiet(), _stepped(scheduler):
+    reached: Counter[str] = Counter()
+    unforeseen: list[str] = []
+    with _seeded(seed), catching(unforeseen, reached), watching(reached), _stepped(scheduler):
         choice = scheduler.random
         system.names = [
             *SERVICES,
@@ -304,12 +327,20 @@ async def run(
     with loop.working():
         findings += [Finding("I22", f"A process ended by itself: {error!r}") for error in system.failures]
         findings += await checks.findings(system)
-    return Outcome(seed, [str(line) for line in scheduler.trace], scheduler.steps, findings)
+        await count_the_end(reached, database, scheduler.trace)
+    reached["given up work replayed"] += system.replayed.total()
+    unforeseen += [repr(error) for error in system.failures if not is_foreseen(error)]
+    if unforeseen:
+        findings.append(Finding("I22", f"Exceptions that are no fate: {unforeseen}."))
+    trace = [str(line) for line in scheduler.trace]
+    return Outcome(seed, trace, scheduler.steps, findings, unforeseen, reached)
 
 
 async def _calm(system: System, clients: "Sequence[asyncio.Task[None]]") -> bool:
     """Nothing fails any more, time passes; whether everything came to rest."""
     for _ in range(LONGEST):
+        await system.scheduler.rest()
+        system.start_all()  # what an event has killed meanwhile
         await system.scheduler.rest()
         with system.scheduler.loop.working():
             system.replayed.update(replayed := await checks.replay_mails(system.database))
@@ -346,9 +377,9 @@ def _wishes(choice: random.Random) -> list[Wish]:
 
 
 def _poison(system: System, choice: random.Random) -> None:
-    """What no service can handle: an unknown type, an order that nobody placed, bytes that are nothing."""
+    """What no service can handle: an unknown type, an order that nobody placed, bytes, a process's death."""
     if choice.random() < 0.3:
-        event_id = uuid7()
+        event_id = of_a_fast_clock(uuid7(), weeks=choice.choice((0, 5)))
         body = b'[{"specversion":"1.0","id":"%s","type":"ORDER_EATEN"}]' % str(event_id).encode()
         system.broker.put(choice.choice(SERVICES), "ORDER_EATEN", body)
         system.poison.add(event_id)
@@ -357,6 +388,11 @@ def _poison(system: System, choice: random.Random) -> None:
         assert isinstance(event.data, Undeliverable)
         system.broker.put("billing", type_of(ShipmentError), b"[" + encode_one(event) + b"]")
         system.poison.add(event.id)
+    if choice.random() < 0.1:
+        event = factories.one_of_each()[type_of(ShipmentError)]
+        system.broker.put("billing", type_of(ShipmentError), b"[" + encode_one(event) + b"]")
+        system.poison.add(event.id)
+        system.killers.add(event.id)
     if choice.random() < 0.3:
         system.broker.put(choice.choice(SERVICES), "?", b"nothing")
         system.unreadable += 1
@@ -371,16 +407,6 @@ def _seeded(seed: int) -> Iterator[None]:
         yield
     finally:
         random.setstate(before)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """The system says a lot about what goes wrong; the trace says it better."""
-    logging.disable(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        logging.disable(logging.NOTSET)
 
 
 @contextmanager

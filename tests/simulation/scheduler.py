@@ -130,6 +130,11 @@ class Scheduler:
         if self._active and self._active.fate is Fate.DEFECT:
             raise Defect
 
+    @property
+    def swallows(self) -> bool:
+        """Whether a handler is to swallow the error of a statement in this step."""
+        return self._active is not None and self._active.fate is Fate.SWALLOWED
+
     def happened(self, what: str) -> None:
         """Writes into the trace."""
         self.trace.append(what)
@@ -212,7 +217,7 @@ class Scheduler:
         if not possible or self.random.random() >= self._failing:
             return Fate.WELL
         fate = self.random.choice(possible)
-        if fate is Fate.DEFECT:
+        if fate in (Fate.DEFECT, Fate.SWALLOWED):
             self.defects += 1
             return fate if self.defects <= MOST_DEFECTS else Fate.WELL
         return fate

@@ -14,6 +14,7 @@ def test_a_classic_mistake_is_found(simulated: House, variant: Variant) -> None:
     for seed in range(MOST_SEEDS):
         with variant.mistake():
             wrong = simulated.run(seed, variant.fates)
+        assert not wrong.unforeseen, f"it dies of an exception that is no fate: {wrong.unforeseen}"
         if variant.invariant in {finding.invariant for finding in wrong.findings}:
             right = simulated.run(seed, variant.fates)
             assert not right.findings, str(right)

@@ -68,7 +68,9 @@ class Table:
         class Tx:
             started: float = field(default_factory=now)
 
-        yield Tx()
+        tx = Tx()
+        await asyncio.sleep(0.001)
+        yield tx
 
     async def claim(self, _: object, limit: int) -> list[Lease[Row]]:
         due = [entry for entry in self.waiting if entry.claimed_until <= now()]
@@ -212,11 +214,10 @@ def test_what_fell_due_again_goes_before_what_is_new_however_much_is_made() -> N
         async with running(table, other, concurrency=4, memory=100) as runner:
             rows = [unlucky]
             while now() < 90:
+                await runner.wait_for_room()
                 table.add(*rows, claimed_for=LEASE_SECONDS)
                 runner.offer(rows, now())
-                await runner.wait_for_room()
-                rows = [Row() for _ in range(runner.room)]
-                await asyncio.sleep(0.1)
+                rows = [Row() for _ in range(runner.room)]  # at once: nobody takes the room before
         assert table.entries[unlucky.id].state == "done"
 
     play(scene)
