@@ -252,21 +252,30 @@ async def test_an_event_that_kills_the_process_is_dead_after_two_deaths_of_its_o
     killer = order_created(an_order(reference=LETHAL))
     await system.emit(*events[:2], killer, *events[2:4])
     await system.emit(*events[4:])
-    # Once new, once redelivered in a batch, then alone. In memory, what is older than the process counts as
-    # redelivered the first time.
-    for _ in range(3 if isinstance(system.bus, MemoryBus) else 4):
+    # Once new, once redelivered in a batch, then twice alone. In memory, what is older than the process is
+    # redelivered the first time. A relay that dies before marking makes a copy, and that is new once.
+    least, most = (3, 4) if isinstance(system.bus, MemoryBus) else (4, 6)
+    for deaths in range(most + 1):
         async with child(system, "handling") as process:
-            assert await ended(process) == -signal.SIGKILL
-        assert not await system.parked("invoice", "dead")
+            await eventually(partial(died_or_parked, system, process), bool)
+            if process.returncode is None:
+                assert deaths >= least
+                [dead] = await system.parked("invoice", "dead")
+                assert (dead["id"], dead["reason"]) == (killer.id, "KillsProcess")
+                await system.handle_all(events, "invoice")
+                await system.handle_all([*events, killer], "email")
+                assert not await system.query("invoice", "SELECT * FROM attempts")
+                process.send_signal(signal.SIGTERM)
+                assert await ended(process) == 0
+                return
+            assert process.returncode == -signal.SIGKILL
         await system.let_claims_run_out()
-    async with child(system, "handling") as process:
-        [dead] = await eventually(lambda: system.parked("invoice", "dead"), bool)
-        assert (dead["id"], dead["reason"]) == (killer.id, "KillsProcess")
-        await system.handle_all(events, "invoice")
-        await system.handle_all([*events, killer], "email")
-        assert not await system.query("invoice", "SELECT * FROM attempts")
-        process.send_signal(signal.SIGTERM)
-        assert await ended(process) == 0
+    raise AssertionError(f"it killed {most + 1} processes")
+
+
+async def died_or_parked(system: System, process: Process) -> bool:
+    """Whether the process has ended, or has set an event aside as dead."""
+    return process.returncode is not None or bool(await system.parked("invoice", "dead"))
 
 
 async def test_a_relay_killed_between_publish_and_mark_publishes_again_and_it_is_handled_once(
