@@ -31,6 +31,8 @@ class Report:
     """Lost, charged twice, gaps, stuck, dead, poison, and the like."""
     latency: dict[str, float] = field(default_factory=dict)
     """Seconds from order to end, by percentile."""
+    reached: Mapping[str, int] = field(default_factory=dict)
+    """How often the states were reached that the promises are about (`reached`)."""
     strikes: Sequence[Strike] = ()
     findings: list[Finding] = field(default_factory=list)
     most: Mapping[str, tuple[float, int]] = field(default_factory=dict)
@@ -72,6 +74,10 @@ class Report:
                 *_table(("figure", "count"), self.figures.items()),
                 *_table(("from order to end", "seconds"), ((k, f"{v:.1f}") for k, v in self.latency.items())),
                 *_table(("fault", "struck", "effective", "mean seconds"), self._kinds()),
+                *_table(
+                    ("state", "reached"),
+                    ((name, f"{n:,}" if n else "never") for name, n in self.reached.items()),
+                ),
                 *_table(
                     ("process", "most memory, MiB", "most files", "growth, MiB/minute"),
                     (

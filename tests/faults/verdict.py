@@ -10,6 +10,7 @@ from tests.faults.cluster import Cluster
 from tests.faults.deliveries import take_newer
 from tests.faults.history import History
 from tests.faults.probe import probe
+from tests.faults.reached import reached
 from tests.faults.report import Report, versions
 from tests.faults.strikes import Strikes
 from tests.faults.vitals import Vitals
@@ -52,6 +53,7 @@ async def judge(
     found += vitals.findings()
     report.orders = history.accepted
     report.requests, report.unknown_answers = history.requests, history.unknown
+    report.reached = await reached(system)
     report.strikes = strikes.all
     [record] = await system.fetch(_LATENCY)
     report.latency = dict(zip(("half of them", "99 %", "the slowest"), record["seconds"], strict=True))
