@@ -16,7 +16,7 @@ _LEASED: Final = {
     "refunds": "billing.refunds",
     "shipments": "shipment.shipments",
     "mails": "email.mails",
-    "messages": "(SELECT * FROM {}) AS outboxes".format(
+    "messages": "({}) AS outboxes".format(
         " UNION ALL ".join(
             f'SELECT attempts, defects, unknowns, state FROM "{each}".outbox' for each in SERVICES
         )
@@ -66,10 +66,14 @@ IN_LOGS: Final = {
 """What the processes say when a state is reached."""
 
 
+def counts() -> str:
+    """SQL for one row with the count of every state of IN_TABLES."""
+    return "SELECT " + ", ".join(f'({query})::int8 AS "{name}"' for name, query in IN_TABLES.items())
+
+
 async def reached(cluster: Cluster) -> dict[str, int]:
     """How often each of the states was reached; 0 for one that never was."""
-    columns = ", ".join(f'({query})::int8 AS "{name}"' for name, query in IN_TABLES.items())
-    [record] = await cluster.fetch(f"SELECT {columns}")
+    [record] = await cluster.fetch(counts())
     spoken_of: Counter[str] = Counter()
     for log in (replica.log for replica in cluster.replicas.values()):
         spoken_of += said(_lines(log))
