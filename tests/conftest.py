@@ -171,6 +171,7 @@ async def create_tables(url: str) -> None:
         migrations.upgrade_4(execute)
         migrations.upgrade_5(execute)
         migrations.upgrade_7(execute)
+        migrations.upgrade_8(execute)
 
     engine = create_async_engine(url)
     async with engine.begin() as connection:

@@ -1,15 +1,15 @@
 """Commits: how a transaction is opened, ended and followed up."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import Final, cast
+from typing import Final, TypeVar, cast
 
 import asyncpg
 
 from events import outbox
 from events.connection import Connection, answer_of
-from events.errors import Aborted, DatabaseUnavailable
+from events.errors import AssumptionFailed, DatabaseUnavailable
 from events.killpoints import KillPoint, reach
 from events.transaction import Transaction
 
@@ -19,11 +19,16 @@ ROLLBACK_SECONDS: Final = 5.0
 ANSWER_SECONDS: Final = 1.0
 """A database that takes longer to answer a ping is away."""
 
+T = TypeVar("T")
+
 
 class Transactions:
-    """Opens transactions on one service's database: `async with transactions() as tx`.
+    """Opens transactions on one service's database.
 
-    Leaving the block writes the outbox, commits, and then hands over what the transaction left behind
+    `async with transactions() as tx` waits for the answer to each statement. `transactions.run(work)` is for
+    what happens with every order: one round trip on an ordinary day. `transactions.fetch` is one statement.
+
+    The end of a transaction writes the outbox, commits, and then hands over what the transaction left behind
     to `committed`. Anything raised inside rolls back, and is raised.
 
     Raises DatabaseUnavailable when the database can't take the transaction (lost connection, deadlock,
@@ -39,24 +44,43 @@ class Transactions:
         self.lease_of_messages: Callable[[], float] = lambda: 0.0
         """Seconds for which the outbox rows of a transaction are born claimed."""
 
-    @asynccontextmanager
-    async def __call__(self) -> AsyncIterator[Transaction]:
-        """One transaction, from its BEGIN to its COMMIT."""
+    async def run(self, work: Callable[[Transaction], Awaitable[T]]) -> T:
+        """Does the work in one transaction, and returns what it returned.
+
+        The work is done optimistically first. Where the assumption is wrong it is done again, from its
+        beginning, in a transaction that waits for each answer: it must change nothing but by its transaction.
+        """
+        try:
+            async with self(optimistic=True) as tx:
+                return await work(tx)
+        except AssumptionFailed:
+            async with self() as tx:
+                return await work(tx)
+
+    async def fetch(self, statement: str, *arguments: object) -> "list[asyncpg.Record]":
+        """Rows of one statement that is a transaction by itself: one round trip."""
         async with self._connected() as connection:
             try:
-                tx = Transaction(connection)
-                await answer_of(connection.execute("BEGIN"), connection)
+                rows = await answer_of(connection.fetch(statement, *arguments), connection)
+            except BaseException as error:
+                await _roll_back(connection, error)
+                raise
+            connection.used()
+        return rows
+
+    @asynccontextmanager
+    async def __call__(self, *, optimistic: bool = False) -> AsyncIterator[Transaction]:
+        """One transaction, from its BEGIN to its COMMIT; `optimistic` is for `run`."""
+        async with self._connected() as connection:
+            try:
+                tx = Transaction(connection, optimistic=optimistic)
                 yield tx
                 if tx.events:
                     tx.messages = await outbox.write(tx, tx.events, lease=self.lease_of_messages())
                 reach(KillPoint.COMMITTING)
-                answer = await answer_of(connection.execute("COMMIT"), connection)
-                if answer != "COMMIT":
-                    raise (
-                        tx.failure if isinstance(tx.failure, DatabaseUnavailable) else Aborted
-                    ) from tx.failure
-            except BaseException:
-                await _roll_back(connection)
+                await tx.commit()
+            except BaseException as error:
+                await _roll_back(connection, error)
                 raise
             connection.used()
         reach(KillPoint.COMMITTED)
@@ -89,13 +113,15 @@ class Transactions:
                 await answer_of(self._pool.release(pooled), connection)
 
 
-async def _roll_back(connection: Connection) -> None:
+async def _roll_back(connection: Connection, failure: BaseException) -> None:
     """Ends a failed transaction; a connection that can't even do that is closed."""
     if connection.is_closed():
         return
     try:
         if connection.is_in_transaction():
             await connection.execute("ROLLBACK", timeout=ROLLBACK_SECONDS)
+        elif isinstance(failure, asyncio.CancelledError | DatabaseUnavailable):
+            connection.terminate()  # the pool would wait for an answer that may never come
     except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError):
         connection.terminate()
     except asyncio.CancelledError:  # the pool must not get it back with a transaction open

@@ -35,6 +35,10 @@ class Aborted(EventsError):
     """A statement failed and its error was swallowed: PostgreSQL has rolled the transaction back."""
 
 
+class AssumptionFailed(EventsError):
+    """Not every row was what it is on an ordinary day: the work is done again, waiting for each answer."""
+
+
 class BrokerUnavailable(Unavailable):
     """The broker can't take this message now."""
 

@@ -59,8 +59,9 @@ async def register(
 ) -> set[uuid.UUID]:
     """Writes the events' rows and returns those that are new. Sorted: two consumers never deadlock."""
     ordered = sorted(event_ids)
-    found = await tx.fetch(_REGISTER, ordered, [digests.get(event_id) for event_id in ordered])
-    return {record["event_id"] for record in found}
+    return await tx.fetch_keys(
+        _REGISTER, ordered, [digests.get(event_id) for event_id in ordered], expected=ordered
+    )
 
 
 async def differing(tx: Transaction, digests: Mapping[uuid.UUID, int]) -> set[uuid.UUID]:

@@ -185,3 +185,18 @@ def upgrade_7(execute: Callable[[str], object], *tables: str) -> None:
     """Waiting work says how its last try failed, and for which reasons its delay was announced."""
     for table in ("outbox", "parked", *tables):
         execute(f"ALTER TABLE {table} ADD COLUMN last_failure text, ADD COLUMN delayed_for text[]")
+
+
+def upgrade_8(execute: Callable[[str], object]) -> None:
+    """The check of a statement that many were joined into (`statements.joined`); `execute` is Alembic's."""
+    execute("""
+    CREATE FUNCTION expect_rows(expected bigint, actual bigint, statement text) RETURNS boolean
+    LANGUAGE plpgsql AS $function$
+    BEGIN
+        IF actual <> expected THEN
+            RAISE EXCEPTION 'expected % rows, but found %: %', expected, actual, statement USING
+                HINT = 'This is no fault: the work is done again, waiting for each answer.';
+        END IF;
+        RETURN true;
+    END $function$""")
+    execute("COMMENT ON FUNCTION expect_rows IS 'Ends a statement that not every row of it was new.'")

@@ -402,11 +402,14 @@ class Runner(Generic[RowT, OutcomeT]):
     async def _commit(self, ended: Sequence[_Ended[RowT, OutcomeT]]) -> Sequence[None]:
         outcomes = [(item[0].row, item[1]) for item in ended if not isinstance(item, Deferral)]
         deferrals = [item for item in ended if isinstance(item, Deferral)]
-        async with self._transactions() as tx:
+
+        async def settle(tx: Transaction) -> None:
             if outcomes:
                 await self._settle(tx, outcomes)
             if deferrals:
                 await self._leases.defer(tx, deferrals)
+
+        await self._transactions.run(settle)
         return [None] * len(ended)
 
     async def _put_aside(self, item: _Ended[RowT, OutcomeT], error: Exception) -> None:

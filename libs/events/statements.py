@@ -4,12 +4,16 @@ asyncpg runs them as they are: one statement per table and batch, whatever the n
 is one column's values; `unnest` turns the columns back into rows.
 """
 
-from collections.abc import Sequence
-from typing import Any, Final
+import re
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from itertools import count
+from typing import Any, Final, NamedTuple
 
 from sqlalchemy import ARRAY, Column, Table
 from sqlalchemy.dialects import postgresql
 
+_ARGUMENT: Final = re.compile(r"\$(\d+)")
 _DIALECT: Final = postgresql.dialect()  # type: ignore[no-untyped-call]
 
 
@@ -48,6 +52,45 @@ def columns_of(records: Sequence[Sequence[Any]], width: int) -> list[list[Any]]:
 def array_literal(values: Sequence[object]) -> str:
     """A Postgres array literal of values that need no quoting, such as UUIDs and numbers."""
     return "{" + ",".join(map(str, values)) + "}"
+
+
+class Part(NamedTuple):
+    """A statement to be joined with others. One that is counted has one more argument: its number of rows."""
+
+    statement: str
+    counted: bool = False
+
+
+@lru_cache(maxsize=512)
+def joined(parts: tuple[Part, ...]) -> str:
+    """One statement of several that change data, which takes the arguments of all, in order.
+
+    None of the parts sees what the others write, and no two may write the same row
+    (https://www.postgresql.org/docs/current/queries-with.html#QUERIES-WITH-MODIFYING). It fails as a whole
+    when a counted part has another number of rows than it is to have: `expect_rows`, which every service has
+    in its schema, raises that.
+    """
+    if len(parts) == 1 and not parts[0].counted:
+        return parts[0].statement
+    queries: list[str] = []
+    checks: list[str] = []
+    arguments = count(1)
+    for number, (statement, counted) in enumerate(parts, start=1):
+        own = {place: f"${next(arguments)}" for place in range(1, _highest_argument(statement) + 1)}
+        queries.append(f"part_{number} AS ({_renumbered(statement, own)})")
+        if counted:
+            begins = " ".join(statement.split()[:3]).replace("'", "''")
+            found = f"SELECT count(*) FROM part_{number}"  # noqa: S608
+            checks.append(f"expect_rows(${next(arguments)}, ({found}), '{begins} …')")
+    return f"WITH {', '.join(queries)} SELECT {', '.join(checks) or 'true'}"
+
+
+def _highest_argument(statement: str) -> int:
+    return max(map(int, _ARGUMENT.findall(statement)), default=0)
+
+
+def _renumbered(statement: str, names: Mapping[int, str]) -> str:
+    return _ARGUMENT.sub(lambda found: names[int(found[1])], statement)
 
 
 def _transport(column: Column[Any]) -> str:

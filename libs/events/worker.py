@@ -25,7 +25,8 @@ Handler: TypeAlias = Callable[[Sequence[Any], Transaction], Awaitable[None]]
 Handlers: TypeAlias = Mapping[type[AnyEvent], Handler]
 """What a service listens to, and what it does about it: a table at the foot of its `handlers.py`.
 
-A handler gets events of one type, all new, in one transaction. It raises Reject for an event that can never
+A handler gets events of the types that it is named for, all new, in one transaction. It changes nothing but
+by that transaction: it may be called again for the same events. It raises Reject for an event that can never
 be handled; anything else that it raises means that the event is tried again later.
 """
 Item: TypeAlias = AnyEvent | Rejected
@@ -243,14 +244,17 @@ class Worker:
         )
 
     async def _commit_together(self, items: Sequence[Item]) -> Sequence[None]:
-        async with self._transactions() as tx:
-            by_id: dict[UUID, Item] = {}
-            for item in items:
-                by_id.setdefault(item.id, item)
+        by_id: dict[UUID, Item] = {}
+        for item in items:
+            by_id.setdefault(item.id, item)
+
+        async def handle_new(tx: Transaction) -> set[UUID]:
             new = await inbox.register(tx, by_id.keys(), self._digests)
             await self._handle([by_id[item_id] for item_id in by_id if item_id in new], tx)
-            differing = await self._differing(tx, by_id.keys() - new)
             await self._attempts.finish(tx, by_id)
+            return await self._differing(tx, by_id.keys() - new)
+
+        differing = await self._transactions.run(handle_new)
         self._attempts.forget(by_id)
         self._warn_of_payloads(by_id[item_id] for item_id in differing)
         return [None] * len(items)
@@ -262,14 +266,14 @@ class Worker:
 
     async def _handle(self, items: Sequence[Item], tx: Transaction) -> None:
         rejected: list[Rejected] = []
-        by_type: dict[str, list[AnyEvent]] = {}
+        by_handler: dict[Handler, list[AnyEvent]] = {}
         for item in items:
             if isinstance(item, Rejected):
                 rejected.append(item)
             else:
-                by_type.setdefault(type_of(type(item)), []).append(item)
-        for event_type, events in by_type.items():
-            await self._handlers[event_type](events, tx)
+                by_handler.setdefault(self._handlers[type_of(type(item))], []).append(item)
+        for handle, events in by_handler.items():
+            await handle(events, tx)
         if rejected:
             await parked.bury(tx, rejected)
 

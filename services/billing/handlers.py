@@ -24,10 +24,8 @@ async def collect_payments(invoices: Sequence[InvoiceCreated], tx: Transaction) 
 
     One that a charge has paid which a restored database did not know is captured at once.
     """
-    payments, any_kept = await repository.add_payments(
-        tx, [Payment.due_for(invoice.data) for invoice in invoices]
-    )
-    paid = await recovered.take(tx, payments) if any_kept else []
+    payments = await repository.add_payments(tx, [Payment.due_for(invoice.data) for invoice in invoices])
+    paid = await recovered.take(tx, payments) if await recovered.any_kept(tx) else []
     if paid:
         tx.emit(*(payment.announcement() for payment in await repository.settle_payments(tx, paid)))
     settled = {payment.id for payment in paid}

@@ -69,6 +69,7 @@ _DECIDE: Final = statements.insert(
     WHERE recovered_charges.decision = 'kept' AND recovered_charges.taken_by IS NULL
     RETURNING charge""",
 )
+_SOME_KEPT: Final = "SELECT true FROM recovered_charges WHERE decision = 'kept' AND taken_by IS NULL LIMIT 1"
 _KEPT: Final = """
     SELECT * FROM recovered_charges WHERE provider = $1 AND decision = 'kept' AND taken_by IS NULL
     ORDER BY charged_at DESC"""
@@ -175,6 +176,11 @@ async def kept(tx: Transaction, provider: str) -> list[MadeCharge]:
         )
         for record in await tx.fetch(_KEPT, provider)
     ]
+
+
+async def any_kept(tx: Transaction) -> bool:
+    """Whether a charge that was kept waits for its order."""
+    return bool(await tx.fetch_keys(_SOME_KEPT, expected=()))
 
 
 async def to_give_back(tx: Transaction, provider: str) -> list[GivingBack]:

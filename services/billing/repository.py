@@ -3,7 +3,7 @@
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Final, NamedTuple
+from typing import Any, Final
 from uuid import UUID
 
 import asyncpg
@@ -94,10 +94,7 @@ _ADD_PAYMENTS: Final = statements.insert(
     PAYMENTS,
     _PAYMENT,
     computed=_BORN_CLAIMED,
-    then="""
-    ON CONFLICT DO NOTHING
-    RETURNING id, EXISTS (SELECT FROM recovered_charges r WHERE r.decision = 'kept' AND r.taken_by IS NULL)
-        AS any_kept""",
+    then="ON CONFLICT DO NOTHING RETURNING id",
 )
 _REFUND: Final = ("id", "order_id", "cause", "payment_id", "amount", "currency", "snapshot")
 _ADD_REFUNDS: Final = statements.insert(
@@ -163,16 +160,8 @@ PENDING_PAYMENTS: Final = Leases(PAYMENTS, _payment, waiting="pending", columns=
 PENDING_REFUNDS: Final = Leases(REFUNDS, _refund, waiting="pending", columns=_CLAIMED)
 
 
-class Added(NamedTuple):
-    """The payments that were written."""
-
-    payments: list[Payment]
-    any_kept: bool
-    """Whether a charge that was kept in a restore waits for its order: it may be that of one of these."""
-
-
-async def add_payments(tx: Transaction, payments: Sequence[Payment]) -> Added:
-    """Writes the payments, born claimed, of those orders that had none yet."""
+async def add_payments(tx: Transaction, payments: Sequence[Payment]) -> list[Payment]:
+    """Writes the payments, born claimed, of those orders that had none yet, and returns these."""
     by_id = {payment.id: payment for payment in reversed(payments)}
     ordered = sorted(by_id.values(), key=lambda payment: payment.invoiced.order.id)
     records = [
@@ -186,12 +175,8 @@ async def add_payments(tx: Transaction, payments: Sequence[Payment]) -> Added:
         )
         for payment in ordered
     ]
-    found = await tx.fetch(_ADD_PAYMENTS, *statements.columns_of(records, len(_PAYMENT)))
-    added = {record["id"] for record in found}
-    return Added(
-        [payment for payment in ordered if payment.id in added],
-        any_kept=any(record["any_kept"] for record in found),
-    )
+    added = await _ids(tx, _ADD_PAYMENTS, records, len(_PAYMENT))
+    return [payment for payment in ordered if payment.id in added]
 
 
 async def settle_payments(tx: Transaction, payments: Sequence[Payment]) -> list[Payment]:
@@ -299,5 +284,7 @@ def _details(outcome: Paid | Declined | None) -> tuple[str | None, str | None, s
             return None, None, None, None
 
 
-async def _ids(tx: Transaction, statement: str, records: Sequence[Sequence[object]], width: int) -> set[UUID]:
-    return {record["id"] for record in await tx.fetch(statement, *statements.columns_of(records, width))}
+async def _ids(tx: Transaction, statement: str, records: Sequence[Sequence[Any]], width: int) -> set[UUID]:
+    """The ids of those of the records that a statement has written; an id is a record's first column."""
+    columns = statements.columns_of(records, width)
+    return await tx.fetch_keys(statement, *columns, expected=columns[0])

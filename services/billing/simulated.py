@@ -172,8 +172,7 @@ class SimulatedProvider:
 
     async def look_up(self, charge: Charge) -> ChargeAnswer:
         """The charge of the payment; one that succeeded comes before those that did not."""
-        async with self._ledger() as tx:
-            records = await tx.fetch(_CHARGES_OF_PAYMENT, charge.payment_id)
+        records = await self._ledger.fetch(_CHARGES_OF_PAYMENT, charge.payment_id)
         return _answer(records[0]) if records else NothingDone()
 
     async def repay(self, repayment: Repayment) -> RepaymentAnswer:
@@ -242,11 +241,11 @@ class SimulatedProvider:
 
     async def _commit_charges(self, charges: Sequence[Charge]) -> Sequence[ChargeAnswer | KeyReused]:
         records = [_charge_record(charge) for charge in sorted(charges, key=lambda charge: charge.key)]
-        async with self._ledger() as tx:
-            made = await tx.fetch(_ADD_CHARGES, *statements.columns_of(records, len(_CHARGE)))
-            found = {record["key"]: record for record in made}
-            if earlier := {charge.key for charge in charges} - found.keys():
-                found |= {record["key"]: record for record in await tx.fetch(_CHARGES_OF_KEYS, list(earlier))}
+        made = await self._ledger.fetch(_ADD_CHARGES, *statements.columns_of(records, len(_CHARGE)))
+        found = {record["key"]: record for record in made}
+        if earlier := {charge.key for charge in charges} - found.keys():
+            known = await self._ledger.fetch(_CHARGES_OF_KEYS, list(earlier))
+            found |= {record["key"]: record for record in known}
         return [
             _answer(found[charge.key]) if _is_for(found[charge.key], charge) else KeyReused(KeyReused.__doc__)
             for charge in charges

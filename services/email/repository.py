@@ -79,8 +79,8 @@ async def add(tx: Transaction, mails: Sequence[Mail]) -> list[Mail]:
     """Writes the mails down, born claimed, and returns those that are new: one per order and stage."""
     ordered = sorted(mails, key=lambda mail: mail.id)
     records = [(m.id, m.order.id, m.stage, m.recipient, envelope.encode_one(m.event)) for m in ordered]
-    written = await tx.fetch(_INSERT, *statements.columns_of(records, len(_COLUMNS)))
-    new = {record["id"] for record in written}
+    columns = statements.columns_of(records, len(_COLUMNS))
+    new = await tx.fetch_keys(_INSERT, *columns, expected=[mail.id for mail in ordered])
     return [mail for mail in ordered if mail.id in new]
 
 

@@ -161,8 +161,7 @@ def routes(transactions: Transactions) -> APIRouter:
             wanted = Number.parse(number)
         except NotAnInvoiceNumber as error:
             raise _no_such_invoice() from error
-        async with transactions() as tx:
-            invoice = await repository.find(tx, wanted)
+        invoice = await repository.find(transactions, wanted)
         if invoice is None:
             raise _no_such_invoice()
         return InvoiceDocument.of(invoice)

@@ -19,7 +19,7 @@ from sqlalchemy.dialects.postgresql import TIMESTAMP, UUID
 
 from events import statements
 from events.contracts import Order
-from events.transaction import Transaction
+from events.transaction import Reads, Transaction
 from services.invoice.domain import Invoice, Number
 
 METADATA: Final = MetaData()
@@ -97,7 +97,7 @@ async def issue(tx: Transaction, orders: Sequence[Order]) -> list[Invoice]:
     """
     by_id = {order.id: order for order in orders}
     rows = [(order.id, _encoder.encode(order)) for order in by_id.values()]
-    await tx.execute(_ONE_AT_A_TIME)
+    await tx.fetch(_ONE_AT_A_TIME)
     # A statement of its own: it sees what was issued while the lock was waited for.
     records = await tx.fetch(_ISSUE, *statements.columns_of(rows, 2))
     invoices = [
@@ -111,9 +111,9 @@ async def issue(tx: Transaction, orders: Sequence[Order]) -> list[Invoice]:
     return sorted(invoices, key=lambda invoice: invoice.number)
 
 
-async def find(tx: Transaction, number: Number) -> Invoice | None:
+async def find(database: Reads, number: Number) -> Invoice | None:
     """The invoice with this number, as it was issued."""
-    for record in await tx.fetch(_FIND, number.year, number.serial):
+    for record in await database.fetch(_FIND, number.year, number.serial):
         return Invoice(number, record["issued_at"], _order.decode(record["snapshot"]))
     return None
 
@@ -137,5 +137,5 @@ async def lose_up_to(tx: Transaction, last: Number) -> None:
     They are the numbers that were issued after a backup was made, and lost when it was brought back. A series
     that has come so far stays as it is. From here to the end of the transaction nobody else issues.
     """
-    await tx.execute(_ONE_AT_A_TIME)
+    await tx.fetch(_ONE_AT_A_TIME)
     await tx.execute(_LOSE, last.year, last.serial)

@@ -75,8 +75,7 @@ def routes(intake: Intake, transactions: Transactions) -> APIRouter:
         """An order, and where it stands."""
         wanted = _uuid(order_id)
         if wanted:
-            async with transactions() as tx:
-                found = await repository.find(tx, [wanted])
+            found = await repository.find(transactions, [wanted])
             if found:
                 return _json(documents.Order.of(*found[wanted]))
         raise Problem(404, "order_not_found", "There is no order with this id.")

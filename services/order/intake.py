@@ -141,7 +141,7 @@ class Intake:
         return [outcomes.get(request) or DatabaseUnavailable() for request in requests]
 
     async def _commit_together(self, requests: Sequence[_Request]) -> Sequence[_Outcome]:
-        async with self._transactions() as tx:
+        async def add(tx: Transaction) -> Sequence[_Outcome]:
             owners = await _claim_keys(tx, [request.claim for request in requests if request.claim])
             fresh = {
                 request.created.subject: request.created
@@ -151,6 +151,8 @@ class Intake:
             new = await repository.add(tx, fresh.values())
             tx.emit(*(fresh[order_id] for order_id in fresh if order_id in new))
             return await _outcomes(tx, requests, owners)
+
+        return await self._transactions.run(add)
 
 
 async def _refuse(_: _Request, error: Exception) -> _Outcome:

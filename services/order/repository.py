@@ -14,7 +14,7 @@ from sqlalchemy.dialects.postgresql import TIMESTAMP, UUID
 from events import statements
 from events.contracts import Order, OrderCreated
 from events.errors import Reject
-from events.transaction import Transaction
+from events.transaction import Reads, Transaction
 from services.order.domain import Entry, Facts
 
 METADATA: Final = MetaData()
@@ -119,8 +119,8 @@ async def claim(tx: Transaction, claims: Collection[Claim]) -> set[str]:
     There is at most one claim per key.
     """
     records = sorted((claim.key, claim.fingerprint, claim.order_id) for claim in claims)
-    found = await tx.fetch(_CLAIM, *statements.columns_of(records, len(_CLAIM_COLUMNS)))
-    return {record["key"] for record in found}
+    columns = statements.columns_of(records, len(_CLAIM_COLUMNS))
+    return await tx.fetch_keys(_CLAIM, *columns, expected=[claim.key for claim in claims])
 
 
 async def claimed(tx: Transaction, keys: Collection[str]) -> dict[str, Claim]:
@@ -140,9 +140,10 @@ async def add(tx: Transaction, accepted: Collection[OrderCreated]) -> set[uuid.U
         (order.id, order.created_at, order.reference, order.currency, order.total, _encoder.encode(order))
         for order in orders
     ]
-    found = await tx.fetch(_ADD, *statements.columns_of(records, len(_ORDER_COLUMNS)))
+    columns = statements.columns_of(records, len(_ORDER_COLUMNS))
+    new = await tx.fetch_keys(_ADD, *columns, expected=[order.id for order in orders])
     await record(tx, [(event.subject, Entry.of(event)) for event in accepted])
-    return {record["id"] for record in found}
+    return new
 
 
 async def record(tx: Transaction, entries: Collection[tuple[uuid.UUID, Entry]]) -> None:
@@ -167,11 +168,11 @@ def _lines(entries: Collection[tuple[uuid.UUID, Entry]]) -> list[list[object]]:
 
 
 async def find(
-    tx: Transaction, order_ids: Collection[uuid.UUID]
+    database: Reads, order_ids: Collection[uuid.UUID]
 ) -> dict[uuid.UUID, tuple[Order, list[Entry]]]:
     """Those of the orders that are there, each with its timeline and its delays as they were recorded."""
     found: dict[uuid.UUID, tuple[Order, list[Entry]]] = {}
-    for row in await tx.fetch(_FIND, list(order_ids)):
+    for row in await database.fetch(_FIND, list(order_ids)):
         if row["id"] not in found:
             found[row["id"]] = (_orders.decode(row["snapshot"]), [])
         facts = _facts.decode(row["facts"])

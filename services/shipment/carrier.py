@@ -60,8 +60,7 @@ class SimulatedCarrier:
 
     async def _commit(self, keys: Sequence[str]) -> list[Booking]:
         rows = [(key, self._origin) for key in sorted(set(keys))]
-        async with self._transactions() as tx:
-            records = await tx.fetch(_BOOK, *statements.columns_of(rows, 2))
+        records = await self._transactions.fetch(_BOOK, *statements.columns_of(rows, 2))
         bookings = {
             record["key"]: Booking(
                 carrier=self.name,

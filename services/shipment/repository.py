@@ -98,13 +98,15 @@ async def add(tx: Transaction, payments: Sequence[Paid]) -> list[Shipment]:
     shipments = {shipment.id: shipment for shipment in (Shipment(uuid7(), paid) for paid in payments)}
     rows = sorted((s.paid.order.id, s.id, _encoder.encode(s.paid)) for s in shipments.values())
     order_ids, ids, snapshots = statements.columns_of(rows, 3)
-    return [shipments[record["id"]] for record in await tx.fetch(_ADD, ids, order_ids, snapshots)]
+    new = await tx.fetch_keys(_ADD, ids, order_ids, snapshots, expected=ids)
+    return [shipments[shipment_id] for shipment_id in ids if shipment_id in new]
 
 
 async def settle(tx: Transaction, outcomes: Mapping[UUID, Booking | Reason]) -> set[UUID]:
     """Writes down how the carrier answered. Returns the shipments for which nobody else had done so."""
     rows = [(shipment_id, *_outcome(outcome)) for shipment_id, outcome in sorted(outcomes.items())]
-    return {record["id"] for record in await tx.fetch(_SETTLE, *statements.columns_of(rows, len(_OUTCOME)))}
+    columns = statements.columns_of(rows, len(_OUTCOME))
+    return await tx.fetch_keys(_SETTLE, *columns, expected=outcomes.keys())
 
 
 def _outcome(outcome: Booking | Reason) -> tuple[str, *tuple[str | datetime | None, ...]]:

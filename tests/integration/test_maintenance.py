@@ -38,9 +38,9 @@ class Counting(Transactions):
     count = 0
 
     @asynccontextmanager
-    async def __call__(self) -> AsyncIterator[Transaction]:
+    async def __call__(self, *, optimistic: bool = False) -> AsyncIterator[Transaction]:
         self.count += 1
-        async with super().__call__() as tx:
+        async with super().__call__(optimistic=optimistic) as tx:
             yield tx
 
 

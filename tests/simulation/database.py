@@ -10,6 +10,7 @@ import asyncpg
 
 from chassis import database
 from events.commit import Transactions
+from events.connection import Connection
 from events.errors import DatabaseUnavailable
 from events.transaction import Transaction
 from ops import migrate
@@ -100,23 +101,23 @@ class TimedTransactions(Transactions):
         self._start = start
 
     @asynccontextmanager
-    async def __call__(self) -> AsyncIterator[Transaction]:
-        async with super().__call__() as tx:
+    async def _connected(self) -> AsyncIterator[Connection]:
+        async with super()._connected() as connection:
             now = self._start + timedelta(seconds=self._scheduler.loop.time())
-            await tx.execute("SELECT set_config('simulation.now', $1, true)", now.isoformat())
-            yield tx
+            await connection.execute("SELECT set_config('simulation.now', $1, false)", now.isoformat())
+            yield connection
 
 
 class SteppedTransactions(TimedTransactions):
     """Transactions each of which is one step."""
 
     @asynccontextmanager
-    async def __call__(self) -> AsyncIterator[Transaction]:
+    async def __call__(self, *, optimistic: bool = False) -> AsyncIterator[Transaction]:
         what, fates = _work()
         async with self._scheduler.step(what, fates) as step:
             if step.fate is Fate.REFUSED:
                 raise DatabaseUnavailable
-            async with super().__call__() as tx:
+            async with super().__call__(optimistic=optimistic) as tx:
                 yield tx
                 step.notes += [
                     f"→ {type(event).__name__} {event.data.order.reference}" for event in tx.events
