@@ -1,50 +1,75 @@
-"""`make bench`: what an order costs, side by side. `make bench ARGS="--only growth"` runs a part of it."""
+"""`make bench`: what an order costs, side by side; `--only orderflow,floor` runs a part of it."""
 
 import argparse
 import logging
 import os
 import sys
-from collections.abc import Sequence
+from contextlib import nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final
 
 import uvloop
 from rich.console import Console
 
-from bench import report, scenarios
+from bench import report, scenarios, selection
+from bench.earlier import EarlierVersion, NoEarlierVersion, unpacked
 from bench.measure import CountsAreWrong
-from bench.rounds import Round, play
+from bench.rounds import in_turn, play
+from bench.selection import Selection
 from bench.servers import NoServer, servers
-from bench.systems import OURS, ROOT, DidNotStart, orderflow, peers
-
-PARTS: Final = ("rounds", *scenarios.ALL)
+from bench.systems import PEERS, ROOT, DidNotStart, make_environment_of_peers, orderflow
 
 
 def main() -> int:
     """Reads what is asked for, runs it, says what was seen; the exit status."""
     options = argparse.ArgumentParser(description=__doc__, prog="make bench")
-    options.add_argument("--rounds", type=int, default=3, help="how often every system has its turn")
-    options.add_argument("--orders", type=int, default=12_000, help="of Orderflow, at saturation")
+    options.add_argument(
+        "--rounds", type=int, help="how often every system has its turn (3; 4 with --against)"
+    )
+    options.add_argument("--orders", type=int, default=10_000, help="of Orderflow, at saturation")
     options.add_argument("--peer-orders", type=int, default=1200, help="of each peer, at saturation")
     options.add_argument("--growth", type=int, default=200_000, help="orders in the tables at the end")
-    options.add_argument("--only", choices=PARTS, action="append", help="a part alone")
-    options.add_argument("--without-peers", action="store_true", help="rounds of Orderflow alone")
+    options.add_argument(
+        "--only",
+        type=selection.names,
+        action="extend",
+        default=[],
+        metavar="NAMES",
+        help=f"these alone, of {', '.join(selection.NAMES)} (rounds: all systems and the floor)",
+    )
+    options.add_argument(
+        "--against", metavar="COMMIT", help="Orderflow at an earlier commit, in the same rounds"
+    )
     chosen = options.parse_args()
+    chosen.rounds = chosen.rounds or (
+        4 if chosen.against else 3
+    )  # an even number, so that both go first as often
     logging.getLogger("testcontainers").setLevel(logging.WARNING)
     console = Console(soft_wrap=True)
     folder = ROOT / "var" / "bench" / f"{datetime.now(UTC):%Y%m%d-%H%M%S}"
     folder.mkdir(parents=True)
     try:
-        return uvloop.run(_bench(chosen, folder, console))
-    except (CountsAreWrong, DidNotStart, NoServer) as failed:
+        with unpacked(chosen.against) if chosen.against else nullcontext() as earlier:
+            return uvloop.run(_bench(chosen, earlier, folder, console))
+    except (CountsAreWrong, DidNotStart, NoEarlierVersion, NoServer) as failed:
         console.print(f"[red]{failed}[/]")
         return 1
 
 
-async def _bench(chosen: argparse.Namespace, folder: Path, console: Console) -> int:
-    parts: Sequence[str] = chosen.only or PARTS
+async def _bench(
+    chosen: argparse.Namespace, earlier: EarlierVersion | None, folder: Path, console: Console
+) -> int:
+    selected = Selection.of(chosen.only, against=earlier is not None)
+    ours = [orderflow(), *([orderflow(earlier)] if earlier else [])] if selected.orderflow else []
+    peers = [PEERS[name]() for name in selected.peers]
+    systems = [*ours, *peers]
+    sizes = dict.fromkeys((s.name for s in ours), chosen.orders)
+    sizes |= dict.fromkeys((s.name for s in peers), chosen.peer_orders)
+    if peers:
+        make_environment_of_peers()
     results = report.Results(cores=os.cpu_count() or 1)
+    if earlier:
+        results.earlier = ours[-1].name
     with console.status("starting PostgreSQL and RabbitMQ") as status:
 
         def progress(what: str, count: int) -> None:
@@ -53,24 +78,28 @@ async def _bench(chosen: argparse.Namespace, folder: Path, console: Console) -> 
         async with servers() as both:
             results.servers = both.said
             console.print(f"PostgreSQL and RabbitMQ: {both.said}; all is kept in {folder}")
-            if "rounds" in parts:
-                systems = [orderflow(), *([] if chosen.without_peers else peers())]
-                for system in systems:
-                    console.print(f"  {system.name}: {dict(system.tuning)}")
-                    results.tuning[system.name] = dict(system.tuning)
-                sizes = {s.name: chosen.orders if s.name == OURS else chosen.peer_orders for s in systems}
-                for number in range(1, chosen.rounds + 1):
-                    console.rule(f"round {number} of {chosen.rounds}")
-                    played: Round = await play(systems, both, folder, sizes, console.print, progress)
-                    results.rounds.append(played)
-                    results.write(folder)
-            for name in scenarios.ALL:
-                if name in parts:
-                    console.rule(name)
-                    results.scenarios[name] = await scenarios.ALL[name](
-                        both, folder, chosen, console.print, progress
-                    )
-                    results.write(folder)
+            for system in systems:
+                console.print(f"  {system.name}: {dict(system.tuning)}")
+                results.tuning[system.name] = dict(system.tuning)
+            for number in range(1, chosen.rounds + 1) if systems else ():
+                console.rule(f"round {number} of {chosen.rounds}")
+                played = await play(
+                    in_turn(systems, number),
+                    both,
+                    folder,
+                    sizes,
+                    console.print,
+                    progress,
+                    with_floor=selected.floor,
+                )
+                results.rounds.append(played)
+                results.write(folder)
+            for name in selected.scenarios:
+                console.rule(name)
+                results.scenarios[name] = await scenarios.ALL[name](
+                    both, folder, chosen, console.print, progress
+                )
+                results.write(folder)
     report.show(results, console)
     report.plot(results, folder)
     console.print(f"Results: {folder / 'results.json'}, plot: {folder / 'plot.svg'}")

@@ -11,12 +11,10 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.measure import SERVERS, Measured
-from bench.rounds import CONNECTIONS, Round, Turn
-from bench.systems import OURS
+from bench.pairs import Compared, compare
+from bench.rounds import CONNECTIONS, STEADY_PER_SECOND, Round, Turn, capacity, quarter, steady
+from bench.systems import CELERY, FASTSTREAM, OURS, SAME_GUARANTEES
 
-FASTSTREAM: Final = "FastStream + SQLAlchemy"
-CELERY: Final = "Celery + SQLAlchemy"
-SAME_GUARANTEES: Final = "aio-pika + asyncpg, same guarantees"
 _PARTS: Final = ("services", *SERVERS)
 """Where CPU goes."""
 
@@ -28,7 +26,8 @@ class Goal:
     name: str
     must: float
     reach_for: float
-    ratio: Callable[[Round], float]
+    ratio: Callable[[Round], float | None]
+    """Of a round; none when a side of it took no part."""
     most: bool = False
 
     def is_met(self, value: float, goal: float) -> bool:
@@ -36,33 +35,29 @@ class Goal:
         return value <= goal if self.most else value >= goal
 
 
-def _throughput(peer: str, connections: int) -> Callable[[Round], float]:
-    def ratio(played: Round) -> float:
-        ours, theirs = played.turns[OURS], played.turns[peer]
-        return ours.closed[connections].per_second / theirs.closed[connections].per_second
+def _against(peer: str, figure: Callable[[Turn], float]) -> Callable[[Round], float | None]:
+    def ratio(played: Round) -> float | None:
+        ours, theirs = played.turns.get(OURS), played.turns.get(peer)
+        return figure(ours) / figure(theirs) if ours and theirs else None
 
     return ratio
 
 
-def _cpu_over_floor(played: Round) -> float:
-    assert played.floor
-    return played.turns[OURS].closed[128].cpu_total / played.floor.total
+def _throughput(peer: str, connections: int) -> Callable[[Round], float | None]:
+    return _against(peer, lambda turn: turn.closed[connections].per_second)
 
 
-def _steady_p50(peer: str) -> Callable[[Round], float]:
-    def ratio(played: Round) -> float:
-        return _steady(played.turns[OURS]).end_to_end.p50 / _steady(played.turns[peer]).end_to_end.p50
-
-    return ratio
+def _cpu_over_floor(played: Round) -> float | None:
+    ours = played.turns.get(OURS)
+    return ours.closed[128].cpu_total / played.floor.total if ours and played.floor else None
 
 
-def _post_p99(played: Round) -> float:
-    return played.turns[OURS].closed[128].post.p99 / played.turns[FASTSTREAM].closed[128].post.p99
+def _steady_p50(peer: str) -> Callable[[Round], float | None]:
+    return _against(peer, lambda turn: steady(turn).end_to_end.p50)
 
 
-def _steady(turn: Turn) -> Measured:
-    assert turn.steady
-    return turn.steady
+def _quarter_p50(peer: str) -> Callable[[Round], float | None]:
+    return _against(peer, lambda turn: quarter(turn).end_to_end.p50)
 
 
 GOALS: Final = (
@@ -74,8 +69,28 @@ GOALS: Final = (
     Goal("orders/s against the same guarantees, 32", 6, 10, _throughput(SAME_GUARANTEES, 32)),
     Goal("CPU an order against the floor's sum, 128", 2, 1.5, _cpu_over_floor, most=True),
     Goal("end-to-end p50 at 20/s against the same guarantees", 1, 1, _steady_p50(SAME_GUARANTEES), most=True),
+    Goal(
+        "end-to-end p50 at a quarter of capacity against the same guarantees",
+        1,
+        1,
+        _quarter_p50(SAME_GUARANTEES),
+        most=True,
+    ),
     Goal("end-to-end p50 at 20/s against FastStream", 1, 0.5, _steady_p50(FASTSTREAM), most=True),
-    Goal("POST p99 at saturation against FastStream", 0.25, 0.1, _post_p99, most=True),
+    Goal(
+        "end-to-end p50 at a quarter of capacity against FastStream",
+        1,
+        0.5,
+        _quarter_p50(FASTSTREAM),
+        most=True,
+    ),
+    Goal(
+        "POST p99 at saturation against FastStream",
+        0.25,
+        0.1,
+        _against(FASTSTREAM, lambda turn: turn.closed[128].post.p99),
+        most=True,
+    ),
 )
 
 
@@ -85,24 +100,25 @@ class Results:
 
     cores: int
     servers: str = ""
+    earlier: str = ""
+    """The name of the system that is an earlier commit of Orderflow."""
     tuning: dict[str, dict[str, object]] = field(default_factory=dict)
     rounds: list[Round] = field(default_factory=list)
     scenarios: dict[str, Any] = field(default_factory=dict)
 
     def ratios(self, goal: Goal) -> list[float]:
         """A goal's ratio in each round that has both sides of it."""
-        found = []
-        for played in self.rounds:
-            try:
-                found.append(goal.ratio(played))
-            except KeyError:
-                continue
-        return found
+        return [ratio for played in self.rounds if (ratio := goal.ratio(played)) is not None]
+
+    def compared(self) -> list[Compared]:
+        """Orderflow beside the earlier commit, if there is one."""
+        return compare(self.rounds, self.earlier) if self.earlier else []
 
     def write(self, folder: Path) -> None:
         """`results.json`: every figure of every round, and the ratios."""
         document = asdict(self) | {
-            "ratios": {goal.name: ratios for goal in GOALS if (ratios := self.ratios(goal))}
+            "ratios": {goal.name: ratios for goal in GOALS if (ratios := self.ratios(goal))},
+            "pairs": {compared.figure.name: compared.document() for compared in self.compared()},
         }
         (folder / "results.json").write_text(json.dumps(document, indent=1, default=str))
 
@@ -111,9 +127,12 @@ def show(results: Results, console: Console) -> None:
     """Prints the tables."""
     if results.rounds:
         console.print(_systems(results))
+        console.print(_low_loads(results))
         console.print(_where(results))
         if any(results.ratios(goal) for goal in GOALS):
             console.print(_goals(results))
+        if results.earlier:
+            console.print(_pairs(results))
     for name, said in results.scenarios.items():
         console.print(f"{name}: {said['said']}")
 
@@ -127,12 +146,10 @@ def _systems(results: Results) -> Table:
         "CPU ms/order",
         "POST p50/p99 ms",
         "end to end p50/p99 ms",
-        "at 20/s p50/p99 ms",
     ):
         table.add_column(heading, justify="left" if heading == "system" else "right")
     for name in results.rounds[0].turns:
         turns = [played.turns[name] for played in results.rounds]
-        steady = [_steady(turn) for turn in turns]
         for connections in CONNECTIONS:
             seen = [turn.closed[connections] for turn in turns]
             table.add_row(
@@ -143,9 +160,64 @@ def _systems(results: Results) -> Table:
                 f"{_middle(seen, lambda m: m.post.p50):.0f} / {_middle(seen, lambda m: m.post.p99):.0f}",
                 f"{_middle(seen, lambda m: m.end_to_end.p50):,.0f} / "
                 f"{_middle(seen, lambda m: m.end_to_end.p99):,.0f}",
-                f"{_middle(steady, lambda m: m.end_to_end.p50):.0f} / "
-                f"{_middle(steady, lambda m: m.end_to_end.p99):.0f}",
             )
+    return table
+
+
+def _low_loads(results: Results) -> Table:
+    """At 20 orders/s, and at a quarter of the capacity without batching."""
+    table = Table(
+        title="Low loads",
+        caption=(
+            f"Capacity: what {results.cores} cores carry when every order costs the CPU that it costs at "
+            f"{STEADY_PER_SECOND:.0f}/s, where nothing is batched. Each system has its own."
+        ),
+    )
+    for heading in (
+        "system",
+        "orders/s",
+        "of capacity",
+        "CPU ms/order",
+        "POST p50/p99 ms",
+        "end to end p50/p99 ms",
+    ):
+        table.add_column(heading, justify="left" if heading == "system" else "right")
+    for name in results.rounds[0].turns:
+        turns = [played.turns[name] for played in results.rounds]
+        whole = median(capacity(steady(turn).cpu_total, results.cores) for turn in turns)
+        for per_second, seen in (
+            (STEADY_PER_SECOND, [steady(turn) for turn in turns]),
+            (median(turn.quarter_per_second for turn in turns), [quarter(turn) for turn in turns]),
+        ):
+            table.add_row(
+                name,
+                f"{per_second:.1f}",
+                f"{100 * per_second / whole:.0f} % of {whole:.1f}",
+                f"{_middle(seen, lambda m: m.cpu_total):.1f}",
+                f"{_middle(seen, lambda m: m.post.p50):.0f} / {_middle(seen, lambda m: m.post.p99):.0f}",
+                f"{_middle(seen, lambda m: m.end_to_end.p50):.0f} / "
+                f"{_middle(seen, lambda m: m.end_to_end.p99):.0f}",
+            )
+    return table
+
+
+def _pairs(results: Results) -> Table:
+    """This checkout against the earlier commit."""
+    table = Table(
+        title=f"This checkout against {results.earlier}: medians of the rounds' pairs",
+        caption="Coloured where every round says the same; else the difference is within the noise.",
+    )
+    for heading in ("figure", "earlier", "now", "now / earlier", "of each round"):
+        table.add_column(heading, justify="left" if heading == "figure" else "right")
+    for compared in results.compared():
+        colour = ("green" if compared.is_better else "red") if compared.is_sure else "default"
+        table.add_row(
+            compared.figure.name,
+            f"{median(compared.earlier):,.2f}",
+            f"{median(compared.now):,.2f}",
+            f"[{colour}]{compared.ratio:.3f}[/]",
+            " ".join(f"{ratio:.2f}" for ratio in compared.ratios),
+        )
     return table
 
 

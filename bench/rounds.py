@@ -1,5 +1,6 @@
 """The rounds: every system in turn, on the same servers, so that ratios come from pairs."""
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,14 +11,15 @@ import asyncpg
 from bench.floor import Floor, floor
 from bench.measure import Measured, measure_closed, measure_open
 from bench.servers import Place, Servers
-from bench.systems import OURS, System, running
+from bench.systems import OURS, Running, System, running
 
 Say = Callable[[str], None]
 Progress = Callable[[str, int], None]
 
 CONNECTIONS: Final = (128, 32)
 STEADY_PER_SECOND: Final = 20.0
-STEADY_ORDERS: Final = 300
+LOW_SECONDS: Final = 10.0
+"""How long each low load lasts."""
 WARM_UP: Final = 300
 
 
@@ -28,7 +30,24 @@ class Turn:
     closed: dict[int, Measured] = field(default_factory=dict)
     """By the number of connections."""
     steady: Measured | None = None
+    """At 20 orders/s."""
+    quarter_per_second: float = 0.0
+    """A quarter of the capacity that the cost at 20 orders/s means."""
+    quarter: Measured | None = None
+    """At that rate."""
     events_per_message: float | None = None
+
+
+def steady(turn: Turn) -> Measured:
+    """What was seen at 20 orders/s."""
+    assert turn.steady, "the turn is not over"
+    return turn.steady
+
+
+def quarter(turn: Turn) -> Measured:
+    """What was seen at a quarter of the system's capacity."""
+    assert turn.quarter, "the turn is not over"
+    return turn.quarter
 
 
 @dataclass
@@ -39,6 +58,20 @@ class Round:
     floor: Floor | None = None
 
 
+def capacity(cpu_ms: float, cores: int) -> float:
+    """Orders/s at which orders that cost this much CPU each fill so many cores.
+
+    With the cost at 20 orders/s, where nothing is batched, this is the capacity without batching. The cost
+    includes what a system does while nothing comes.
+    """
+    return 1000 * cores / cpu_ms
+
+
+def in_turn(systems: Sequence[System], number: int) -> list[System]:
+    """The order of the systems in this round: there and back, so that a machine's drift cancels."""
+    return list(systems) if number % 2 else list(reversed(systems))
+
+
 async def play(
     systems: Sequence[System],
     servers: Servers,
@@ -46,8 +79,13 @@ async def play(
     sizes: Mapping[str, int],
     say: Say,
     progress: Progress,
+    *,
+    with_floor: bool,
 ) -> Round:
-    """One round. `sizes` says how many orders each system is given at saturation."""
+    """One round. `sizes` says how many orders each system is given at saturation.
+
+    The floor is measured in Orderflow's turn.
+    """
     played = Round()
     for system in systems:
         async with servers.place() as place:
@@ -61,7 +99,13 @@ async def play(
                     f"  {connections:>4} connections: {measured.per_second:8.1f} orders/s, "
                     f"{measured.cpu_total:6.2f} ms of CPU an order, POST p99 {measured.post.p99:.0f} ms"
                 )
-            if system.name == OURS:
+            lows = (STEADY_PER_SECOND, steady(turn)), (turn.quarter_per_second, quarter(turn))
+            for per_second, low in lows:
+                say(
+                    f"  {per_second:8.1f} orders/s: {low.cpu_total:6.2f} ms of CPU an order, "
+                    f"order to last mail p50 {low.end_to_end.p50:.0f} ms"
+                )
+            if with_floor and system.name == OURS:
                 played.floor = await floor(place, servers, turn.events_per_message or 1.0)
                 say(f"       floor: {played.floor.total:.2f} ms of CPU an order")
     return played
@@ -77,19 +121,27 @@ async def _turn(
             turn.closed[connections] = await measure_closed(
                 alive, place, servers, connections, orders, progress
             )
-            if connections == CONNECTIONS[0] and system.name == OURS:
-                turn.events_per_message = await events_per_message(place)
-        turn.steady = await measure_open(alive, place, servers, STEADY_PER_SECOND, STEADY_ORDERS, progress)
+            if connections == CONNECTIONS[0] and system.outboxes:
+                turn.events_per_message = await events_per_message(place, system.outboxes)
+        turn.steady = await _low(alive, place, servers, STEADY_PER_SECOND, progress)
+        turn.quarter_per_second = capacity(turn.steady.cpu_total, os.cpu_count() or 1) / 4
+        turn.quarter = await _low(alive, place, servers, turn.quarter_per_second, progress)
     return turn
 
 
-async def events_per_message(place: Place) -> float:
-    """How many events a message of Orderflow carried."""
+async def _low(
+    alive: Running, place: Place, servers: Servers, per_second: float, progress: Progress
+) -> Measured:
+    orders = max(10, round(LOW_SECONDS * per_second))
+    return await measure_open(alive, place, servers, per_second, orders, progress)
+
+
+async def events_per_message(place: Place, schemas: Sequence[str]) -> float:
+    """How many events a message carried."""
     connection = await asyncpg.connect(place.database_url)
     try:
         outboxes = " UNION ALL ".join(
-            f'SELECT cardinality(event_ids) AS events FROM "{schema}".outbox'
-            for schema in ("order", "invoice", "billing", "shipment")
+            f'SELECT cardinality(event_ids) AS events FROM "{schema}".outbox' for schema in schemas
         )
         per_message: float = await connection.fetchval(f"SELECT avg(events)::float8 FROM ({outboxes}) AS m")
     finally:

@@ -150,6 +150,6 @@ ALL: Final[Mapping[str, Scenario]] = {
     "growth": growth,
     "backlog": backlog,
     "replicas": replicas,
-    "slow provider": slow_provider,
+    "slow-provider": slow_provider,
     "embedded": embedded,
 }

@@ -3,23 +3,30 @@
 import asyncio
 import os
 import signal
+import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Final
 
 from bench import load, meters
+from bench.earlier import EarlierVersion
 from bench.meters import Usage
 from bench.servers import Place, free_port
 from ops.migrate import passwords_from_environment, url_for
 from ops.services import SERVICES
 
 ROOT: Final = Path(__file__).resolve().parents[1]
-PEERS_PYTHON: Final = ROOT / "bench" / "peers" / ".venv" / "bin" / "python"
+PEERS_LOCK: Final = Path("bench/peers/requirements.lock")
+PEERS_VENV: Final = Path("bench/peers/.venv")
 OURS: Final = "Orderflow"
+FASTSTREAM: Final = "FastStream + SQLAlchemy"
+CELERY: Final = "Celery + SQLAlchemy"
+SAME_GUARANTEES: Final = "aio-pika + asyncpg, same guarantees"
 START_SECONDS: Final = 60.0
 STOP_SECONDS: Final = 40.0
 
@@ -59,17 +66,26 @@ class System:
     """Of a service in a place; of the setup when there is no service."""
     tables: Tables
     tuning: Mapping[str, object]
+    outboxes: Sequence[str] = ()
+    """The schemas whose outboxes tell how many events a message carried."""
+    folder: Path = ROOT
+    """Where its code is: the working directory of its processes."""
 
     async def set_up(self, place: Place, logs: Path) -> None:
         """Makes its tables and its topology. Raises DidNotStart."""
         log = logs / f"{self.name}-setup.log"
-        process = await _start(self.python, self.setup, self.environment(place, ""), log)
+        process = await _start(self, self.setup, self.environment(place, ""), log)
         if await process.wait():
             raise DidNotStart(f"{self.name} can't be set up: see {log}.")
 
 
-def orderflow(**settings: str) -> System:
-    """The five services as they run in production, with further settings."""
+def orderflow(version: EarlierVersion | None = None, /, **settings: str) -> System:
+    """The five services as they run in production, with further settings; of an earlier commit, if given.
+
+    An earlier commit is started and counted as this checkout is: it needs the same services, settings and
+    tables.
+    """
+    code = {"PYTHONPATH": version.python_path} if version else {}
 
     def environment(place: Place, service: str) -> dict[str, str]:
         passwords = passwords_from_environment()
@@ -80,11 +96,12 @@ def orderflow(**settings: str) -> System:
             "BROKER_URL": place.broker_url,
             "MAIL_RECORD_ONLY": "true",
             "LOG_LEVEL": "WARNING",
+            **code,
             **settings,
         }
 
     return System(
-        name=OURS,
+        name=f"{OURS} at {version.commit}" if version else OURS,
         python=Path(sys.executable),
         setup=("-m", "ops.main", "migrate"),
         services={service: ("-m", f"services.{service}.main") for service in SERVICES},
@@ -99,6 +116,8 @@ def orderflow(**settings: str) -> System:
             "email.mails",
         ),
         tuning={"settings": "as they come"} | settings,
+        outboxes=("order", "invoice", "billing", "shipment"),
+        folder=version.folder if version else ROOT,
     )
 
 
@@ -111,7 +130,7 @@ def peer(package: str, name: str) -> System:
 
     return System(
         name=name,
-        python=PEERS_PYTHON,
+        python=ROOT / PEERS_VENV / "bin" / "python",
         setup=("-m", module, "setup"),
         services={service: ("-m", module, service) for service in SERVICES},
         environment=environment,
@@ -120,13 +139,19 @@ def peer(package: str, name: str) -> System:
     )
 
 
-def peers() -> list[System]:
-    """The usual tools, and the usual tools with the same guarantees."""
-    return [
-        peer("faststream_sqlalchemy", "FastStream + SQLAlchemy"),
-        peer("celery_sqlalchemy", "Celery + SQLAlchemy"),
-        peer("aio_pika_asyncpg", "aio-pika + asyncpg, same guarantees"),
-    ]
+PEERS: Final[Mapping[str, Callable[[], System]]] = {
+    "faststream": partial(peer, "faststream_sqlalchemy", FASTSTREAM),
+    "celery": partial(peer, "celery_sqlalchemy", CELERY),
+    "same-guarantees": partial(peer, "aio_pika_asyncpg", SAME_GUARANTEES),
+}
+"""By the names that `--only` takes: the usual tools, and the usual tools with the same guarantees."""
+
+
+def make_environment_of_peers() -> None:
+    """Makes sure that the peers' tools are installed. Raises DidNotStart."""
+    made = subprocess.run(["sh", "deploy/venv.sh", PEERS_LOCK, PEERS_VENV], cwd=ROOT, check=False)
+    if made.returncode:
+        raise DidNotStart(f"The peers' tools can't be installed: see {PEERS_LOCK}.")
 
 
 @dataclass
@@ -195,19 +220,19 @@ async def start(alive: Running, place: Place, logs: Path, service: str, number: 
     }
     name = service if number == 1 else f"{service}-{number}"
     log = logs / f"{system.name}-{name}.log"
-    alive.processes[name] = await _start(system.python, system.services[service], environment, log)
+    alive.processes[name] = await _start(system, system.services[service], environment, log)
 
 
 async def _start(
-    python: Path, arguments: Sequence[str], environment: Mapping[str, str], log: Path
+    system: System, arguments: Sequence[str], environment: Mapping[str, str], log: Path
 ) -> asyncio.subprocess.Process:
     inherited = {name: os.environ[name] for name in ("PATH", "LANG", "HOME") if name in os.environ}
     with log.open("ab") as out:
         return await asyncio.create_subprocess_exec(
-            python,
+            system.python,
             *arguments,
             env=inherited | dict(environment),
-            cwd=ROOT,
+            cwd=system.folder,
             stdin=asyncio.subprocess.DEVNULL,
             stdout=out,
             stderr=out,

@@ -12,10 +12,11 @@ from typing import Any, Final, Literal, TypeAlias
 
 import asyncpg
 
+from bench.earlier import EarlierVersion
 from ops.audit.ledger import Ledger, SimulatedLedger, StripeLedger
 from tests.faults.containers import DATABASE, OWNER, Container, containers
 from tests.faults.mailbox import Mailbox, mailbox
-from tests.faults.previous_version import PreviousVersion, named, unpacked
+from tests.faults.previous_version import previous_version
 from tests.faults.proxy import Proxy, proxy_to
 from tests.faults.replica import ROOT, Replica
 from tests.ports import free_port
@@ -55,7 +56,7 @@ class Cluster:
     port: int
     """Where the order service answers."""
     password: str
-    previous: PreviousVersion
+    previous: EarlierVersion
     """The code that replicas run for a while, beside those that run this checkout's."""
     poison: set[str] = field(default_factory=set)
     """What must end up dead: service and event id, or what tells an undecodable message."""
@@ -195,13 +196,13 @@ async def cluster(
 ) -> AsyncIterator[Cluster]:
     """A fresh system that takes orders and is removed at the end; its logs stay in `folder`.
 
-    Every process serves already. Raises NoPreviousVersion, NoDocker, MigrationFailed or NotServing.
+    Every process serves already. Raises NoEarlierVersion, NoDocker, MigrationFailed or NotServing.
     """
     logs = folder / "logs"
     logs.mkdir(parents=True, exist_ok=True)
     password = f"canary-{secrets.token_hex(8)}"
     async with AsyncExitStack() as stack:
-        previous = stack.enter_context(unpacked(named()))
+        previous = stack.enter_context(previous_version())
         postgres, rabbitmq = await stack.enter_async_context(containers(password))
         provider_port = free_port()
         box = await stack.enter_async_context(mailbox())

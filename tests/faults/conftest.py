@@ -11,11 +11,11 @@ from datetime import UTC, datetime
 import pytest
 import pytest_asyncio
 
+from bench.earlier import NoEarlierVersion
 from tests.faults.cluster import Cluster, cluster
 from tests.faults.containers import NoDocker
 from tests.faults.history import History
 from tests.faults.load import Load, Wishes
-from tests.faults.previous_version import NoPreviousVersion
 from tests.faults.replica import ROOT, NotServing
 from tests.faults.strikes import Strikes
 from tests.faults.vitals import Vitals
@@ -49,7 +49,7 @@ async def run() -> AsyncIterator[Run]:
     async with AsyncExitStack() as stack:
         try:
             system = await stack.enter_async_context(cluster(folder))
-        except (NoDocker, NoPreviousVersion, NotServing) as error:
+        except (NoDocker, NoEarlierVersion, NotServing) as error:
             pytest.exit(str(error), returncode=1)
         history = History(folder / "history.jsonl")
         stack.callback(history.close)

@@ -17,12 +17,12 @@ from typing import Final
 import uvloop
 from rich.console import Console
 
+from bench.earlier import NoEarlierVersion
 from tests.faults import catalogue, quiet
 from tests.faults.cluster import Cluster, MigrationFailed, Provider, cluster
 from tests.faults.containers import NoDocker
 from tests.faults.history import History
 from tests.faults.load import Load, wishes
-from tests.faults.previous_version import NoPreviousVersion
 from tests.faults.progress import Progress, progress
 from tests.faults.replica import ROOT, NotServing
 from tests.faults.report import Report
@@ -172,7 +172,7 @@ def main() -> int:
     say(f"{orders:,} orders, {faults:,} faults, SEED={seed}, provider {provider}; all is kept in {folder}")
     try:
         report = uvloop.run(soak(orders, faults, seed, provider, folder))
-    except (NoDocker, NoPreviousVersion, MigrationFailed, NotServing, SystemStalled) as error:
+    except (NoDocker, NoEarlierVersion, MigrationFailed, NotServing, SystemStalled) as error:
         sys.exit(str(error))
     page = report.write(folder)
     say(report.markdown(), markup=False, soft_wrap=True)

@@ -1,0 +1,52 @@
+"""What a run measures: systems, the floor, and what Orderflow does as the work grows, each by its name."""
+
+from argparse import ArgumentTypeError
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Final
+
+from bench import scenarios
+from bench.systems import PEERS
+
+ORDERFLOW: Final = "orderflow"
+FLOOR: Final = "floor"
+ROUNDS: Final = "rounds"
+"""All systems and the floor."""
+NAMES: Final = (ROUNDS, ORDERFLOW, FLOOR, *PEERS, *scenarios.ALL)
+
+
+def names(text: str) -> list[str]:
+    """The names in a comma-separated text. Raises ArgumentTypeError."""
+    found = [name.strip() for name in text.split(",") if name.strip()]
+    unknown = [name for name in found if name not in NAMES]
+    if unknown or not found:
+        raise ArgumentTypeError(f"{', '.join(unknown) or 'nothing'}: choose from {', '.join(NAMES)}")
+    return found
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What is measured."""
+
+    orderflow: bool
+    """Whether Orderflow takes part in the rounds."""
+    peers: tuple[str, ...]
+    floor: bool
+    scenarios: tuple[str, ...]
+
+    @classmethod
+    def of(cls, only: Collection[str], *, against: bool = False) -> "Selection":
+        """Of the names chosen; of no name, everything.
+
+        The floor is measured on what Orderflow leaves behind, and an earlier commit beside it: with either of
+        them Orderflow takes part.
+        """
+        everything = not only
+        in_rounds = everything or ROUNDS in only
+        floor = in_rounds or FLOOR in only
+        return cls(
+            orderflow=floor or against or ORDERFLOW in only,
+            peers=tuple(name for name in PEERS if in_rounds or name in only),
+            floor=floor,
+            scenarios=tuple(name for name in scenarios.ALL if everything or name in only),
+        )
