@@ -1,18 +1,23 @@
 """`make bench`: what an order costs, side by side; `--only orderflow,floor` runs a part of it."""
 
 import argparse
+import asyncio
 import logging
 import os
+import signal
 import sys
+from collections.abc import Coroutine
 from contextlib import nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import uvloop
 from rich.console import Console
 
 from bench import report, scenarios, selection
 from bench.earlier import EarlierVersion, NoEarlierVersion, unpacked
+from bench.load import Refused
 from bench.measure import CountsAreWrong
 from bench.rounds import in_turn, play
 from bench.selection import Selection
@@ -50,10 +55,20 @@ def main() -> int:
     folder.mkdir(parents=True)
     try:
         with unpacked(chosen.against) if chosen.against else nullcontext() as earlier:
-            return uvloop.run(_bench(chosen, earlier, folder, console))
-    except (CountsAreWrong, DidNotStart, NoEarlierVersion, NoServer) as failed:
+            return uvloop.run(_until_sigterm(_bench(chosen, earlier, folder, console)))
+    except (asyncio.CancelledError, KeyboardInterrupt):
+        console.print("Interrupted; what was started is removed.")
+        return 130
+    except (CountsAreWrong, DidNotStart, NoEarlierVersion, NoServer, Refused) as failed:
         console.print(f"[red]{failed}[/]")
         return 1
+
+
+async def _until_sigterm(run: Coroutine[Any, Any, int]) -> int:
+    """Runs it; SIGTERM ends it as SIGINT does, with everything removed that it has started."""
+    task = asyncio.ensure_future(run)
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    return await task
 
 
 async def _bench(

@@ -4,8 +4,8 @@ import asyncio
 import itertools
 import json
 import time
-from collections.abc import Callable, Iterator
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, Final, cast
 
@@ -16,6 +16,8 @@ _ITEMS: Final = [
     {"sku": "TEA-07", "name": "Green tea, 250 g", "quantity": 1, "unit_price": "8.45", "tax_rate": "0.07"},
     {"sku": "BOX-12", "name": "Gift box, large", "quantity": 3, "unit_price": "4.99", "tax_rate": "0.17"},
 ]
+_ATTEMPTS: Final = 3
+"""On as many connections an order is tried; a new one that is closed at once is no keep-alive timeout."""
 ITEMS_PER_ORDER: Final = len(_ITEMS)
 
 
@@ -51,6 +53,10 @@ class Refused(Exception):
     """An order was not accepted, or the connection ended before the answer."""
 
 
+class NeverTaken(Refused):
+    """The connection was closed, and the peer can't have read the request."""
+
+
 @dataclass
 class Answers:
     """What became of the requests."""
@@ -58,7 +64,9 @@ class Answers:
     began: float = field(default_factory=time.time)
     """When the first was sent, by the wall clock."""
     seconds: list[float] = field(default_factory=list)
-    """How long each answer took."""
+    """How long each answer took, a replaced connection included."""
+    replaced: int = 0
+    """Connections that the peer closed between two requests."""
 
 
 class _Connection(asyncio.Protocol):
@@ -67,12 +75,15 @@ class _Connection(asyncio.Protocol):
     def __init__(self) -> None:
         self._transport: asyncio.Transport | None = None
         self._answer: asyncio.Future[int] | None = None
+        self._answering = False
+        self._lost = False
         self._parser = httptools.HttpResponseParser(self)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)  # uvloop's is none by its type
 
     def data_received(self, data: bytes) -> None:
+        self._answering = True
         self._parser.feed_data(data)
 
     def on_message_complete(self) -> None:
@@ -83,13 +94,25 @@ class _Connection(asyncio.Protocol):
             self._answer.set_result(status)
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self._lost = True
         if self._answer and not self._answer.done():
-            self._answer.set_exception(Refused(f"The connection was lost: {exc}"))
+            unread = isinstance(exc, ConnectionResetError) and not self._answering
+            lost = NeverTaken if unread else Refused
+            self._answer.set_exception(lost(f"The connection was lost before an answer: {exc or 'closed'}."))
 
     async def ask(self, request: bytes) -> int:
-        """The status of the answer."""
+        """The status of the answer. Raises NeverTaken when it is safe to ask again, Refused when it is not.
+
+        A POST is not idempotent, and may be sent again only where the peer can't have acted on it (RFC 9110,
+        9.2.2). There are two such cases: the connection was closed before the request was written, and it was
+        reset without a byte of an answer. The kernel resets a connection when its process closes it with the
+        request unread, or had closed it before: a keep-alive timeout. A process that dies after reading the
+        request ends the connection in order; whether it took the order can't be known.
+        """
         assert self._transport
-        self._answer = asyncio.get_running_loop().create_future()
+        if self._lost or self._transport.is_closing():
+            raise NeverTaken("The connection was closed while idle.")
+        self._answer, self._answering = asyncio.get_running_loop().create_future(), False
         self._transport.write(request)
         return await self._answer
 
@@ -112,13 +135,13 @@ async def closed_loop(
         connection = await _connect(port)
         try:
             for request in waiting:
-                await _place(connection, request, answers)
+                connection = await _place(port, connection, request, answers)
                 if len(answers.seconds) % 100 == 0:
                     placed(len(answers.seconds))
         finally:
             connection.close()
 
-    async with asyncio.TaskGroup() as group:
+    async with _all() as group:
         for _ in range(connections):
             group.create_task(keep_asking())
     return answers
@@ -132,12 +155,11 @@ async def open_loop(port: int, per_second: float, orders: int) -> Answers:
 
     async def place(request: bytes) -> None:
         connection = idle.pop() if idle else await _connect(port)
-        await _place(connection, request, answers)
-        idle.append(connection)
+        idle.append(await _place(port, connection, request, answers))
 
     start = loop.time()
     try:
-        async with asyncio.TaskGroup() as group:
+        async with _all() as group:
             for number, request in enumerate(itertools.islice(requests(), orders)):
                 await asyncio.sleep(start + number / per_second - loop.time())
                 group.create_task(place(request))
@@ -147,9 +169,22 @@ async def open_loop(port: int, per_second: float, orders: int) -> Answers:
     return answers
 
 
+@asynccontextmanager
+async def _all() -> AsyncIterator[asyncio.TaskGroup]:
+    """Tasks that end together. Raises the first Refused of theirs alone, not in a group."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            yield group
+    except ExceptionGroup as failed:
+        refused, others = failed.split(Refused)
+        if others or not refused:
+            raise
+        raise refused.exceptions[0] from None
+
+
 async def answers_healthy(port: int) -> bool:
     """Whether `/healthz` says 200."""
-    with suppress(OSError, Refused):
+    with suppress(Refused):
         connection = await _connect(port)
         try:
             return await connection.ask(b"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n") == 200
@@ -159,13 +194,26 @@ async def answers_healthy(port: int) -> bool:
 
 
 async def _connect(port: int) -> _Connection:
-    _, connection = await asyncio.get_running_loop().create_connection(_Connection, "127.0.0.1", port)
+    try:
+        _, connection = await asyncio.get_running_loop().create_connection(_Connection, "127.0.0.1", port)
+    except OSError as failed:
+        raise Refused(f"No connection: {failed}.") from failed
     return connection
 
 
-async def _place(connection: _Connection, request: bytes, answers: Answers) -> None:
-    sent = time.perf_counter()
-    status = await connection.ask(request)
+async def _place(port: int, connection: _Connection, request: bytes, answers: Answers) -> _Connection:
+    """Places an order, on a new connection if this one was closed; the connection that was answered."""
+    sent, status = time.perf_counter(), 0
+    for attempt in range(_ATTEMPTS):
+        try:
+            status = await connection.ask(request)
+            break
+        except NeverTaken:
+            if attempt == _ATTEMPTS - 1:
+                raise
+            answers.replaced += 1
+            connection = await _connect(port)
     answers.seconds.append(time.perf_counter() - sent)
     if status != 201:
         raise Refused(f"An order was answered with {status}.")
+    return connection

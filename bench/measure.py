@@ -58,6 +58,8 @@ class Measured:
     """The same, of each of its processes."""
     memory: dict[str, float]
     """MiB of each process at the end, and of both servers."""
+    replaced: int = 0
+    """Connections that the system closed between two orders."""
 
     @property
     def cpu_total(self) -> float:
@@ -212,6 +214,7 @@ def _measured(
         cpu={"services": 1000 * meters.total(of_processes).cpu / orders} | cpu,
         cpu_of={name: 1000 * usage.cpu / orders for name, usage in usages.items() if name not in SERVERS},
         memory={name: usage.memory for name, usage in usages.items()},
+        replaced=answers.replaced,
     )
 
 

@@ -20,6 +20,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 import asyncpg
 import psutil
+from testcontainers.core.config import testcontainers_config
 from testcontainers.core.container import DockerContainer
 from testcontainers.core.wait_strategies import LogMessageWaitStrategy
 
@@ -140,13 +141,17 @@ async def _rabbitmq_container() -> AsyncIterator[tuple[str, Meter, Callable[[Seq
 
 @asynccontextmanager
 async def _started(container: DockerContainer) -> AsyncIterator[str]:
+    """Its address. Removed at the end, also when the start was interrupted."""
+    testcontainers_config.ryuk_disabled = True  # it is removed here, and Ryuk is one more image
+    start = asyncio.ensure_future(asyncio.to_thread(container.start))
     try:
-        await asyncio.to_thread(container.start)
+        await asyncio.shield(start)  # a thread goes on when its task is cancelled
         wrapped = container.get_wrapped_container()
         wrapped.reload()
         networks = wrapped.attrs["NetworkSettings"]["Networks"].values()
         yield next(network["IPAddress"] for network in networks)
     finally:
+        await asyncio.wait([start])
         await asyncio.to_thread(container.stop)
 
 

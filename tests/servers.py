@@ -19,6 +19,7 @@ from typing import TypeVar
 
 import aiormq
 from testcontainers.community.postgres import PostgresContainer
+from testcontainers.core.config import testcontainers_config
 from testcontainers.core.container import DockerContainer
 from testcontainers.core.wait_strategies import LogMessageWaitStrategy
 
@@ -205,6 +206,7 @@ def local_rabbitmq() -> str:
 
 @contextmanager
 def _started(make: Callable[[], C]) -> Iterator[C]:
+    testcontainers_config.ryuk_disabled = True  # what is started is removed here, and Ryuk is one more image
     container: C | None = None
     failure = ""
     try:
