@@ -3,7 +3,6 @@
 import argparse
 import asyncio
 import logging
-import os
 import signal
 import sys
 from collections.abc import Coroutine
@@ -19,10 +18,11 @@ from bench import report, scenarios, selection
 from bench.earlier import EarlierVersion, NoEarlierVersion, unpacked
 from bench.load import Refused
 from bench.measure import CountsAreWrong
-from bench.rounds import in_turn, play
+from bench.rounds import CORES, in_turn, play
 from bench.selection import Selection
 from bench.servers import NoServer, servers
 from bench.systems import PEERS, ROOT, DidNotStart, make_environment_of_peers, orderflow
+from bench.trips import of_lone_orders
 
 
 def main() -> int:
@@ -82,7 +82,7 @@ async def _bench(
     sizes |= dict.fromkeys((s.name for s in peers), chosen.peer_orders)
     if peers:
         make_environment_of_peers()
-    results = report.Results(cores=os.cpu_count() or 1)
+    results = report.Results(cores=CORES)
     if earlier:
         results.earlier = ours[-1].name
     with console.status("starting PostgreSQL and RabbitMQ") as status:
@@ -108,6 +108,10 @@ async def _bench(
                     with_floor=selected.floor,
                 )
                 results.rounds.append(played)
+                results.write(folder)
+            for system in (systems or [orderflow()]) if selected.trips else ():
+                console.rule(f"round trips of {system.name}")
+                results.trips[system.name] = await of_lone_orders(system, both, folder, progress)
                 results.write(folder)
             for name in selected.scenarios:
                 console.rule(name)

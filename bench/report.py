@@ -10,10 +10,12 @@ from typing import Any, Final
 from rich.console import Console
 from rich.table import Table
 
+from bench.machine import Steadiness
 from bench.measure import SERVERS, Measured
 from bench.pairs import Compared, compare
 from bench.rounds import CONNECTIONS, STEADY_PER_SECOND, Round, Turn, capacity, quarter, steady
 from bench.systems import CELERY, FASTSTREAM, OURS, SAME_GUARANTEES
+from bench.trips import Trips
 
 _PARTS: Final = ("services", *SERVERS)
 """Where CPU goes."""
@@ -104,6 +106,8 @@ class Results:
     """The name of the system that is an earlier commit of Orderflow."""
     tuning: dict[str, dict[str, object]] = field(default_factory=dict)
     rounds: list[Round] = field(default_factory=list)
+    trips: dict[str, dict[str, Trips]] = field(default_factory=dict)
+    """By system, and user of its database."""
     scenarios: dict[str, Any] = field(default_factory=dict)
 
     def ratios(self, goal: Goal) -> list[float]:
@@ -126,6 +130,7 @@ class Results:
 def show(results: Results, console: Console) -> None:
     """Prints the tables."""
     if results.rounds:
+        console.print(_machine(results))
         console.print(_systems(results))
         console.print(_low_loads(results))
         console.print(_where(results))
@@ -133,8 +138,26 @@ def show(results: Results, console: Console) -> None:
             console.print(_goals(results))
         if results.earlier:
             console.print(_pairs(results))
+    if results.trips:
+        console.print(_trips(results))
     for name, said in results.scenarios.items():
         console.print(f"{name}: {said['said']}")
+
+
+def _machine(results: Results) -> str:
+    """How fast the machine was before each round, and how steady."""
+    machines = [played.machine for played in results.rounds if played.machine]
+    told = []
+    for name, figures in (
+        (f"a loop in pure Python on all {results.cores} cores at once", [m.python_ms for m in machines]),
+        ("a commit of PostgreSQL", [m.commit_ms for m in machines]),
+    ):
+        seen = Steadiness.of(figures)
+        colour = "green" if seen.is_steady else "red"
+        told.append(
+            f"{name} {seen.middle:.3g} ms, [{colour}]spread over the rounds {100 * seen.spread:.0f} %[/]"
+        )
+    return "The machine: " + "; ".join(told)
 
 
 def _systems(results: Results) -> Table:
@@ -205,7 +228,7 @@ def _pairs(results: Results) -> Table:
     """This checkout against the earlier commit."""
     table = Table(
         title=f"This checkout against {results.earlier}: medians of the rounds' pairs",
-        caption="Coloured where every round says the same; else the difference is within the noise.",
+        caption=f"Coloured where all rounds agree: by chance, one in {2 ** (len(results.rounds) - 1)}.",
     )
     for heading in ("figure", "earlier", "now", "now / earlier", "of each round"):
         table.add_column(heading, justify="left" if heading == "figure" else "right")
@@ -218,6 +241,24 @@ def _pairs(results: Results) -> Table:
             f"[{colour}]{compared.ratio:.3f}[/]",
             " ".join(f"{ratio:.2f}" for ratio in compared.ratios),
         )
+    return table
+
+
+def _trips(results: Results) -> Table:
+    """What a lone order costs at PostgreSQL."""
+    table = Table(
+        title="PostgreSQL, for one lone order",
+        caption="Counted on the wire (ReadyForQuery), less what an idle system does in the same time.",
+    )
+    for heading in ("system", "user", "round trips", "statements", "transactions"):
+        table.add_column(heading, justify="left" if heading in ("system", "user") else "right")
+    for name, by_user in results.trips.items():
+        whole = sum(by_user.values(), start=Trips())
+        rows = [*(by_user.items() if len(by_user) > 1 else ()), ("all", whole)]
+        for user, trips in rows:
+            table.add_row(
+                name, user, f"{trips.round_trips:.1f}", f"{trips.statements:.1f}", f"{trips.transactions:.1f}"
+            )
     return table
 
 

@@ -9,6 +9,7 @@ from typing import Final
 import asyncpg
 
 from bench.floor import Floor, floor
+from bench.machine import Machine, probe
 from bench.measure import Measured, measure_closed, measure_open
 from bench.servers import Place, Servers
 from bench.systems import OURS, Running, System, running
@@ -16,6 +17,7 @@ from bench.systems import OURS, Running, System, running
 Say = Callable[[str], None]
 Progress = Callable[[str, int], None]
 
+CORES: Final = os.cpu_count() or 1
 CONNECTIONS: Final = (128, 32)
 STEADY_PER_SECOND: Final = 20.0
 LOW_SECONDS: Final = 10.0
@@ -56,6 +58,8 @@ class Round:
 
     turns: dict[str, Turn] = field(default_factory=dict)
     floor: Floor | None = None
+    machine: Machine | None = None
+    """Right before it."""
 
 
 def capacity(cpu_ms: float, cores: int) -> float:
@@ -86,7 +90,10 @@ async def play(
 
     The floor is measured in Orderflow's turn.
     """
-    played = Round()
+    async with servers.place() as place:
+        machine = await probe(place, CORES)
+    played = Round(machine=machine)
+    say(f"machine: {machine.python_ms:.0f} ms of Python, {machine.commit_ms:.2f} ms a commit")
     for system in systems:
         async with servers.place() as place:
             await system.set_up(place, logs)
@@ -124,7 +131,7 @@ async def _turn(
             if connections == CONNECTIONS[0] and system.outboxes:
                 turn.events_per_message = await events_per_message(place, system.outboxes)
         turn.steady = await _low(alive, place, servers, STEADY_PER_SECOND, progress)
-        turn.quarter_per_second = capacity(turn.steady.cpu_total, os.cpu_count() or 1) / 4
+        turn.quarter_per_second = capacity(turn.steady.cpu_total, CORES) / 4
         turn.quarter = await _low(alive, place, servers, turn.quarter_per_second, progress)
     return turn
 

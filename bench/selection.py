@@ -12,7 +12,9 @@ ORDERFLOW: Final = "orderflow"
 FLOOR: Final = "floor"
 ROUNDS: Final = "rounds"
 """All systems and the floor."""
-NAMES: Final = (ROUNDS, ORDERFLOW, FLOOR, *PEERS, *scenarios.ALL)
+TRIPS: Final = "round-trips"
+"""Of a lone order to PostgreSQL, in each system that is named, else in Orderflow."""
+NAMES: Final = (ROUNDS, ORDERFLOW, FLOOR, *PEERS, TRIPS, *scenarios.ALL)
 
 
 def names(text: str) -> list[str]:
@@ -32,6 +34,7 @@ class Selection:
     """Whether Orderflow takes part in the rounds."""
     peers: tuple[str, ...]
     floor: bool
+    trips: bool
     scenarios: tuple[str, ...]
 
     @classmethod
@@ -48,5 +51,6 @@ class Selection:
             orderflow=floor or against or ORDERFLOW in only,
             peers=tuple(name for name in PEERS if in_rounds or name in only),
             floor=floor,
+            trips=everything or TRIPS in only,
             scenarios=tuple(name for name in scenarios.ALL if everything or name in only),
         )

@@ -36,22 +36,26 @@ def test_an_unknown_name_is_refused_with_the_ones_there_are(text: str) -> None:
 
 
 def test_without_names_everything_is_measured() -> None:
-    everything = Selection(orderflow=True, peers=tuple(PEERS), floor=True, scenarios=tuple(scenarios.ALL))
+    everything = Selection(True, tuple(PEERS), floor=True, trips=True, scenarios=tuple(scenarios.ALL))
     assert Selection.of([]) == everything
 
 
 def test_rounds_are_all_systems_and_the_floor() -> None:
-    assert Selection.of(["rounds"]) == Selection(True, tuple(PEERS), True, ())
+    assert Selection.of(["rounds"]) == Selection(True, tuple(PEERS), True, False, ())
 
 
 def test_what_is_named_is_measured_alone() -> None:
-    assert Selection.of(["orderflow"]) == Selection(True, (), False, ())
-    assert Selection.of(["celery", "growth"]) == Selection(False, ("celery",), False, ("growth",))
+    assert Selection.of(["orderflow"]) == Selection(True, (), False, False, ())
+    assert Selection.of(["celery", "growth"]) == Selection(False, ("celery",), False, False, ("growth",))
+
+
+def test_round_trips_are_counted_alone_without_a_round() -> None:
+    assert Selection.of(["round-trips"]) == Selection(False, (), False, True, ())
 
 
 def test_the_floor_and_an_earlier_commit_bring_orderflow() -> None:
-    assert Selection.of(["floor"]) == Selection(True, (), True, ())
-    assert Selection.of(["growth"], against=True) == Selection(True, (), False, ("growth",))
+    assert Selection.of(["floor"]) == Selection(True, (), True, False, ())
+    assert Selection.of(["growth"], against=True) == Selection(True, (), False, False, ("growth",))
 
 
 def test_systems_change_their_order_from_round_to_round() -> None:
