@@ -1,18 +1,19 @@
 """Round trips to PostgreSQL: what a lone order costs, counted on the wire between a system and its database.
 
-The server ends each answer that a client waits for with ReadyForQuery, so those are the round trips, whatever a
+The server ends each answer that a client waits for with ReadyForQuery: those are the round trips, whatever a
 client puts into one (PostgreSQL's documentation, "Frontend/Backend Protocol", "Message Flow").
 """
 
 import asyncio
 import struct
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import astuple, dataclass, field, replace
+from functools import partial
 from operator import add, sub
 from pathlib import Path
-from typing import Final
-from urllib.parse import urlsplit, urlunsplit
+from typing import Final, TypeAlias
+from urllib.parse import SplitResult, parse_qs, urlsplit, urlunsplit
 
 from bench.measure import measure_open
 from bench.rounds import Progress
@@ -26,6 +27,8 @@ _SETTLE_SECONDS: Final = 1.0
 """After an order's last mail: what follows it is counted too."""
 _ENCRYPTION_REQUESTS: Final = (80877103, 80877104)
 """SSLRequest and GSSENCRequest, which come instead of a protocol version."""
+Server: TypeAlias = Callable[[], Awaitable[tuple[asyncio.StreamReader, asyncio.StreamWriter]]]
+"""Connects to it."""
 _BLOCK: Final = 1 << 16
 
 
@@ -92,13 +95,11 @@ class Wire:
         """What was counted until now."""
         return {user: replace(trips) for user, trips in self.by_user.items()}
 
-    async def connect(
-        self, server: tuple[str, int], reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-    ) -> None:
+    async def connect(self, to: Server, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Joins a client to the server until one of them ends."""
         with suppress(ConnectionError, asyncio.IncompleteReadError):
             startup = await _startup(reader, writer)
-            from_server, to_server = await asyncio.open_connection(*server)
+            from_server, to_server = await to()
             to_server.write(startup)
             answers = Answers(self.by_user.setdefault(_user(startup).removeprefix(self.prefix), Trips()))
             copies = [
@@ -139,13 +140,21 @@ async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, answ
             await writer.drain()
 
 
+def _server(url: SplitResult) -> Server:
+    """At a host and port, or by the socket in the folder that the URL names as `host`."""
+    if url.hostname:
+        return partial(asyncio.open_connection, url.hostname, url.port or 5432)
+    asked = parse_qs(url.query)
+    name = f".s.PGSQL.{asked.get('port', ['5432'])[0]}"
+    return partial(asyncio.open_unix_connection, Path(asked["host"][0]) / name)
+
+
 @asynccontextmanager
 async def counted(place: Place) -> AsyncIterator[tuple[Place, Wire]]:
     """The same place by a way that counts."""
     url = urlsplit(place.database_url)
+    server = _server(url)
     wire = Wire(prefix=f"{url.path[1:]}_")
-    assert url.hostname
-    server = (url.hostname, url.port or 5432)
     joined: set[asyncio.Task[None]] = set()
 
     def join(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -156,7 +165,7 @@ async def counted(place: Place) -> AsyncIterator[tuple[Place, Wire]]:
     async with await asyncio.start_server(join, "127.0.0.1", 0) as listener:
         port = listener.sockets[0].getsockname()[1]
         account = url.netloc.rpartition("@")[0]
-        through = urlunsplit(url._replace(netloc=f"{account}@127.0.0.1:{port}"))
+        through = urlunsplit(url._replace(netloc=f"{account}@127.0.0.1:{port}", query=""))
         try:
             yield replace(place, database_url=through), wire
         finally:

@@ -5,8 +5,18 @@ follows; it is acknowledged after the commit. A relay in the process publishes o
 commit, waits for the confirms and marks them; a sweep publishes what a crash left behind. The provider is
 called before the transaction, with an idempotency key.
 
-As documented by aio-pika (robust connections, publisher confirms), asyncpg ("Connection Pools") and
-microservices.io ("Transactional outbox", "Idempotent Consumer").
+It follows these pages:
+
+- aio-pika, "Publisher Confirms", third strategy (confirms handled asynchronously; outbox.py):
+  mosquito/aio-pika, docs/source/rabbitmq-tutorial/7-publisher-confirms.md
+- aio-pika, "Quick start" (robust connections): mosquito/aio-pika, docs/source/quick-start.md
+- asyncpg, "Usage", "Connection Pools" (service.py): MagicStack/asyncpg, docs/usage.rst
+- "Transactional outbox": https://microservices.io/patterns/data/transactional-outbox.html
+- "Idempotent Consumer":
+  https://microservices.io/patterns/communication-style/idempotent-consumer.html
+
+It is faster than they teach in three places: committed rows go to the relay at once, without polling; the
+relay marks what it has published with one statement; the pool skips asyncpg's reset query.
 """
 
 from typing import Final

@@ -5,8 +5,18 @@ runs tasks in threads, with a session each, and acknowledges late. Publishing co
 confirmed. There is no outbox: a process that dies between the two leaves the order where it is. The order
 service is uvicorn, and beside it the worker of its queue.
 
-As documented by Celery ("Using RabbitMQ", "Tasks", "Optimizing"), FastAPI ("SQL Databases") and SQLAlchemy
-("Session Basics").
+It follows these pages:
+
+- Celery, "Using RabbitMQ" (quorum queues):
+  https://docs.celeryq.dev/en/stable/getting-started/backends-and-brokers/rabbitmq.html
+- Celery, "Routing Tasks" (a queue for each service): https://docs.celeryq.dev/en/stable/userguide/routing.html
+- Celery, "Tasks" (pydantic arguments, no results, late acknowledgement):
+  https://docs.celeryq.dev/en/stable/userguide/tasks.html
+- Celery, "Optimizing" (connection pool, prefetch limits):
+  https://docs.celeryq.dev/en/stable/userguide/optimizing.html
+- SQLAlchemy, "Session Basics" (database.py): https://docs.sqlalchemy.org/en/20/orm/session_basics.html
+- FastAPI, "Dependencies with yield" (a session for each request):
+  https://fastapi.tiangolo.com/tutorial/dependencies/dependencies-with-yield/
 """
 
 from typing import Final

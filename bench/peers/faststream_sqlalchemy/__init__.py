@@ -5,8 +5,16 @@ FastStream's `@publisher` and confirmed by the broker before the message is ackn
 pydantic models. There is no outbox: a process that dies between commit and publish leaves the order where
 it is.
 
-As documented by FastStream ("FastAPI Plugin", "Publishing"), FastAPI ("SQL Databases") and SQLAlchemy
-("Asynchronous I/O").
+It follows these pages:
+
+- FastStream, "FastAPI Plugin" (order.py):
+  ag2ai/faststream, docs/docs/en/getting-started/integrations/fastapi/index.md
+- FastStream, "Publishing" (`@publisher`, `persist`): ag2ai/faststream, docs/docs/en/rabbit/publishing.md
+- FastStream, "Concurrency and Prefetch": ag2ai/faststream, docs/docs/en/rabbit/prefetch.md. The locked
+  release has no `max_workers` for RabbitMQ: it handles as many messages at once as the prefetch count allows.
+- SQLAlchemy, "Asynchronous I/O" (database.py): https://docs.sqlalchemy.org/en/20/orm/extensions/asyncio.html
+- FastAPI, "Dependencies with yield" (a session for each request):
+  https://fastapi.tiangolo.com/tutorial/dependencies/dependencies-with-yield/
 """
 
 from typing import Final
