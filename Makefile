@@ -47,7 +47,7 @@ faults: dev-environment ## every fault once, under load, each seen to strike; th
 soak: dev-environment ## random faults under load: ORDERS=100000 FAULTS=1000 SEED=7 PROVIDER=simulated; ends in a report
 	@ORDERS='$(ORDERS)' FAULTS='$(FAULTS)' SEED='$(SEED)' PROVIDER='$(PROVIDER)' $(python) -m tests.faults.soak
 
-bench: dev-environment ## what an order costs, beside the usual tools (25 minutes); ARGS="--only orderflow,floor" for a part (4)
+bench: dev-environment ## what an order costs, beside the usual tools (30 minutes); ARGS="--only orderflow,floor" for a part (4)
 	@$(python) -m bench $(ARGS)
 
 check: dev-environment ## lint, formatting, types, import rules, lock files, the AWS template

@@ -31,7 +31,7 @@ def main() -> int:
     options.add_argument(
         "--rounds", type=int, help="how often every system has its turn (3; 4 with --against)"
     )
-    options.add_argument("--orders", type=int, default=10_000, help="of Orderflow, at saturation")
+    options.add_argument("--orders", type=int, default=8000, help="of Orderflow, at saturation")
     options.add_argument("--peer-orders", type=int, default=1200, help="of each peer, at saturation")
     options.add_argument("--growth", type=int, default=200_000, help="orders in the tables at the end")
     options.add_argument(
