@@ -4,7 +4,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from typing import Final
+from typing import Final, Literal, TypeAlias
 
 import asyncpg
 from sqlalchemy.engine import make_url
@@ -17,6 +17,8 @@ STATEMENT_SECONDS: Final = 30.0
 """A statement that takes longer is given up, and its transaction repeated."""
 CLOSE_SECONDS: Final = 5.0
 """How long a transaction in flight may take when everything is closed."""
+
+Plans: TypeAlias = Literal["auto", "force_generic_plan"]
 
 _NOT_MIGRATED: Final = (
     asyncpg.UndefinedTableError,
@@ -33,8 +35,14 @@ def role_of(database: str, service: str) -> str:
 
 
 @asynccontextmanager
-async def connect(url: str, *, pool: int, application: str) -> "AsyncIterator[asyncpg.Pool[asyncpg.Record]]":
+async def connect(
+    url: str, *, pool: int, application: str, plans: Plans = "auto"
+) -> "AsyncIterator[asyncpg.Pool[asyncpg.Record]]":
     """A pool of at most `pool` connections, opened when needed and closed at the end.
+
+    `plans` is PostgreSQL's plan_cache_mode. The statements of the services are few and of one shape, so with
+    `force_generic_plan` each is planned once a connection; else most would be planned anew in each call
+    (https://www.postgresql.org/docs/current/runtime-config-query.html#GUC-PLAN-CACHE-MODE).
 
     The URL is written as SQLAlchemy has it, `postgresql+asyncpg://…`; the connections are asyncpg's own.
     """
@@ -47,7 +55,7 @@ async def connect(url: str, *, pool: int, application: str) -> "AsyncIterator[as
         connection_class=Connection,
         timeout=5,
         command_timeout=STATEMENT_SECONDS,
-        server_settings={"application_name": f"orderflow {application}"},
+        server_settings={"application_name": f"orderflow {application}", "plan_cache_mode": plans},
     )
     try:
         yield connections

@@ -55,7 +55,10 @@ class Running:
 async def put_together(service: Service, settings: ServiceSettings, bus: Bus) -> AsyncIterator[Running]:
     """The service on its database and a bus, once its schema is there."""
     connection = database.connect(
-        settings.database_url, pool=settings.database_pool, application=service.name
+        settings.database_url,
+        pool=settings.database_pool,
+        application=service.name,
+        plans="force_generic_plan",
     )
     async with connection as pool:
         await database.wait_for_schema(pool, revisions.head(revisions.history_of(service.name)))

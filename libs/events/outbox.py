@@ -46,9 +46,10 @@ _INSERT: Final = statements.insert(
         "claimed_until": f"now() + make_interval(secs => ${len(_COLUMNS) + 1}::float8)",
     },
 )
+# By the bounds a plan for any ids finds the partitions that they can be in.
 _MARK: Final = """
     UPDATE outbox SET state = 'published', published_at = now(), last_error = NULL
-    WHERE id = ANY($1::uuid[]) AND state = 'pending'"""
+    WHERE id = ANY($1::uuid[]) AND id BETWEEN $2 AND $3 AND state = 'pending'"""
 
 
 def _read(record: asyncpg.Record) -> Message:
@@ -75,4 +76,5 @@ async def write(tx: Transaction, events: Sequence[AnyEvent], *, lease: float) ->
 
 async def mark_published(tx: Transaction, messages: Sequence[Message]) -> None:
     """Marks messages that the bus has confirmed."""
-    await tx.execute(_MARK, sorted(message.id for message in messages))
+    ids = sorted(message.id for message in messages)
+    await tx.execute(_MARK, ids, ids[0], ids[-1])

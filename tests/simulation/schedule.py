@@ -242,7 +242,7 @@ class System:
                 self.scheduler.stumble()
                 if self.scheduler.swallows:
                     with suppress(asyncpg.PostgresError):
-                        await tx.execute("SELECT 1 / 0")
+                        await tx.fetch("SELECT 1 / 0")
 
             return handle
 
