@@ -250,8 +250,8 @@ VARIANTS: Final = (
     Variant(deduplicated_outside_the_transaction, "I16", _DEATHS),
     # What was rolled back is acknowledged, and nobody hears of it again.
     Variant(a_commit_whose_answer_is_not_looked_at, "I13", (Fate.SWALLOWED,)),
-    # What comes a second time has its effect a second time.
-    Variant(assumptions_that_are_not_checked, "I14", ()),
+    # A key that is taken makes another order.
+    Variant(assumptions_that_are_not_checked, "I2", ()),
     # Each process that takes the event dies, for ever.
     Variant(redelivered_events_not_counted, "I22", ()),
 )
