@@ -12,13 +12,12 @@ from typing import Annotated, Any, Final, Literal
 from uuid import UUID
 
 import msgspec
-from email_validator import EmailNotValidError, validate_email
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
-from pydantic_core import PydanticCustomError
 
 from events import contracts, delays, journey, money
 from services.order import domain
 from services.order.countries import COUNTRIES
+from services.order.mailbox import mailbox
 from services.order.text import ONE_LINE, readable
 
 # What is read
@@ -30,21 +29,10 @@ _Readable = Annotated[
 ]
 Text = Annotated[_Readable, StringConstraints(min_length=1, max_length=200)]
 Code = Annotated[_Readable, StringConstraints(min_length=1, max_length=64)]
-
-
-def _deliverable(text: str) -> str:
-    try:
-        validate_email(text, check_deliverability=False, allow_smtputf8=False, strict=True)
-    except EmailNotValidError:
-        message = "This must be one e-mail address, as in ana@example.com, without a name."
-        raise PydanticCustomError("invalid_email", message) from None
-    return text
-
-
 Email = Annotated[
     str,
     StringConstraints(min_length=3, max_length=254),
-    AfterValidator(_deliverable),
+    AfterValidator(mailbox),
     Field(json_schema_extra={"format": "email"}),
 ]
 Locale = Annotated[
