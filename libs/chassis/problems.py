@@ -7,7 +7,7 @@ https://www.rfc-editor.org/rfc/rfc9457
 import logging
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from http import HTTPStatus
 from typing import Annotated, Any, Final, get_args
 
@@ -27,6 +27,8 @@ MAX_FAULTS: Final = 100
 """Most faults that one document names; a body may hold thousands."""
 
 Path = Sequence[str | int]
+Handle = Callable[[Request], Awaitable[Response]]
+Explain = Callable[[Request, Exception], Awaitable[Response]]
 
 logger = logging.getLogger(__name__)
 
@@ -90,12 +92,26 @@ def pointer(path: Path) -> str:
 def install(app: FastAPI) -> None:
     """Makes every error of the application a problem document, and says so in its OpenAPI description."""
     app.router.redirect_slashes = False  # a redirect is not an answer to an order
-    app.add_exception_handler(Problem, _on_problem)
-    app.add_exception_handler(HTTPException, _on_http_exception)
-    app.add_exception_handler(RequestValidationError, _on_validation_error)
-    app.add_exception_handler(Unavailable, _on_unavailable)
+    for kind, explain in _EXPLANATIONS.items():
+        app.add_exception_handler(kind, explain)
     app.add_middleware(_Unhandled)
     _describe(app)
+
+
+def explaining(handle: Handle) -> Handle:
+    """The same handler, but whatever it raises is answered as an application with these problems would."""
+
+    async def explained(request: Request) -> Response:
+        try:
+            try:
+                return await handle(request)
+            except tuple(_EXPLANATIONS) as error:
+                explain = next(each for kind, each in _EXPLANATIONS.items() if isinstance(error, kind))
+                return await explain(request, error)
+        except Exception:  # noqa: BLE001  # it is logged there
+            return _unforeseen(request.scope)
+
+    return explained
 
 
 def answer(problem: Problem) -> Response:
@@ -171,8 +187,29 @@ async def _on_validation_error(_: Request, error: Exception) -> Response:
     return answer(invalid([_fault(found) for found in error.errors()[:MAX_FAULTS]]))
 
 
+_EXPLANATIONS: Final[dict[type[Exception], Explain]] = {
+    Problem: _on_problem,
+    HTTPException: _on_http_exception,
+    RequestValidationError: _on_validation_error,
+    Unavailable: _on_unavailable,
+}
+
+
+def _unforeseen(scope: Scope) -> Response:
+    """A 500 for the exception being handled, which is logged under the name that the answer gives it."""
+    instance = _instance()
+    logger.exception("unhandled: %s %s: %s", scope["method"], scope["path"], instance)
+    return _response(
+        500,
+        "about:blank",
+        "Internal Server Error",
+        "Something went wrong here. It is in the log under the name in `instance`.",
+        instance=instance,
+    )
+
+
 class _Unhandled:
-    """Answers 500 for what nobody foresaw, and logs it once, under the name that the answer gives it."""
+    """Answers 500 for what nobody foresaw."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -190,16 +227,7 @@ class _Unhandled:
         except Exception:
             if started or scope["type"] != "http":
                 raise
-            instance = _instance()
-            logger.exception("unhandled: %s %s: %s", scope["method"], scope["path"], instance)
-            response = _response(
-                500,
-                "about:blank",
-                "Internal Server Error",
-                "Something went wrong here. It is in the log under the name in `instance`.",
-                instance=instance,
-            )
-            await response(scope, receive, send)
+            await _unforeseen(scope)(scope, receive, send)
 
 
 # Faults, in our own words: pydantic's would repeat what was sent

@@ -8,6 +8,7 @@ from typing import Any
 import httpx
 import pytest
 from fastapi import FastAPI
+from starlette.types import ASGIApp
 
 from chassis import database, problems
 from chassis.application import application
@@ -37,7 +38,7 @@ def app(invoices: Transactions) -> FastAPI:
     return app
 
 
-def client_of(app: FastAPI) -> httpx.AsyncClient:
+def client_of(app: ASGIApp) -> httpx.AsyncClient:
     return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://invoice", trust_env=False)
 
 

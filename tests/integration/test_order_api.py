@@ -84,6 +84,16 @@ async def test_an_accepted_order_is_answered_with_what_is_known_by_then(service:
     assert await service.read(placed["id"]) == placed
 
 
+async def test_an_order_takes_the_shortcut_past_fastapi(
+    service: OrderService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def blocked(*_: object) -> None:
+        pytest.fail("the order took the long way")
+
+    monkeypatch.setattr(FastAPI, "__call__", blocked)
+    await service.place()
+
+
 async def test_what_is_optional_may_be_left_out(service: OrderService) -> None:
     order = a_new_order(customer={"name": "Ana", "email": "ana@example.com"})
     del order["reference"]
