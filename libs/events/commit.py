@@ -60,12 +60,14 @@ class Transactions:
     async def fetch(self, statement: str, *arguments: object) -> "list[asyncpg.Record]":
         """Rows of one statement that is a transaction by itself: one round trip."""
         async with self._connected() as connection:
+            reach(KillPoint.COMMITTING)
             try:
                 rows = await answer_of(connection.fetch(statement, *arguments), connection)
             except BaseException as error:
                 await _roll_back(connection, error)
                 raise
             connection.used()
+        reach(KillPoint.COMMITTED)
         return rows
 
     @asynccontextmanager

@@ -21,7 +21,7 @@ class Key:
     """How its order is to end."""
     email: str
     answers: set[tuple[str, str]] = field(default_factory=set)
-    """Order ids and hashes of bodies of its 201s."""
+    """Order ids and hashes of bodies of its 201s. A newer version may add members that are null."""
     total: str = ""
     refused: int = 0
     """422s: for another body under the same key."""
@@ -55,7 +55,7 @@ class History:
             if not seen.answers:
                 self.accepted += 1
                 seen.total = f"{document['total']} {document['currency']}"
-            seen.answers.add((order_id, sha256(body).hexdigest()[:16]))
+            seen.answers.add((order_id, _digest(document)))
         else:
             seen.refused += 1
         self._write("answered", key, status=status, order=order_id)
@@ -72,3 +72,9 @@ class History:
 
     def _write(self, what: str, key: str, **more: Any) -> None:
         self._file.write(json.dumps({"at": round(time.time(), 3), "what": what, "key": key, **more}) + "\n")
+
+
+def _digest(document: dict[str, Any]) -> str:
+    """Of what the answer says: one more member that is null says nothing more."""
+    said = json.dumps({name: value for name, value in document.items() if value is not None})
+    return sha256(said.encode()).hexdigest()[:16]

@@ -137,11 +137,11 @@ class Replica:
         return pid
 
     async def ended(self, pid: int) -> Ended:
-        """How that process ended, once it has."""
+        """How that process ended, once it has. An id may have been that of an earlier process, too."""
         while True:
-            for end in self.ends:
-                if end.pid == pid:
-                    return end
+            ended = [end for end in self.ends if end.pid == pid]
+            if ended and self.pid != pid:
+                return ended[-1]
             changed = self._changed
             await changed.wait()
 

@@ -46,6 +46,7 @@ async def judge(
     except quiet.NotQuiet as restless:
         found.append(Finding("I3", str(restless), 1))
     report.drained_in = time.monotonic() - healed
+    report.reached = await reached(system)
     found += await checks.newer(system)
     await take_newer(system)
     broken, report.figures = await check(system, history)
@@ -53,7 +54,6 @@ async def judge(
     found += vitals.findings()
     report.orders = history.accepted
     report.requests, report.unknown_answers = history.requests, history.unknown
-    report.reached = await reached(system)
     report.strikes = strikes.all
     [record] = await system.fetch(_LATENCY)
     report.latency = dict(zip(("half of them", "99 %", "the slowest"), record["seconds"], strict=True))
