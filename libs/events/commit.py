@@ -49,10 +49,15 @@ class Transactions:
 
         The work is done optimistically first. Where the assumption is wrong it is done again, from its
         beginning, in a transaction that waits for each answer: it must change nothing but by its transaction.
+        An error of the work is raised only when the assumption holds: else it may have come of that.
         """
         try:
             async with self(optimistic=True) as tx:
-                return await work(tx)
+                try:
+                    return await work(tx)
+                except Exception:
+                    await tx.check()
+                    raise
         except AssumptionFailed:
             async with self() as tx:
                 return await work(tx)

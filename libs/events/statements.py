@@ -14,6 +14,7 @@ from sqlalchemy import ARRAY, Column, Table
 from sqlalchemy.dialects import postgresql
 
 _ARGUMENT: Final = re.compile(r"\$(\d+)")
+_CHANGE: Final = re.compile(r"\s*(INSERT|UPDATE|DELETE)\b", re.IGNORECASE)
 _DIALECT: Final = postgresql.dialect()  # type: ignore[no-untyped-call]
 
 
@@ -59,6 +60,15 @@ class Part(NamedTuple):
 
     statement: str
     counted: bool = False
+
+
+def can_be_joined(statement: str) -> bool:
+    """Whether PostgreSQL runs the statement to its end in a WITH although nothing reads its rows.
+
+    It leaves a SELECT out then (https://www.postgresql.org/docs/current/queries-with.html), and takes neither
+    commands such as SET there, nor a WITH of the statement's own that changes data.
+    """
+    return _CHANGE.match(statement) is not None
 
 
 @lru_cache(maxsize=512)

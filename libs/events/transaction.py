@@ -70,15 +70,23 @@ class Transaction:
         return {record[0] for record in await self.fetch(statement, *arguments)}
 
     async def execute(self, statement: str, *arguments: object) -> None:
-        """A statement that writes and has no rows, by asyncpg directly.
+        """A statement without rows, by asyncpg directly.
 
-        No two of them, nor of `fetch_keys`, may write the same row without a `fetch` in between.
+        No two INSERTs, UPDATEs or DELETEs, here or in `fetch_keys`, may write the same row without a `fetch`
+        in between.
         """
-        if self._optimistic:
+        if self._optimistic and statements.can_be_joined(statement):
             self._collected.append((Part(statement), arguments))
         else:
             await self._begin()
+            await self._send_collected()
             await self._answer_of(self._driver.execute(statement, *arguments))
+
+    async def check(self) -> None:
+        """For Transactions only. Raises AssumptionFailed if an assumption made so far is wrong."""
+        if self._collected:
+            await self._begin()
+            await self._send_collected()
 
     async def commit(self) -> None:
         """For Transactions only. Raises AssumptionFailed or Aborted: then nothing has changed."""
@@ -86,9 +94,9 @@ class Transaction:
         if not self._begun:
             return
         if await answer_of(self._driver.execute("COMMIT"), self._driver) != "COMMIT":
-            raise (
-                self.failure if isinstance(self.failure, DatabaseUnavailable) else Aborted
-            ) from self.failure
+            if isinstance(self.failure, DatabaseUnavailable | AssumptionFailed):
+                raise self.failure
+            raise Aborted from self.failure
 
     def emit(self, *events: AnyEvent) -> None:
         """Announces the events: they are written to the outbox with this transaction's commit."""
@@ -103,9 +111,14 @@ class Transaction:
         self.steps.extend(steps)
 
     async def _begin(self) -> None:
-        if not self._begun:
-            self._begun = True
-            await answer_of(self._driver.execute("BEGIN"), self._driver)
+        if self._begun:
+            return
+        self._begun = True
+        try:
+            await self._answer_of(self._driver.execute("BEGIN"))
+        except BaseException:
+            self._driver.terminate()  # a later statement would be a transaction by itself
+            raise
 
     async def _send_collected(self) -> None:
         collected, self._collected = self._collected, []
@@ -116,13 +129,14 @@ class Transaction:
         try:
             await self._answer_of(self._driver.execute(statement, *arguments))
         except (asyncpg.RaiseError, asyncpg.IntegrityConstraintViolationError) as error:
-            raise AssumptionFailed from error
+            self.failure = AssumptionFailed()
+            raise self.failure from error
 
     async def _answer_of(self, call: Awaitable[T]) -> T:
         try:
             return await answer_of(call, self._driver)
         except asyncpg.InFailedSQLTransactionError:  # the consequence of an error that was swallowed
-            if isinstance(self.failure, DatabaseUnavailable):
+            if isinstance(self.failure, DatabaseUnavailable | AssumptionFailed):
                 raise self.failure from None
             raise
         except Exception as error:

@@ -25,9 +25,9 @@ Handler: TypeAlias = Callable[[Sequence[Any], Transaction], Awaitable[None]]
 Handlers: TypeAlias = Mapping[type[AnyEvent], Handler]
 """What a service listens to, and what it does about it: a table at the foot of its `handlers.py`.
 
-A handler gets events of the types that it is named for, all new, in one transaction. It changes nothing but
-by that transaction: it may be called again for the same events. It raises Reject for an event that can never
-be handled; anything else that it raises means that the event is tried again later.
+A handler gets events of the types that it is named for in one transaction, all new if that commits. It
+changes nothing but by the transaction: it may be called again for the same events. It raises Reject for an
+event that can never be handled; anything else that it raises means that the event is tried again later.
 """
 Item: TypeAlias = AnyEvent | Rejected
 

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Collection
+from contextlib import suppress
 from uuid import UUID, uuid4
 
 import asyncpg
@@ -11,7 +12,7 @@ from chassis import database
 from events.commit import Transactions
 from events.connection import Connection
 from events.contracts import OrderCreated, Placed
-from events.errors import AssumptionFailed
+from events.errors import Aborted, AssumptionFailed, DatabaseUnavailable
 from events.transaction import Transaction
 from tests.factories import an_order
 
@@ -183,3 +184,100 @@ async def test_two_who_write_the_same_row_wait_for_each_other_and_one_of_them_fi
     new = uuid4()
     found = await asyncio.gather(*(transactions.run(lambda tx: add(tx, [new])) for _ in range(8)))
     assert sorted(map(len, found)) == [0] * 7 + [1]
+
+
+async def test_what_comes_of_a_wrong_assumption_is_not_raised(transactions: Transactions) -> None:
+    old = uuid4()
+    await transactions.run(lambda tx: add(tx, [old]))
+
+    async def work(tx: Transaction) -> str:
+        if old in await add(tx, [old]):
+            raise LookupError
+        return "it was there"
+
+    assert await transactions.run(work) == "it was there"
+
+
+async def test_work_that_swallows_a_wrong_assumption_is_done_again_too(transactions: Transactions) -> None:
+    old, new = uuid4(), uuid4()
+    await transactions.run(lambda tx: add(tx, [old]))
+
+    async def work(tx: Transaction) -> set[UUID]:
+        added = await add(tx, [old, new])
+        with suppress(Exception):
+            await tx.fetch(READ)
+        await tx.execute(RAISE, list(added), 1)
+        return added
+
+    assert await transactions.run(work) == {new}
+    assert await rows(transactions) == {old: 0, new: 1}
+
+
+async def test_what_can_not_be_joined_is_sent_where_it_stands(transactions: Transactions) -> None:
+    new = uuid4()
+
+    async def work(tx: Transaction) -> set[UUID]:
+        added = await add(tx, [new])
+        with pytest.raises(asyncpg.DivisionByZeroError):
+            await tx.execute("SELECT 1 / count(*) FROM attempts WHERE count > 0")
+        return added
+
+    with pytest.raises(Aborted):
+        await transactions.run(work)
+    assert await rows(transactions) == {}
+
+
+async def test_an_error_of_the_work_is_raised_although_the_writes_before_it_are_in_order(
+    transactions: Transactions, statements_sent: list[str]
+) -> None:
+    async def work(tx: Transaction) -> None:
+        await add(tx, [uuid4()])
+        raise LookupError
+
+    with pytest.raises(LookupError):
+        await transactions.run(work)
+    assert statements_sent[0] == "BEGIN"
+    assert statements_sent[-1] == "ROLLBACK"
+
+
+async def test_a_deadlock_or_time_limit_is_no_wrong_assumption(transactions: Transactions) -> None:
+    calls: list[Transaction] = []
+
+    async def work(tx: Transaction) -> None:
+        calls.append(tx)
+        await tx.execute("DELETE FROM attempts")
+        await tx.fetch("SELECT set_config('statement_timeout', '50', true)")
+        await tx.execute("INSERT INTO attempts SELECT gen_random_uuid(), 0 FROM pg_sleep(5)")
+
+    with pytest.raises(DatabaseUnavailable):
+        await transactions.run(work)
+    assert len(calls) == 1
+
+
+@pytest.mark.parametrize("optimistic", [False, True])
+async def test_after_a_begin_without_an_answer_nothing_is_written(
+    transactions: Transactions, optimistic: bool
+) -> None:
+    with pytest.raises(DatabaseUnavailable):
+        async with transactions(optimistic=optimistic) as tx:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(0):
+                    await tx.fetch(READ)
+            await tx.execute(ADD, [uuid4()])
+    assert await rows(transactions) == {}
+
+
+async def test_a_cancelled_optimistic_transaction_leaves_no_connection_that_waits(
+    fresh_database: str,
+) -> None:
+    async with database.connect(fresh_database, pool=1, application="cancelled") as pool:
+        transactions = Transactions(pool)
+        await transactions.fetch("CREATE TABLE slept (id int)")
+        for _ in range(3):
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.05):
+                    await transactions.run(
+                        lambda tx: tx.execute("INSERT INTO slept SELECT 1 FROM pg_sleep(30)")
+                    )
+        async with asyncio.timeout(5):
+            assert await transactions.fetch("SELECT FROM slept") == []

@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from events import envelope, parked
 from events.commit import Transactions
 from events.contracts import AnyEvent, OrderCreated
-from events.errors import BrokerUnavailable
+from events.errors import BrokerUnavailable, Reject
 from events.transaction import Transaction
 from events.worker import MAX_ATTEMPTS, Worker
 from tests.factories import order_created
@@ -275,5 +275,19 @@ async def test_an_event_without_a_digest_is_not_compared(
     await batches.rows(f"INSERT INTO inbox (event_id) VALUES ('{event.id}')")
     async with batches.working():
         await batches.publishing([event])
-    assert batches.batches == []
+    assert await batches.rows("SELECT FROM parked") == []
     assert warnings_of(caplog) == []
+
+
+async def test_an_event_that_was_given_up_and_comes_again_fails_nobody(
+    batches: Batches, caplog: pytest.LogCaptureFixture
+) -> None:
+    bad, other = order_created(), order_created()
+    batches.bad[bad.id] = raising(Reject())
+    async with batches.working():
+        await batches.publishing([bad])
+        caplog.clear()
+        await batches.publishing([bad, other])
+    assert batches.batches[-1] == {other.id}
+    assert [record.getMessage() for record in caplog.records if record.levelname == "ERROR"] == []
+    assert await batches.inbox() == {bad.id, other.id}

@@ -1,6 +1,8 @@
 """Statements that are joined into one."""
 
-from events.statements import Part, joined
+import pytest
+
+from events.statements import Part, can_be_joined, joined
 
 
 def test_a_statement_alone_stays_as_it_is() -> None:
@@ -26,4 +28,31 @@ def test_more_than_nine_arguments_are_told_apart() -> None:
     ten = ", ".join(f"${n}" for n in range(1, 11))
     assert joined((Part(f"INSERT INTO a SELECT {ten}"), Part("DELETE FROM b WHERE c = $1"))).endswith(
         "(DELETE FROM b WHERE c = $11) SELECT true"
+    )
+
+
+@pytest.mark.parametrize(
+    "change", ["INSERT INTO a DEFAULT VALUES", "\n    update a SET b = 1", "DELETE FROM a"]
+)
+def test_what_changes_rows_can_be_joined(change: str) -> None:
+    assert can_be_joined(change)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        "SELECT f()",
+        "SET LOCAL a TO 1",
+        "DO $$ $$",
+        "WITH a AS (DELETE FROM b) INSERT INTO c SELECT 1",
+        "INSERTED",
+    ],
+)
+def test_what_would_be_left_out_or_refused_can_not(other: str) -> None:
+    assert not can_be_joined(other)
+
+
+def test_a_quote_in_a_statement_does_not_end_its_name() -> None:
+    assert joined((Part("SELECT 'a' FROM b", counted=True),)).endswith(
+        "SELECT expect_rows($1, (SELECT count(*) FROM part_1), 'SELECT ''a'' FROM …')"
     )
