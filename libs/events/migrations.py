@@ -199,4 +199,4 @@ def upgrade_8(execute: Callable[[str], object]) -> None:
         END IF;
         RETURN true;
     END $function$""")
-    execute("COMMENT ON FUNCTION expect_rows IS 'Ends a statement that not every row of it was new.'")
+    execute("COMMENT ON FUNCTION expect_rows IS 'Fails a statement with an unexpected number of rows.'")

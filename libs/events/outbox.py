@@ -46,7 +46,7 @@ _INSERT: Final = statements.insert(
         "claimed_until": f"now() + make_interval(secs => ${len(_COLUMNS) + 1}::float8)",
     },
 )
-# By the bounds a plan for any ids finds the partitions that they can be in.
+# The bounds let a generic plan skip the partitions that can't hold any of the ids.
 _MARK: Final = """
     UPDATE outbox SET state = 'published', published_at = now(), last_error = NULL
     WHERE id = ANY($1::uuid[]) AND id BETWEEN $2 AND $3 AND state = 'pending'"""

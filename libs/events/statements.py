@@ -77,8 +77,8 @@ def joined(parts: tuple[Part, ...]) -> str:
 
     None of the parts sees what the others write, and no two may write the same row
     (https://www.postgresql.org/docs/current/queries-with.html#QUERIES-WITH-MODIFYING). It fails as a whole
-    when a counted part has another number of rows than it is to have: `expect_rows`, which every service has
-    in its schema, raises that.
+    when a counted part has another number of rows than its last argument says: `expect_rows`, a function in
+    each service's schema, raises the error.
     """
     if len(parts) == 1 and not parts[0].counted:
         return parts[0].statement

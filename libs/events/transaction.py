@@ -19,7 +19,7 @@ K = TypeVar("K")
 
 
 class Reads(Protocol):
-    """What rows can be read from: an open Transaction, or Transactions, by a statement of its own."""
+    """Where rows are read from: an open Transaction, or Transactions, each of whose reads stands alone."""
 
     async def fetch(self, statement: str, *arguments: object) -> "list[asyncpg.Record]":
         """Rows of a statement."""
