@@ -150,19 +150,19 @@ async def test_keys_are_kept_apart_by_every_character(service: OrderService) -> 
     assert len({answer.json()["id"] for answer in answers}) == len(keys)
 
 
-class Gate:
+class Gate(Transactions):
     """Transactions that wait until they are let through."""
 
     def __init__(self, transactions: Transactions) -> None:
-        self._transactions = transactions
+        super().__init__(transactions._pool)
         self.reached = asyncio.Event()
         self.open = asyncio.Event()
 
     @asynccontextmanager
-    async def __call__(self) -> AsyncIterator[Transaction]:
+    async def __call__(self, *, optimistic: bool = False) -> AsyncIterator[Transaction]:
         self.reached.set()
         await self.open.wait()
-        async with self._transactions() as tx:
+        async with super().__call__(optimistic=optimistic) as tx:
             yield tx
 
 
@@ -183,7 +183,7 @@ async def gathered(
 ) -> list[Accepted | BaseException]:
     """Outcomes of requests (key, fingerprint) that go into one commit together."""
     gate = Gate(transactions)
-    intake = Intake(gate)  # type: ignore[arg-type]  # opened as transactions are
+    intake = Intake(gate)
     first = asyncio.create_task(intake.accept(an_order()))
     await gate.reached.wait()
     waiting = [
@@ -220,7 +220,7 @@ async def test_one_that_goes_away_takes_its_order_back_unless_its_commit_has_beg
     transactions: Transactions,
 ) -> None:
     gate = Gate(transactions)
-    intake = Intake(gate)  # type: ignore[arg-type]  # opened as transactions are
+    intake = Intake(gate)
     leaving = asyncio.create_task(intake.accept(an_order()))
     await gate.reached.wait()
     staying = asyncio.create_task(intake.accept(an_order()))
@@ -332,16 +332,16 @@ async def test_connections_that_break_leave_every_answer_true(
             assert (await post(service, key)).content == answer.content
 
 
-class LostAnswer:
+class LostAnswer(Transactions):
     """Transactions whose first commit is made, and its answer lost."""
 
     def __init__(self, transactions: Transactions) -> None:
-        self._transactions = transactions
+        super().__init__(transactions._pool)
         self._lost = False
 
     @asynccontextmanager
-    async def __call__(self) -> AsyncIterator[Transaction]:
-        async with self._transactions() as tx:
+    async def __call__(self, *, optimistic: bool = False) -> AsyncIterator[Transaction]:
+        async with super().__call__(optimistic=optimistic) as tx:
             yield tx
         if not self._lost:
             self._lost = True
@@ -352,7 +352,7 @@ class LostAnswer:
 async def test_a_commit_whose_answer_was_lost_is_not_made_twice(
     transactions: Transactions, key: Key | None
 ) -> None:
-    intake = Intake(LostAnswer(transactions))  # type: ignore[arg-type]  # opened as transactions are
+    intake = Intake(LostAnswer(transactions))
     accepted = await intake.accept(an_order(), key)
     assert not accepted.replayed
     assert await counted(transactions, "orders") == 1
@@ -382,7 +382,7 @@ async def test_a_request_that_was_given_up_before_its_commit_began_makes_no_orde
 ) -> None:
     monkeypatch.setattr(intake_module, "DEADLINE_SECONDS", 0.2)
     gate = Gate(transactions)
-    intake = Intake(gate)  # type: ignore[arg-type]  # opened as transactions are
+    intake = Intake(gate)
     begun = asyncio.create_task(intake.accept(an_order(), Key("a", b"1")))
     await gate.reached.wait()
     with pytest.raises(DatabaseUnavailable):
@@ -410,19 +410,19 @@ class Lost(Gate):
     """Transactions whose first fails when it is let through, with its key still held by the server."""
 
     async def hold(self, key: str) -> None:
-        async with self._transactions() as tx:
+        async with Transactions(self._pool)() as tx:
             await claim(tx, key, uuid.uuid4())
             await self.reached.wait()
             self.open.set()
             await asyncio.Event().wait()
 
     @asynccontextmanager
-    async def __call__(self) -> AsyncIterator[Transaction]:
+    async def __call__(self, *, optimistic: bool = False) -> AsyncIterator[Transaction]:
         if not self.reached.is_set():
             self.reached.set()
             await self.open.wait()
             raise DatabaseUnavailable
-        async with self._transactions() as tx:
+        async with Transactions(self._pool)(optimistic=optimistic) as tx:
             yield tx
 
 
@@ -433,7 +433,7 @@ async def test_a_key_that_an_own_lost_try_may_hold_is_no_other_request(
     lost = Lost(transactions)
     holding = asyncio.create_task(lost.hold("a"))
     with pytest.raises(DatabaseUnavailable):
-        await Intake(lost).accept(an_order(), Key("a", b"1"))  # type: ignore[arg-type]  # opened as transactions are
+        await Intake(lost).accept(an_order(), Key("a", b"1"))
     holding.cancel()
     await asyncio.gather(holding, return_exceptions=True)
 
@@ -443,7 +443,7 @@ async def test_what_nobody_waits_for_any_more_is_not_kept(
 ) -> None:
     monkeypatch.setattr(intake_module, "DEADLINE_SECONDS", 0.2)
     gate = Gate(transactions)
-    intake = Intake(gate)  # type: ignore[arg-type]  # opened as transactions are
+    intake = Intake(gate)
     for _ in range(3):
         answers = await asyncio.gather(
             *(intake.accept(an_order()) for _ in range(300)), return_exceptions=True
@@ -459,7 +459,7 @@ async def test_more_callers_than_may_wait_are_told_at_once_to_come_back(
 ) -> None:
     monkeypatch.setattr(intake_module, "MAX_WAITING", 5)
     gate = Gate(transactions)
-    intake = Intake(gate)  # type: ignore[arg-type]  # opened as transactions are
+    intake = Intake(gate)
     waiting = [asyncio.create_task(intake.accept(an_order())) for _ in range(5)]
     await gate.reached.wait()
     for _ in range(10):

@@ -33,6 +33,8 @@ class History:
     refused: list[Wish] = field(default_factory=list)
     """The key belonged to another order."""
     unanswered: list[Wish] = field(default_factory=list)
+    newest: UUID = field(default_factory=lambda: UUID(int=0))
+    """The id of the order that was placed last."""
 
 
 def an_order(
@@ -51,6 +53,13 @@ def an_order(
     )
 
 
+def _id_after(before: UUID) -> UUID:
+    """One of a later millisecond, so that the ids made from it are greater, too: their order is no chance."""
+    while (made := uuid7()).int >> 80 <= before.int >> 80:
+        continue
+    return made
+
+
 async def place(
     wish: Wish,
     history: History,
@@ -65,7 +74,8 @@ async def place(
             await asyncio.sleep(1)
             continue
         process, door = found
-        order = wish.order.place(uuid7(), datetime.now(UTC))
+        history.newest = _id_after(history.newest)
+        order = wish.order.place(history.newest, datetime.now(UTC))
         key = Key(wish.key, wish.order.fingerprint()) if wish.key else None
         asked = process.run(door.accept(order, key), "request")
         await asyncio.wait({asked})

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 from uuid import UUID, uuid4
 
 from events.commit import Transactions
@@ -14,6 +14,8 @@ from events.leases import LEASE_SECONDS, Deferral, Lease, Leases
 from events.retry import FRESH, RetryPolicy, Tries
 from events.runner import GRACE_SECONDS, Runner
 from tests import virtual_clock
+
+T = TypeVar("T")
 
 POLICY = RetryPolicy(deadline=10, first=1, longest=30)
 
@@ -119,6 +121,10 @@ class Database:
 
     def __call__(self) -> AbstractAsyncContextManager[Any]:
         return self.table.transaction()
+
+    async def run(self, work: Callable[[Any], Awaitable[T]]) -> T:
+        async with self() as tx:
+            return await work(tx)
 
     async def answers(self) -> bool:
         return not self.table.away
