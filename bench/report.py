@@ -162,15 +162,15 @@ def _machine(results: Results) -> str:
 
 def _systems(results: Results) -> Table:
     table = Table(title=f"Medians of {len(results.rounds)} rounds on {results.cores} cores")
-    for heading in (
+    _add_columns(
+        table,
         "system",
         "connections",
         "orders/s",
         "CPU ms/order",
         "POST p50/p99 ms",
         "end to end p50/p99 ms",
-    ):
-        table.add_column(heading, justify="left" if heading == "system" else "right")
+    )
     for name in results.rounds[0].turns:
         turns = [played.turns[name] for played in results.rounds]
         for connections in CONNECTIONS:
@@ -187,6 +187,12 @@ def _systems(results: Results) -> Table:
     return table
 
 
+def _add_columns(table: Table, *headings: str, words: int = 1) -> None:
+    """Columns with these headings: the first ones of words, the others of figures."""
+    for number, heading in enumerate(headings):
+        table.add_column(heading, justify="left" if number < words else "right")
+
+
 def _low_loads(results: Results) -> Table:
     """At 20 orders/s, and at a quarter of the capacity without batching."""
     table = Table(
@@ -196,15 +202,15 @@ def _low_loads(results: Results) -> Table:
             f"{STEADY_PER_SECOND:.0f}/s, where nothing is batched. Each system has its own."
         ),
     )
-    for heading in (
+    _add_columns(
+        table,
         "system",
         "orders/s",
         "of capacity",
         "CPU ms/order",
         "POST p50/p99 ms",
         "end to end p50/p99 ms",
-    ):
-        table.add_column(heading, justify="left" if heading == "system" else "right")
+    )
     for name in results.rounds[0].turns:
         turns = [played.turns[name] for played in results.rounds]
         whole = median(capacity(steady(turn).cpu_total, results.cores) for turn in turns)
@@ -230,8 +236,7 @@ def _pairs(results: Results) -> Table:
         title=f"This checkout against {results.earlier}: medians of the rounds' pairs",
         caption=f"Coloured where all rounds agree: by chance, one in {2 ** (len(results.rounds) - 1)}.",
     )
-    for heading in ("figure", "earlier", "now", "now / earlier", "of each round"):
-        table.add_column(heading, justify="left" if heading == "figure" else "right")
+    _add_columns(table, "figure", "earlier", "now", "now / earlier", "of each round")
     for compared in results.compared():
         colour = ("green" if compared.is_better else "red") if compared.is_sure else "default"
         table.add_row(
@@ -250,8 +255,7 @@ def _trips(results: Results) -> Table:
         title="PostgreSQL, for one lone order",
         caption="Counted on the wire (ReadyForQuery), less what an idle system does in the same time.",
     )
-    for heading in ("system", "user", "round trips", "statements", "transactions"):
-        table.add_column(heading, justify="left" if heading in ("system", "user") else "right")
+    _add_columns(table, "system", "user", "round trips", "statements", "transactions", words=2)
     for name, by_user in results.trips.items():
         whole = sum(by_user.values(), start=Trips())
         rows = [*(by_user.items() if len(by_user) > 1 else ()), ("all", whole)]
@@ -264,9 +268,7 @@ def _trips(results: Results) -> Table:
 
 def _where(results: Results) -> Table:
     table = Table(title="Where an order's CPU goes at 128 connections, ms")
-    table.add_column("system")
-    for heading in (*_PARTS, "memory of all processes, MiB"):
-        table.add_column(heading, justify="right")
+    _add_columns(table, "system", *_PARTS, "memory of all processes, MiB")
     for name in results.rounds[0].turns:
         seen = [played.turns[name].closed[128] for played in results.rounds]
         memory = [sum(mib for part, mib in m.memory.items() if part not in SERVERS) for m in seen]
@@ -285,8 +287,7 @@ def _where(results: Results) -> Table:
 
 def _goals(results: Results) -> Table:
     table = Table(title="Ratios: medians of the rounds' pairs")
-    for heading in ("ratio", "seen", "must", "reach for"):
-        table.add_column(heading, justify="left" if heading == "ratio" else "right")
+    _add_columns(table, "ratio", "seen", "must", "reach for")
     for goal in GOALS:
         ratios = results.ratios(goal)
         if ratios:

@@ -97,7 +97,7 @@ async def issue(tx: Transaction, orders: Sequence[Order]) -> list[Invoice]:
     """
     by_id = {order.id: order for order in orders}
     rows = [(order.id, _encoder.encode(order)) for order in by_id.values()]
-    await tx.fetch(_ONE_AT_A_TIME)
+    await tx.execute(_ONE_AT_A_TIME)
     # A statement of its own: it sees what was issued while the lock was waited for.
     records = await tx.fetch(_ISSUE, *statements.columns_of(rows, 2))
     invoices = [
@@ -137,5 +137,5 @@ async def lose_up_to(tx: Transaction, last: Number) -> None:
     They are the numbers that were issued after a backup was made, and lost when it was brought back. A series
     that has come so far stays as it is. From here to the end of the transaction nobody else issues.
     """
-    await tx.fetch(_ONE_AT_A_TIME)
+    await tx.execute(_ONE_AT_A_TIME)
     await tx.execute(_LOSE, last.year, last.serial)

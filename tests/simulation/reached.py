@@ -22,6 +22,7 @@ from events.splitting import commit_in_halves
 from events.worker import KillsProcess, Worker
 from services.billing.domain import Payment
 from services.shipment.carrier import DestinationUnserved
+from tests import states
 from tests.simulation.database import SimulatedDatabase
 from tests.simulation.fates import Fate
 from tests.simulation.process import Process, current
@@ -61,12 +62,9 @@ STATES: Final = (
 """Each must be reached within a thousand schedules."""
 
 _AT_THE_END: Final = {
-    "charge unknown, then captured": """
-        SELECT count(*) FROM billing.payments WHERE unknowns > 0 AND state = 'captured'""",
-    "refunded": "SELECT count(*) FROM billing.refunds WHERE state = 'refunded'",
-    "refunded after an unknown charge": """
-        SELECT count(*) FROM billing.refunds r JOIN billing.payments p ON p.id = r.payment_id
-        WHERE r.state = 'refunded' AND p.unknowns > 0""",
+    "charge unknown, then captured": states.CAPTURED_AFTER_UNKNOWN,
+    "refunded": states.REFUNDED,
+    "refunded after an unknown charge": states.REFUNDED_AFTER_UNKNOWN,
     "default partition used": """
         SELECT sum(number)::int FROM (SELECT count(*) AS number FROM "order".inbox_default
             UNION ALL SELECT count(*) FROM invoice.inbox_default
