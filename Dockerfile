@@ -1,5 +1,6 @@
 # One image for every service: the command picks which (`python -m services.order.main`, `orderflow migrate`).
 # The target `lambda`, with the lock requirements-lambda.lock, is the same for Lambda: there the command names a handler.
+# The target `sandbox` adds what production does not need: a server that answers as Stripe does.
 ARG PYTHON_IMAGE=python:3.13-slim
 ARG LOCK=requirements-image.lock
 
@@ -41,7 +42,7 @@ RUN python -c 'import awslambdaric' # not there with another lock
 ENTRYPOINT ["python", "-m", "awslambdaric"]
 CMD ["services.order.aws_lambda.handler"]
 
-FROM ${PYTHON_IMAGE} AS service
+FROM ${PYTHON_IMAGE} AS runtime
 RUN useradd --system --uid 10001 --user-group --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin orderflow \
  && install --directory --owner orderflow --group orderflow /var/lib/orderflow
 COPY --from=build /opt/venv /opt/venv
@@ -56,4 +57,13 @@ ENV PATH=/opt/venv/bin:$PATH \
 USER orderflow
 EXPOSE 8000
 STOPSIGNAL SIGTERM
+
+FROM runtime AS sandbox
+USER root
+COPY sandbox sandbox
+RUN chmod -R a+rX sandbox && python -m compileall -q sandbox
+USER orderflow
+CMD ["python", "-m", "sandbox.stripe"]
+
+FROM runtime AS service
 CMD ["orderflow", "--help"]

@@ -15,7 +15,7 @@ help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-17s %s\n", $$1, $$2 }' Makefile
 
 demo: environment ## watch realistic orders go through, in one process with nothing else installed
-	@$(python) -m ops.main demo $(ARGS)
+	@$(python) -m sandbox.demo $(ARGS)
 
 run: environment ## serve the same system on 127.0.0.1:8000 (PORT=8001 for another port), Ctrl-C to stop
 	@$(python) -m ops.main run $(ARGS)

@@ -22,7 +22,7 @@ compile() {   # LOCK, then what goes into it, last its sources
 compile_part() { compile "$@" --constraint requirements-dev.lock pyproject.toml; }
 compile_all() {
     compile requirements-dev.lock "$@" --all-extras --group dev pyproject.toml
-    compile_part requirements.lock "$@" --extra embedded
+    compile_part requirements.lock "$@" --extra embedded --group pyproject.toml:sandbox
     compile_part requirements-image.lock "$@" --extra stripe
     compile_part requirements-lambda.lock "$@" --extra stripe --extra aws
     compile requirements-sam.lock "$@" --group pyproject.toml:sam

@@ -1,4 +1,4 @@
-"""The `orderflow` command: run, demo, migrate, audit, stuck, dead, refunds, replay, reconcile, restore, …
+"""The `orderflow` command: run, migrate, audit, stuck, dead, refunds, replay, reconcile, restore, …
 
 What a command needs is imported when it runs, so that `--help` answers at once.
 """
@@ -15,7 +15,6 @@ from ops.reconcile.cli import reconcile
 from ops.refunds.cli import app as refunds
 from ops.replay.cli import replay
 from ops.restore.cli import restore
-from ops.stripe.cli import stripe
 from ops.stuck.cli import stuck
 
 DatabaseUrl = Annotated[
@@ -65,28 +64,6 @@ def run(
 
 
 @app.command()
-def demo(
-    orders: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FOLDER",
-            help="A folder with other orders, and an expected.toml that says where each ends.",
-        ),
-    ] = None,
-) -> None:
-    """Watch realistic orders go through the whole system.
-
-    Starts it on a fresh folder and a free port, places the orders of examples/ and shows each on its way.
-    Payments are simulated and mails are files, whatever PAYMENT_PROVIDER and SMTP_URL say.
-
-    Exits 0 only if every order ended where it should, and every mail was written.
-    """
-    from ops.demo.command import demo as command  # noqa: PLC0415
-
-    carry_out(lambda: command(orders))
-
-
-@app.command()
 def migrate(
     database_url: DatabaseUrl,
     broker_url: Annotated[
@@ -118,7 +95,6 @@ app.add_typer(dead, name="dead")
 app.add_typer(refunds, name="refunds")
 app.command()(replay)
 app.command()(restore)
-app.command()(stripe)
 
 
 if __name__ == "__main__":

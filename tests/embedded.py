@@ -1,4 +1,4 @@
-"""`orderflow run` and `orderflow demo` as processes, and a look into the database that they leave behind."""
+"""`orderflow run` and the demo as processes, and a look into the database that they leave behind."""
 
 import asyncio
 import os
@@ -54,7 +54,9 @@ class Orderflow:
 
 
 @asynccontextmanager
-async def orderflow(*arguments: str, folder: Path, **environment: str) -> AsyncIterator[Orderflow]:
+async def orderflow(
+    *arguments: str, folder: Path, module: str = "ops.main", **environment: str
+) -> AsyncIterator[Orderflow]:
     """`orderflow` with these arguments, working in `folder`; killed at the end if it still runs."""
     inherited = {
         name: value
@@ -63,7 +65,7 @@ async def orderflow(*arguments: str, folder: Path, **environment: str) -> AsyncI
     }
     process = await asyncio.create_subprocess_exec(
         sys.executable,
-        *("-m", "ops.main", *arguments),
+        *("-m", module, *arguments),
         stdout=PIPE,
         stderr=STDOUT,
         cwd=folder,

@@ -1,4 +1,4 @@
-"""The server of `orderflow stripe` in the test's own process, where what it holds can be seen."""
+"""The server of `sandbox.stripe` in the test's own process, where what it holds can be seen."""
 
 import re
 import time
@@ -13,14 +13,14 @@ from msgspec.structs import replace
 from starlette.types import Receive, Scope, Send
 
 from chassis.process import listen
-from ops.stripe import ledger
-from ops.stripe.account import Account
-from ops.stripe.api import PATHS, Desk
-from ops.stripe.connection import Connection
-from ops.stripe.ledger import Totals
-from ops.stripe.objects import Intent, Refund
-from ops.stripe.personality import Behaviour, Pace, Step
-from ops.stripe.process import application, serving
+from sandbox.stripe import ledger
+from sandbox.stripe.account import Account
+from sandbox.stripe.api import PATHS, Desk
+from sandbox.stripe.connection import Connection
+from sandbox.stripe.ledger import Totals
+from sandbox.stripe.objects import Intent, Refund
+from sandbox.stripe.personality import Behaviour, Pace, Step
+from sandbox.stripe.process import application, serving
 from tests.waiting import eventually
 
 BRISK: Final = Pace(search_seconds=0.0, processing_seconds=0.2, slow_seconds=1.5, drip_seconds=3.0)

@@ -36,8 +36,10 @@ class Stack:
         self.gateway_url = f"http://127.0.0.1:{gateway}"
         self.mail_url = f"http://127.0.0.1:{mail}"
         self._image = f"orderflow-e2e:{self.project}"
+        self._sandbox_image = f"orderflow-e2e-sandbox:{self.project}"
         self._settings = {
             "ORDERFLOW_IMAGE": self._image,
+            "SANDBOX_IMAGE": self._sandbox_image,
             "GATEWAY_PORT": str(gateway),
             "MAIL_PORT": str(mail),
             "RABBITMQ_PORT": str(rabbitmq),
@@ -74,9 +76,10 @@ class Stack:
         self.compose("down")
 
     def remove(self) -> None:
-        """Remove everything: containers, networks, data, image."""
+        """Remove everything: containers, networks, data, images."""
         self.compose("down", "--volumes", "--remove-orphans", "--timeout", "10")
-        subprocess.run(["docker", "image", "rm", self._image], capture_output=True, timeout=60, check=False)
+        images = ["docker", "image", "rm", self._image, self._sandbox_image]
+        subprocess.run(images, capture_output=True, timeout=60, check=False)
 
     def containers(self, *services: str) -> list[dict[str, Any]]:
         """What the engine knows of the containers of these services, stopped ones too."""

@@ -247,7 +247,7 @@ def _stripe(system: Cluster) -> Replica:
     environment = system.environment("stripe", system.provider_port)
     return Replica(
         "stripe-1",
-        ("ops.main", "stripe", "--scripted", "--search-seconds", "2"),
+        ("sandbox.stripe.__main__", "--scripted", "--search-seconds", "2"),
         {**environment, "LEDGER": str(system.folder / "ledger.sqlite")},
         None,
         system.folder / "logs" / "stripe-1.log",

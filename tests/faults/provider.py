@@ -8,8 +8,8 @@ from typing import Final
 
 import httpx
 
-from ops.stripe import control
-from ops.stripe.personality import Behaviour, Step
+from sandbox.stripe import control
+from sandbox.stripe.personality import Behaviour, Step
 from tests.faults.cluster import Cluster
 from tests.faults.fault import NoEffect
 

@@ -15,7 +15,7 @@ from events import envelope
 from events.bus import Message
 from events.contracts import Order, PaymentConfirmed, PaymentFailed, PaymentRefunded
 from events.errors import UnknownOutcome
-from ops.stripe.personality import Behaviour, Pace, Step
+from sandbox.stripe.personality import Behaviour, Pace, Step
 from services.billing import simulated, stripe_provider
 from services.billing.domain import Payment
 from services.billing.provider import Charge, ChargeAnswer, Provider, Repayment, RepaymentAnswer

@@ -11,8 +11,8 @@ import httpx
 import pytest
 
 from events.errors import Postponed, Unavailable, UnknownOutcome
-from ops.stripe.cards import AUTHENTICATES, AUTHENTICATION_REQUIRED, DECLINES
-from ops.stripe.personality import Behaviour, Step
+from sandbox.stripe.cards import AUTHENTICATES, AUTHENTICATION_REQUIRED, DECLINES
+from sandbox.stripe.personality import Behaviour, Step
 from services.billing import stripe_provider
 from services.billing.provider import (
     Captured,

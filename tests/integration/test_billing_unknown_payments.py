@@ -11,7 +11,7 @@ import pytest
 
 from events import envelope
 from events.contracts import Order, OrderDelayed, PaymentConfirmed, PaymentFailed, PaymentRefunded
-from ops.stripe.personality import Behaviour, Pace, Step
+from sandbox.stripe.personality import Behaviour, Pace, Step
 from services.billing import stripe_provider
 from services.billing.domain import Refund
 from services.billing.provider import Charge

@@ -21,8 +21,8 @@ from ops.audit.ledger import ledger_of
 from ops.main import app
 from ops.migrate import PROVIDER, ROLES, migrate, url_for
 from ops.services import SERVICES
-from ops.stripe.personality import Behaviour, Step
 from ops.target import Target
+from sandbox.stripe.personality import Behaviour, Step
 from services.billing import simulated, stripe_provider
 from services.billing.provider import Captured, Repayment
 from tests.conftest import new_database

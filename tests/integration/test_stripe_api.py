@@ -1,4 +1,4 @@
-"""The server of `orderflow stripe` answers as Stripe documents it, over HTTP."""
+"""The server of `sandbox.stripe` answers as Stripe documents it, over HTTP."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -9,8 +9,8 @@ from uuid import uuid4
 import httpx
 import pytest
 
-from ops.stripe.cards import AUTHENTICATES, DECLINES, PAYS
-from ops.stripe.personality import Behaviour, Pace, Step
+from sandbox.stripe.cards import AUTHENTICATES, DECLINES, PAYS
+from sandbox.stripe.personality import Behaviour, Pace, Step
 from services.billing import simulated
 from tests.stripe_desk import StripeDesk, serving_desk
 from tests.waiting import eventually

@@ -1,4 +1,4 @@
-"""`orderflow stripe` as a process: what it answered outlives it, and it misbehaves only when told."""
+"""`python -m sandbox.stripe` as a process: what it answered outlives it, and it misbehaves only when told."""
 
 import asyncio
 import os
@@ -13,9 +13,9 @@ from uuid import uuid4
 import httpx
 import pytest
 
-from ops.stripe import control, ledger
-from ops.stripe.ledger import LedgerInUse, UnreadableLedger
-from ops.stripe.personality import Behaviour, Pace, Step
+from sandbox.stripe import control, ledger
+from sandbox.stripe.ledger import LedgerInUse, UnreadableLedger
+from sandbox.stripe.personality import Behaviour, Pace, Step
 from tests.stripe_desk import serving_desk
 
 ROOT = Path(__file__).parents[2]
@@ -27,7 +27,7 @@ async def process(*arguments: str) -> AsyncIterator[tuple[asyncio.subprocess.Pro
     """The command, once it is ready, and its address."""
     server = await asyncio.create_subprocess_exec(
         sys.executable,
-        *("-m", "ops.main", "stripe", "--port", "0", *arguments),
+        *("-m", "sandbox.stripe", "--port", "0", *arguments),
         cwd=ROOT,
         env={**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'libs'}"},
         stdout=asyncio.subprocess.PIPE,
@@ -99,7 +99,7 @@ async def test_one_process_has_the_ledger(tmp_path: Path) -> None:
             pass
         second = await asyncio.create_subprocess_exec(
             sys.executable,
-            *("-m", "ops.main", "stripe", "--port", "0", "--ledger", str(file)),
+            *("-m", "sandbox.stripe", "--port", "0", "--ledger", str(file)),
             cwd=ROOT,
             env={**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'libs'}"},
             stderr=asyncio.subprocess.PIPE,

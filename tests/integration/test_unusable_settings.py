@@ -68,13 +68,16 @@ async def test_a_service_says_what_is_wrong_with_its_addresses() -> None:
         (("stuck",), {"DATABASE_URL": f"postgresql://u:p@host:{LEAK}/shop"}, A_DATABASE),
         (("dead", "list"), {"BROKER_URL": LEAK}, A_BROKER),
         (("replay", "--service", "email", "--since", "1h"), {"DATABASE_URL": LEAK}, A_DATABASE),
-        (("stripe",), {"LOG_LEVEL": LEAK}, A_LEVEL),
     ],
 )
 async def test_a_command_says_it_and_ends(
     arguments: tuple[str, ...], environment: dict[str, str], sentence: str
 ) -> None:
     assert await said("ops.main", *arguments, **environment) == f"{sentence}\n"
+
+
+async def test_the_server_that_answers_as_stripe_does_says_it_and_ends() -> None:
+    assert await said("sandbox.stripe", LOG_LEVEL=LEAK) == f"{A_LEVEL}\n"
 
 
 class OneMinute:

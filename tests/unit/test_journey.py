@@ -19,8 +19,8 @@ from events.journey import (
     WAYS,
     stage_begun_by,
 )
-from ops.demo.screen import LOOK
 from ops.services import SERVICES, load
+from sandbox.demo.screen import LOOK
 from services.email.domain import SUBJECTS
 from tests.factories import NOON, a_delay, an_order, one_of_each
 

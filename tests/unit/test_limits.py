@@ -4,9 +4,9 @@ import pytest
 
 from events import limits, money
 from events.limits import LIMITS, OBSTACLES, Obstacle, obstacle
-from ops.stripe import intents
-from ops.stripe.errors import StripeRefusal
-from ops.stripe.forms import Form
+from sandbox.stripe import intents
+from sandbox.stripe.errors import StripeRefusal
+from sandbox.stripe.forms import Form
 from services.billing.stripe_amounts import stripe_amount
 
 

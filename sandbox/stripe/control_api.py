@@ -8,9 +8,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Mount, Route
 
-from ops.stripe.api import Desk
-from ops.stripe.control import OrderRecord, Outage, Rate, Script
-from ops.stripe.personality import Pace
+from sandbox.stripe.api import Desk
+from sandbox.stripe.control import OrderRecord, Outage, Rate, Script
+from sandbox.stripe.personality import Pace
 
 T = TypeVar("T")
 

@@ -1,4 +1,4 @@
-"""The command `orderflow stripe`."""
+"""The command `python -m sandbox.stripe`."""
 
 from pathlib import Path
 from typing import Annotated
@@ -6,9 +6,11 @@ from typing import Annotated
 import typer
 
 from ops.carrying_out import carry_out
+from sandbox.stripe.personality import Pace
+from sandbox.stripe.process import serve
 
 
-def stripe(
+def main(
     *,
     host: Annotated[
         str, typer.Option(envvar="HOST", metavar="ADDRESS", help="Where it listens.")
@@ -46,8 +48,9 @@ def stripe(
 
     Billing uses it with PAYMENT_PROVIDER=stripe and STRIPE_BASE_URL. It moves no money.
     """
-    from ops.stripe.personality import Pace  # noqa: PLC0415
-    from ops.stripe.process import serve  # noqa: PLC0415
-
     pace = Pace(key_seconds=key_hours * 3600, search_seconds=search_seconds)
     carry_out(lambda: serve(host, port, ledger, api_key=api_key or None, scripted=scripted, pace=pace))
+
+
+if __name__ == "__main__":
+    typer.run(main)

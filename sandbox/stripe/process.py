@@ -1,4 +1,4 @@
-"""The server as a process: `orderflow stripe`."""
+"""The server as a process: `python -m sandbox.stripe`."""
 
 import asyncio
 import socket
@@ -17,11 +17,11 @@ from chassis.settings import LogSettings, read
 from chassis.stopping import stop_on_signals
 from chassis.telemetry import configure_logging
 from ops.errors import CommandFailed
-from ops.stripe import api, control_api, ledger
-from ops.stripe.account import Account
-from ops.stripe.connection import Connection, ResettableProtocol
-from ops.stripe.ledger import LedgerInUse, UnreadableLedger
-from ops.stripe.personality import Pace
+from sandbox.stripe import api, control_api, ledger
+from sandbox.stripe.account import Account
+from sandbox.stripe.connection import Connection, ResettableProtocol
+from sandbox.stripe.ledger import LedgerInUse, UnreadableLedger
+from sandbox.stripe.personality import Pace
 
 DRAIN_SECONDS: Final = 1
 """How long requests in flight may take to end; what hangs is not worth waiting for."""

@@ -3,7 +3,7 @@
 from collections.abc import Collection
 from urllib.parse import parse_qsl
 
-from ops.stripe.errors import StripeRefusal, invalid
+from sandbox.stripe.errors import StripeRefusal, invalid
 
 
 class Form:

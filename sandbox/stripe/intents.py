@@ -7,10 +7,10 @@ from typing import Final, NamedTuple
 
 from msgspec.structs import replace
 
-from ops.stripe import cards, currencies
-from ops.stripe.errors import StripeRefusal, declined, invalid, missing, unexpected_state
-from ops.stripe.forms import Form
-from ops.stripe.objects import CardError, Charge, Intent, IntentStatus, new_id
+from sandbox.stripe import cards, currencies
+from sandbox.stripe.errors import StripeRefusal, declined, invalid, missing, unexpected_state
+from sandbox.stripe.forms import Form
+from sandbox.stripe.objects import CardError, Charge, Intent, IntentStatus, new_id
 
 CREATE: Final = frozenset(
     "amount currency payment_method payment_method_types allowed_payment_method_types confirm off_session "

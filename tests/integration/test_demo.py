@@ -1,4 +1,4 @@
-"""`orderflow demo`: exits 0 only if every order ended where it should, and leaves the mails to look at."""
+"""`make demo`: exits 0 only if every order ended where it should, and leaves the mails to look at."""
 
 import asyncio
 import os
@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from ops.demo import folder
 from ops.state import held
+from sandbox.demo import folder
 from tests.embedded import DEADLINE, EXAMPLES, orderflow, running
 
 
 async def demo(cwd: Path, *arguments: str, **environment: str) -> tuple[int, str]:
-    async with orderflow("demo", *arguments, folder=cwd, **environment) as process:
+    async with orderflow(*arguments, folder=cwd, module="sandbox.demo", **environment) as process:
         return await process.ended(), process.said
 
 
@@ -99,7 +99,7 @@ async def test_orders_that_can_not_be_read_are_told_in_a_sentence(tmp_path: Path
 
 
 async def test_ctrl_c_ends_it_without_a_traceback(tmp_path: Path) -> None:
-    async with orderflow("demo", folder=tmp_path) as process:
+    async with orderflow(folder=tmp_path, module="sandbox.demo") as process:
         await process.says("It serves on")
         process.send(signal.SIGINT)
         assert await process.ended() in (0, 130)  # 0: it was through before the signal came
@@ -112,7 +112,7 @@ async def test_on_a_narrow_terminal_it_shows_the_orders_on_their_way(tmp_path: P
     environment = os.environ | {"TERM": "xterm", "COLUMNS": "40", "LINES": "10"}
     process = await asyncio.create_subprocess_exec(
         sys.executable,
-        *("-m", "ops.main", "demo", "--orders", str(orders)),
+        *("-m", "sandbox.demo", "--orders", str(orders)),
         stdin=theirs,
         stdout=theirs,
         stderr=theirs,

@@ -1,4 +1,4 @@
-"""`orderflow demo`: the examples through the whole system, watched, and checked at the end."""
+"""The demo: the examples through the whole system, watched, and checked at the end."""
 
 import asyncio
 import time
@@ -15,15 +15,15 @@ from rich.padding import Padding
 from chassis.process import listen
 from chassis.stopping import Stopped, abandoned_when, stop_on_signals
 from events.journey import RANKS
-from ops.demo import examples, folder
-from ops.demo.journey import Journey, place
-from ops.demo.mailbox import Mailbox
-from ops.demo.screen import Screen, console, summary
 from ops.embedded import Outside, embedded
 from ops.errors import INTERRUPTED
 from ops.journal import log_to
 from ops.run import HOST
 from ops.state import State
+from sandbox.demo import examples, folder
+from sandbox.demo.journey import Journey, place
+from sandbox.demo.mailbox import Mailbox
+from sandbox.demo.screen import Screen, console, summary
 
 DEADLINE: Final = 60.0
 """Seconds after which an order that has not come to its end counts as stuck."""

@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 
 from events.journey import WAYS
-from ops.demo.examples import Example
+from sandbox.demo.examples import Example
 
 
 @dataclass

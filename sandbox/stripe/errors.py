@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from ops.stripe.objects import CardError, Intent
+from sandbox.stripe.objects import CardError, Intent
 
 
 class StripeRefusal(Exception):

@@ -7,7 +7,7 @@ from email.policy import default
 from pathlib import Path
 
 from events.journey import WAYS
-from ops.demo.journey import Journey
+from sandbox.demo.journey import Journey
 
 
 class Mailbox:

@@ -4,11 +4,11 @@ from typing import Final
 
 from msgspec.structs import replace
 
-from ops.stripe import cards
-from ops.stripe.errors import StripeRefusal, invalid
-from ops.stripe.forms import Form
-from ops.stripe.objects import Charge, Intent, Refund, new_id
-from ops.stripe.personality import Pace
+from sandbox.stripe import cards
+from sandbox.stripe.errors import StripeRefusal, invalid
+from sandbox.stripe.forms import Form
+from sandbox.stripe.objects import Charge, Intent, Refund, new_id
+from sandbox.stripe.personality import Pace
 
 CREATE: Final = frozenset("payment_intent amount metadata reason".split())
 """Parameters of the endpoint."""

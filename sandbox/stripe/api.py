@@ -7,13 +7,13 @@ import msgspec
 from starlette.routing import BaseRoute, Route
 from starlette.types import Receive, Scope, Send
 
-from ops.stripe import answers
-from ops.stripe.account import Account, Answer, Request
-from ops.stripe.connection import Connection
-from ops.stripe.errors import StripeRefusal, key_in_use, unauthorized
-from ops.stripe.forms import Form
-from ops.stripe.objects import new_id
-from ops.stripe.personality import BEFORE, Behaviour, Personality, Step
+from sandbox.stripe import answers
+from sandbox.stripe.account import Account, Answer, Request
+from sandbox.stripe.connection import Connection
+from sandbox.stripe.errors import StripeRefusal, key_in_use, unauthorized
+from sandbox.stripe.forms import Form
+from sandbox.stripe.objects import new_id
+from sandbox.stripe.personality import BEFORE, Behaviour, Personality, Step
 
 PATHS: Final = (
     ("POST", "/v1/payment_intents", Step.CREATE),

@@ -16,12 +16,12 @@ from typing import Any, Final, NamedTuple, TypeVar
 import msgspec
 from msgspec import Struct
 
-from ops.stripe import intents, refunds
-from ops.stripe.errors import StripeRefusal, invalid, key_reused, missing, own_error
-from ops.stripe.forms import Form
-from ops.stripe.ledger import Ledger, SavedAnswer
-from ops.stripe.objects import Intent, Refund
-from ops.stripe.personality import Behaviour, Pace, Step
+from sandbox.stripe import intents, refunds
+from sandbox.stripe.errors import StripeRefusal, invalid, key_reused, missing, own_error
+from sandbox.stripe.forms import Form
+from sandbox.stripe.ledger import Ledger, SavedAnswer
+from sandbox.stripe.objects import Intent, Refund
+from sandbox.stripe.personality import Behaviour, Pace, Step
 
 T = TypeVar("T")
 

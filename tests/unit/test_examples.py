@@ -4,7 +4,7 @@ import json
 
 from events.journey import WAYS
 from events.money import EXPONENTS, format_amount, parse_amount, tax_on
-from ops.demo.examples import FOLDER, Example, load
+from sandbox.demo.examples import FOLDER, Example, load
 
 EXAMPLES = load(FOLDER)
 

@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from events.journey import WAYS
-from ops.demo.journey import Journey
+from sandbox.demo.journey import Journey
 
 LOOK: Final = {
     "ORDER_CREATED": ("●", "cyan"),

@@ -9,9 +9,9 @@ import httpx
 import msgspec
 from msgspec import Struct
 
-from ops.stripe.ledger import Totals
-from ops.stripe.objects import Intent, Refund
-from ops.stripe.personality import Behaviour, Effect, Pace, Step
+from sandbox.stripe.ledger import Totals
+from sandbox.stripe.objects import Intent, Refund
+from sandbox.stripe.personality import Behaviour, Effect, Pace, Step
 
 T = TypeVar("T")
 

@@ -3,9 +3,9 @@
 from pathlib import Path
 
 from events.journey import WAYS
-from ops.demo.examples import FOLDER, Example, load
-from ops.demo.journey import Journey
-from ops.demo.mailbox import Mailbox
+from sandbox.demo.examples import FOLDER, Example, load
+from sandbox.demo.journey import Journey
+from sandbox.demo.mailbox import Mailbox
 
 EXAMPLE: Example = load(FOLDER)[0]
 ID = "01930000-0000-7000-8000-000000000000"

@@ -18,7 +18,7 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from ops.stripe.objects import Charge, Intent, Refund
+from sandbox.stripe.objects import Charge, Intent, Refund
 
 VERSION: Final = 1
 

@@ -6,12 +6,12 @@ from typing import Any, Final
 
 import msgspec
 
-from ops.stripe import errors
-from ops.stripe.account import Answer, Request
-from ops.stripe.connection import Connection
-from ops.stripe.errors import StripeRefusal
-from ops.stripe.objects import new_id
-from ops.stripe.personality import Behaviour, Pace
+from sandbox.stripe import errors
+from sandbox.stripe.account import Answer, Request
+from sandbox.stripe.connection import Connection
+from sandbox.stripe.errors import StripeRefusal
+from sandbox.stripe.objects import new_id
+from sandbox.stripe.personality import Behaviour, Pace
 
 NONSENSE: Final = b"<html><body>It works!</body></html>"
 
