@@ -35,11 +35,11 @@ class Stack:
         gateway, mail, rabbitmq = free_ports(3)
         self.gateway_url = f"http://127.0.0.1:{gateway}"
         self.mail_url = f"http://127.0.0.1:{mail}"
-        self._image = f"orderflow-e2e:{self.project}"
-        self._sandbox_image = f"orderflow-e2e-sandbox:{self.project}"
+        self.image = f"orderflow-e2e:{self.project}"
+        self.sandbox_image = f"orderflow-e2e-sandbox:{self.project}"
         self._settings = {
-            "ORDERFLOW_IMAGE": self._image,
-            "SANDBOX_IMAGE": self._sandbox_image,
+            "ORDERFLOW_IMAGE": self.image,
+            "SANDBOX_IMAGE": self.sandbox_image,
             "GATEWAY_PORT": str(gateway),
             "MAIL_PORT": str(mail),
             "RABBITMQ_PORT": str(rabbitmq),
@@ -78,7 +78,7 @@ class Stack:
     def remove(self) -> None:
         """Remove everything: containers, networks, data, images."""
         self.compose("down", "--volumes", "--remove-orphans", "--timeout", "10")
-        images = ["docker", "image", "rm", self._image, self._sandbox_image]
+        images = ["docker", "image", "rm", self.image, self.sandbox_image]
         subprocess.run(images, capture_output=True, timeout=60, check=False)
 
     def containers(self, *services: str) -> list[dict[str, Any]]:

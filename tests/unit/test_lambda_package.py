@@ -58,6 +58,7 @@ def test_it_holds_the_project_and_not_what_no_function_reads(package: ModuleType
     } <= held
     assert {"a/b.so", "a-1.dist-info/METADATA", "botocore/data/sqs/service.json"} <= held
     assert not held & {"a/tests/test_a.py", "a/b.pyx", "botocore/data/ec2/service.json"}
+    assert not {name.partition("/")[0] for name in held} & {"sandbox", "bench", "tests"}
 
 
 def test_the_runtime_client_that_lambda_has_itself_is_taken_out_whole(
