@@ -1,11 +1,11 @@
-"""A payment provider to be beaten up: a server that answers as Stripe does, and misbehaves as it is told.
+"""A server that answers as Stripe does and moves no money. Tests tell it how to misbehave.
 
-It is a third party: it knows no service of ours and nothing of our database. It owns its ledger (a SQLite
-file), which holds every intent, charge, refund and idempotency key, and commits it before it answers; what it
-charged is told by it, not by us. It covers the part of Stripe's API that taking and giving back a card
-payment needs: PaymentIntents (create, confirm, retrieve, cancel, search, list) and refunds (create, retrieve,
-list), test payment methods, error shapes and idempotency as documented at https://docs.stripe.com/api.
+It stands for a third party: it imports no service and uses no database of ours. Its ledger, a SQLite file,
+holds every intent, charge, refund and idempotency key, and is committed before each answer. Tests compare
+billing's tables with this ledger. It covers what taking and refunding a card payment needs: PaymentIntents
+(create, confirm, retrieve, cancel, search, list), refunds (create, retrieve, list), test payment methods,
+error shapes and idempotency as https://docs.stripe.com/api documents them.
 
-Started with `--scripted` it has a personality (`personality.py`) under `/_personality`, a path that Stripe
-does not have; `control.py` is the client of that.
+With `--scripted` it also serves the control API under `/_control`, a path that Stripe does not have: there a
+test plans faults (`faults.py`) and reads the ledger. `control.py` is the client.
 """

@@ -1,9 +1,9 @@
-"""What the server does for a request: Stripe's endpoints on the ledger, each in one transaction.
+"""Stripe's endpoints on the ledger, each request in one transaction.
 
-Idempotency as https://docs.stripe.com/api/idempotent_requests and
-https://docs.stripe.com/error-low-level#idempotency describe it: the status and body of the first answer are
-saved with the key once the endpoint has begun its work, errors too, and told again for 24 hours; parameters
-that fail validation and conflicts with a concurrent request are not saved.
+Idempotency follows https://docs.stripe.com/api/idempotent_requests and
+https://docs.stripe.com/error-low-level#idempotency: once an endpoint has begun its work, the status and body
+of its answer are saved with the key, errors included, and repeated for 24 hours. Parameters that fail
+validation and conflicts with a concurrent request are not saved.
 """
 
 import re
@@ -17,11 +17,11 @@ import msgspec
 from msgspec import Struct
 
 from sandbox.stripe import intents, refunds
-from sandbox.stripe.errors import StripeRefusal, invalid, key_reused, missing, own_error
+from sandbox.stripe.errors import StripeRefusal, api_error, invalid, key_reused, missing
+from sandbox.stripe.faults import Behaviour, Step, Timing
 from sandbox.stripe.forms import Form
 from sandbox.stripe.ledger import Ledger, SavedAnswer
 from sandbox.stripe.objects import Intent, Refund
-from sandbox.stripe.personality import Behaviour, Pace, Step
 
 T = TypeVar("T")
 
@@ -36,24 +36,24 @@ class Answer(NamedTuple):
     status: int
     body: bytes
     replayed: bool = False
-    """Whether it was saved by an earlier request with the same key."""
+    """Whether an earlier request with the same key saved it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One request: what is to be done, with which object and parameters, under which key."""
+    """One request: the endpoint, the object, the parameters and the idempotency key."""
 
     step: Step
     target: str
-    """Id of the object in the path, or empty."""
+    """The id of the object in the path, or empty."""
     path: str
     form: Form
     key: str | None
-    """Idempotency key; only a POST has one."""
+    """The idempotency key. Only a POST has one."""
 
     @property
     def fingerprint(self) -> bytes:
-        """What has to be the same for the same key: path and parameters, in whatever order."""
+        """A digest of path and parameters, in any order. Requests with one key must have the same."""
         return blake2b(repr((self.path, sorted(self.form.pairs))).encode(), digest_size=16).digest()
 
 
@@ -61,10 +61,10 @@ class Account:
     """One merchant's account."""
 
     def __init__(
-        self, ledger: Ledger, pace: Pace | None = None, *, clock: Callable[[], float] = time.time
+        self, ledger: Ledger, timing: Timing | None = None, *, clock: Callable[[], float] = time.time
     ) -> None:
         self.ledger = ledger
-        self.pace = pace or Pace()
+        self.timing = timing or Timing()
         self._clock = clock
         self._endpoints: Final[dict[Step, Callable[[Request], bytes]]] = {
             Step.CREATE: self._create,
@@ -79,13 +79,13 @@ class Account:
         }
 
     def replay(self, request: Request) -> Answer | None:
-        """The answer saved with the request's key, if there is one.
+        """Returns the answer saved with the request's key, if there is one.
 
-        Raises StripeRefusal (idempotency_error) if that was a request with other parameters.
+        Raises StripeRefusal (idempotency_error) if it was saved for other parameters.
         """
         if request.key is None:
             return None
-        saved = self.ledger.saved(request.key, self._clock() - self.pace.key_seconds)
+        saved = self.ledger.saved(request.key, self._clock() - self.timing.key_seconds)
         if saved is None:
             return None
         if saved.fingerprint != request.fingerprint:
@@ -93,29 +93,30 @@ class Account:
         return Answer(saved.status, saved.body, replayed=True)
 
     def perform(self, request: Request, behaviour: Behaviour | None = None) -> tuple[Answer, bool]:
-        """Does the work and commits it together with the answer; tells whether the behaviour had its effect.
+        """Does the work and commits it together with the answer.
 
-        Of the behaviours only those count here that change what is done or what is saved.
+        Also returns whether the behaviour took effect. One that only changes how the answer is sent takes
+        effect later.
         """
         now = self._clock()
         with self.ledger.transaction():
-            self._settle(now)
-            answer, executed = self._tried(request, behaviour)
-            saved_error = behaviour is Behaviour.SAVED_ERROR_AFTER and executed
-            if saved_error:
-                answer = _refusal(own_error())
+            self._finish_due(now)
+            answer, executed = self._run_endpoint(request, behaviour)
+            fails_after = behaviour is Behaviour.SAVED_ERROR_AFTER and executed
+            if fails_after:
+                answer = _error_answer(api_error())
             if request.key is not None and executed:
                 saved = SavedAnswer(request.fingerprint, answer.status, answer.body)
                 self.ledger.save(request.key, saved, now)
         processing = behaviour is Behaviour.PROCESSING and executed and answer.status == 200
-        return answer, saved_error or processing or behaviour is Behaviour.SAVED_ERROR_BEFORE
+        return answer, fails_after or processing or behaviour is Behaviour.SAVED_ERROR_BEFORE
 
     def order_of(self, request: Request) -> str | None:
-        """The order that a request is about, by the `order_id` in its object's metadata."""
+        """Returns the `order_id` in the metadata of the request's object, if it has one."""
         if request.step in (Step.CREATE, Step.REFUND):
             return request.form.nested("metadata").get("order_id")
         if request.step is Step.SEARCH:
-            found = self.ledger.labelled(_CLAUSE.findall(request.form.get("query") or "") or [("", "")])
+            found = self.ledger.with_metadata(_CLAUSE.findall(request.form.get("query") or "") or [("", "")])
             return found[0][0].metadata.get("order_id") if found else None
         name = request.target or request.form.get("payment_intent") or ""
         stored = (
@@ -124,33 +125,33 @@ class Account:
         return stored.metadata.get("order_id") if stored else None
 
     def forget_keys(self) -> int:
-        """A day has passed: no key is known any more. Tells how many were."""
+        """Forgets every idempotency key, as if a day had passed. Returns how many there were."""
         with self.ledger.transaction():
             return self.ledger.forget_keys(self._clock())
 
-    def settle(self) -> None:
-        """Brings to their end what has been processing long enough."""
+    def finish_due(self) -> None:
+        """Finishes the intents and refunds whose processing time is over."""
         with self.ledger.transaction():
-            self._settle(self._clock())
+            self._finish_due(self._clock())
 
-    def _settle(self, now: float) -> None:
-        for intent in self.ledger.settling(now):
-            self._keep(intents.processed(intent, int(now)), now)
-        for refund in self.ledger.settling_refunds(now):
+    def _finish_due(self, now: float) -> None:
+        for intent in self.ledger.due_intents(now):
+            self._record(intents.processed(intent, int(now)), now)
+        for refund in self.ledger.due_refunds(now):
             charge = self.ledger.charge(refund.charge)
             assert charge
             self.ledger.change_refund(refunds.ended(refund, charge))
 
-    def _tried(self, request: Request, behaviour: Behaviour | None) -> tuple[Answer, bool]:
-        """The endpoint's answer, and whether it had begun its work."""
+    def _run_endpoint(self, request: Request, behaviour: Behaviour | None) -> tuple[Answer, bool]:
+        """Returns the endpoint's answer, and whether the endpoint had begun its work."""
         try:
             if behaviour is Behaviour.SAVED_ERROR_BEFORE:
-                raise own_error()
+                raise api_error()
             if behaviour is Behaviour.PROCESSING and request.step is Step.CONFIRM:
-                return Answer(200, self._confirm(request, at_once=False)), True
+                return Answer(200, self._confirm(request, completes=False)), True
             return Answer(200, self._endpoints[request.step](request)), True
         except StripeRefusal as refusal:
-            return _refusal(refusal), refusal.executed
+            return _error_answer(refusal), refusal.executed
 
     # PaymentIntents
 
@@ -159,54 +160,55 @@ class Account:
         intent = intents.created(request.form, int(now))
         self.ledger.add_intent(intent, now)
         if request.form.is_true("confirm"):
-            return self._paid(intent, request.form)
-        return self._shown(intent, request.form)
+            return self._pay(intent, request.form)
+        return self._encoded(intent, request.form)
 
-    def _confirm(self, request: Request, *, at_once: bool = True) -> bytes:
-        intent = self._found_intent(request.target)
+    def _confirm(self, request: Request, *, completes: bool = True) -> bytes:
+        intent = self._existing_intent(request.target)
         request.form.check(intents.CONFIRM)
-        return self._paid(intent, request.form, at_once=at_once)
+        return self._pay(intent, request.form, completes=completes)
 
-    def _paid(self, intent: Intent, form: Form, *, at_once: bool = True) -> bytes:
+    def _pay(self, intent: Intent, form: Form, *, completes: bool = True) -> bytes:
         now = self._clock()
-        attempt = intents.confirmed(intent, form, int(now), at_once=at_once)
-        self._keep(attempt, now)
+        attempt = intents.confirmed(intent, form, int(now), completes=completes)
+        self._record(attempt, now)
         if attempt.refusal:
             raise attempt.refusal
-        return self._shown(attempt.intent, form)
+        return self._encoded(attempt.intent, form)
 
-    def _keep(self, attempt: intents.Attempt, now: float) -> None:
+    def _record(self, attempt: intents.Attempt, now: float) -> None:
         if attempt.charge:
             self.ledger.add_charge(attempt.charge)
         processing = attempt.intent.status == "processing"
-        settles_at = now + self.pace.processing_seconds if processing else None
+        settles_at = now + self.timing.processing_seconds if processing else None
         self.ledger.change_intent(attempt.intent, now, settles_at=settles_at)
 
     def _retrieve(self, request: Request) -> bytes:
-        return self._shown(self._found_intent(request.target), request.form)
+        return self._encoded(self._existing_intent(request.target), request.form)
 
     def _cancel(self, request: Request) -> bytes:
-        intent = self._found_intent(request.target)
+        intent = self._existing_intent(request.target)
         request.form.check(intents.CANCEL)
         now = self._clock()
         intent = intents.canceled(intent, request.form, int(now))
         self.ledger.change_intent(intent, now)
-        return self._shown(intent, request.form)
+        return self._encoded(intent, request.form)
 
     def _search(self, request: Request) -> bytes:
-        """By metadata, as of a while ago: what is younger is not found, what changed since is as it was.
+        """Searches by metadata in the state of `search_seconds` ago.
 
+        Younger intents are not found, and intents that changed since are shown as they were created.
         https://docs.stripe.com/search#data-freshness, https://docs.stripe.com/api/payment_intents/search
         """
         query = request.form.required("query")
         labels = _CLAUSE.findall(query)
         if not labels or _CLAUSE.sub("", query).upper().split() != ["AND"] * (len(labels) - 1):
             raise invalid(f"We were unable to parse your search query: {query}", param="query")
-        fresh = self._clock() - self.pace.search_seconds
+        indexed_until = self._clock() - self.timing.search_seconds
         data = [
-            intent if changed_at <= fresh else intents.as_created(intent)
-            for intent, created_at, changed_at in self.ledger.labelled(labels)
-            if created_at <= fresh
+            intent if changed_at <= indexed_until else intents.as_created(intent)
+            for intent, created_at, changed_at in self.ledger.with_metadata(labels)
+            if created_at <= indexed_until
         ]
         limit = _limit(request.form)
         return _page(request, [_encode(intent) for intent in data], limit, kind="search_result")
@@ -215,17 +217,17 @@ class Account:
         limit = _limit(request.form)
         return _page(request, self._bodies(request, "intents", "payment_intent", limit), limit)
 
-    def _found_intent(self, intent_id: str) -> Intent:
+    def _existing_intent(self, intent_id: str) -> Intent:
         intent = self.ledger.intent(intent_id)
         if intent is None:
             raise missing("payment_intent", intent_id, "intent")
         return intent
 
-    def _shown(self, intent: Intent, form: Form) -> bytes:
-        """The intent, with what is to be expanded."""
+    def _encoded(self, intent: Intent, form: Form) -> bytes:
+        """Encodes the intent, with its charge if the request expands it."""
         if intent.latest_charge and form.expands("latest_charge"):
-            shown: dict[str, Any] = msgspec.to_builtins(intent)
-            return _encode(shown | {"latest_charge": self.ledger.charge(intent.latest_charge)})
+            expanded: dict[str, Any] = msgspec.to_builtins(intent)
+            return _encode(expanded | {"latest_charge": self.ledger.charge(intent.latest_charge)})
         return _encode(intent)
 
     # Refunds
@@ -241,7 +243,7 @@ class Account:
         refund = refunds.created(form, intent, self.ledger.given_back(intent_id), int(now))
         charge = self.ledger.charge(refund.charge)
         assert charge
-        refund, ends_in = refunds.begun(refund, charge, self.ledger.refunds_made(intent_id), self.pace)
+        refund, ends_in = refunds.begun(refund, charge, self.ledger.refunds_made(intent_id), self.timing)
         self.ledger.add_refund(refund, settles_at=None if ends_in is None else now + ends_in)
         return _encode(refund)
 
@@ -282,7 +284,7 @@ class Account:
         return found
 
 
-def _refusal(refusal: StripeRefusal) -> Answer:
+def _error_answer(refusal: StripeRefusal) -> Answer:
     return Answer(refusal.status, _encode({"error": refusal.error}))
 
 
@@ -304,6 +306,6 @@ class _Page(Struct):
 
 
 def _page(request: Request, bodies: Sequence[bytes], limit: int, *, kind: str = "list") -> bytes:
-    """The first `limit` of the bodies, as Stripe lists them."""
+    """Encodes the first `limit` of the bodies as one page of Stripe's lists."""
     page = _Page(kind, [msgspec.Raw(body) for body in bodies[:limit]], len(bodies) > limit, request.path)
     return _encode(page)

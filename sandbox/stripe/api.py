@@ -1,4 +1,4 @@
-"""Stripe's paths, and what happens to a request on its way: key, work, answer, and what goes wrong there."""
+"""Stripe's paths: each request is checked, performed and answered, and the fault plan interferes."""
 
 from dataclasses import dataclass, field
 from typing import Final
@@ -11,9 +11,9 @@ from sandbox.stripe import answers
 from sandbox.stripe.account import Account, Answer, Request
 from sandbox.stripe.connection import Connection
 from sandbox.stripe.errors import StripeRefusal, key_in_use, unauthorized
+from sandbox.stripe.faults import BEFORE, Behaviour, FaultPlan, Step
 from sandbox.stripe.forms import Form
 from sandbox.stripe.objects import new_id
-from sandbox.stripe.personality import BEFORE, Behaviour, Personality, Step
 
 PATHS: Final = (
     ("POST", "/v1/payment_intents", Step.CREATE),
@@ -26,30 +26,30 @@ PATHS: Final = (
     ("GET", "/v1/refunds", Step.LIST_REFUNDS),
     ("GET", "/v1/refunds/{target}", Step.RETRIEVE_REFUND),
 )
-"""The first that fits counts; those that are asked for most come first."""
+"""The first match counts. The busiest paths come first."""
 
 
 @dataclass
-class Desk:
-    """Where requests come in."""
+class StripeApi:
+    """Stripe's API on one account."""
 
     account: Account
-    personality: Personality = field(default_factory=Personality)
+    faults: FaultPlan = field(default_factory=FaultPlan)
     api_key: str | None = None
-    """The only one that is let in; without it any is."""
+    """The only API key to accept. None accepts any."""
     in_use: set[str] = field(default_factory=set)
-    """Keys of requests that are being worked on."""
+    """Idempotency keys of requests that are under way."""
 
     def routes(self) -> list[BaseRoute]:
-        """Stripe's part of the paths."""
+        """Returns a route for each of PATHS."""
         return [Route(path, Endpoint(self, step), methods=[method]) for method, path, step in PATHS]
 
 
 class Endpoint:
     """One path, as an ASGI application."""
 
-    def __init__(self, desk: Desk, step: Step) -> None:
-        self._desk = desk
+    def __init__(self, api: StripeApi, step: Step) -> None:
+        self._api = api
         self._step = step
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -78,8 +78,8 @@ class Endpoint:
         )
 
     async def _serve(self, connection: Connection, request: Request) -> None:
-        """As Stripe does: limits come before keys, keys before validation, validation before work."""
-        account, personality, in_use = self._desk.account, self._desk.personality, self._desk.in_use
+        """Checks limits first, then keys, then parameters, and then does the work, as Stripe does."""
+        account, faults, in_use = self._api.account, self._api.faults, self._api.in_use
         refusal: StripeRefusal | None = None
         answer: Answer | None = None
         try:
@@ -90,13 +90,15 @@ class Endpoint:
             refusal = key_in_use(str(request.key))
 
         order_id, behaviour = None, None
-        if personality.misbehaves:
+        if not faults.is_empty:
             order_id = account.order_of(request)
-            works = answer is None and refusal is None
-            behaviour = personality.choose(request.step, order_id, works=works, keyed=request.key is not None)
+            executes = answer is None and refusal is None
+            behaviour = faults.choose(
+                request.step, order_id, executes=executes, saves=request.key is not None
+            )
         if behaviour in BEFORE:
-            await answers.denied(connection, request, behaviour, account.pace)
-            personality.happened(behaviour, request.step, order_id)
+            await answers.deny(connection, request, behaviour, account.timing)
+            faults.record(behaviour, request.step, order_id)
             return
         if refusal:
             raise refusal
@@ -105,32 +107,32 @@ class Endpoint:
                 in_use.add(request.key)
             try:
                 if behaviour is Behaviour.SLOW:
-                    await answers.pause(account.pace)
-                answer, had_effect = account.perform(request, behaviour)
+                    await answers.pause(account.timing)
+                answer, took_effect = account.perform(request, behaviour)
             finally:
                 in_use.discard(request.key or "")
-            if behaviour is not None and (had_effect or behaviour is Behaviour.SLOW):
-                personality.happened(behaviour, request.step, order_id)
+            if behaviour is not None and (took_effect or behaviour is Behaviour.SLOW):
+                faults.record(behaviour, request.step, order_id)
                 behaviour = None
         if behaviour is None:
             await connection.answer(answer.status, answer.body, answers.headers(answer))
-        elif await answers.spoilt(connection, answer, behaviour, account.pace):
-            personality.happened(behaviour, request.step, order_id)
+        elif await answers.spoil(connection, answer, behaviour, account.timing):
+            faults.record(behaviour, request.step, order_id)
 
     def _authorized(self, connection: Connection) -> bool:
-        """Whether the right API key came as a bearer token: https://docs.stripe.com/api/authentication."""
-        if self._desk.api_key is None:
+        """Returns whether the bearer token is the API key: https://docs.stripe.com/api/authentication."""
+        if self._api.api_key is None:
             return True
-        return connection.headers.get(b"authorization") == f"Bearer {self._desk.api_key}".encode()
+        return connection.headers.get(b"authorization") == f"Bearer {self._api.api_key}".encode()
 
 
 async def refuse(connection: Connection, refusal: StripeRefusal) -> None:
-    """Answers with an error."""
+    """Answers with the error."""
     body = msgspec.json.encode({"error": refusal.error})
     await connection.answer(refusal.status, body, {b"request-id": new_id("req").encode()})
 
 
 async def unrecognized(scope: Scope, receive: Receive, send: Send) -> None:
-    """Answers a path that Stripe (or this part of it) does not have."""
+    """Answers a path that this server does not have."""
     message = f"Unrecognized request URL ({scope['method']}: {scope['path']})."
     await refuse(Connection(scope, receive, send), StripeRefusal(404, "invalid_request_error", message))

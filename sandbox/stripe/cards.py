@@ -1,10 +1,10 @@
-"""Stripe's test payment methods, and what becomes of a payment with each: https://docs.stripe.com/testing."""
+"""Stripe's test payment methods, and how a payment with each ends: https://docs.stripe.com/testing."""
 
 from typing import Final
 
 REFUNDS_FAIL: Final = "pm_card_refundFail"
 REFUNDS_PEND: Final = "pm_card_pendingRefund"
-"""Cards that pay and whose refunds fail, or are pending at first: https://docs.stripe.com/testing#refunds"""
+"""Cards that pay, and whose refunds fail or are pending at first: https://docs.stripe.com/testing#refunds"""
 
 PAYS: Final = frozenset(
     f"pm_card_{brand}"
@@ -31,10 +31,10 @@ DECLINES: Final[dict[str, tuple[str, str]]] = {
     "pm_card_chargeDeclinedIncorrectCvc": ("incorrect_cvc", "incorrect_cvc"),
     "pm_card_chargeDeclinedProcessingError": ("processing_error", "processing_error"),
 }
-"""Cards that don't, with error code and decline code: https://docs.stripe.com/declines/codes."""
+"""Cards that are declined, with error code and decline code: https://docs.stripe.com/declines/codes."""
 
 AUTHENTICATES: Final = frozenset({"pm_card_authenticationRequired", "pm_card_threeDSecure2Required"})
-"""Cards whose holder has to authenticate: a decline where nobody is there to do that."""
+"""Cards whose holder has to authenticate. Off session, where the holder is absent, they are declined."""
 AUTHENTICATION_REQUIRED: Final = ("authentication_required", "authentication_required")
 
 KNOWN: Final = PAYS | DECLINES.keys() | AUTHENTICATES

@@ -1,4 +1,4 @@
-"""One request's connection: how its answer gets out, or doesn't."""
+"""One request's connection, on which the answer is sent whole, slowly, in part or not at all."""
 
 import asyncio
 import json
@@ -10,23 +10,23 @@ from starlette.types import Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 CONNECTION: Final = "stripe.connection"
-"""Where the scope holds the transport: ASGI itself can't reset a connection."""
+"""The scope's extension that holds the transport. ASGI itself can't reset a connection."""
 DRIPS: Final = 20
 _RESET: Final = struct.pack("ii", 1, 0)
-"""SO_LINGER on, for no time: closing sends RST."""
+"""SO_LINGER with a timeout of 0: closing the socket sends RST."""
 
 
 class ResettableProtocol(HttpToolsProtocol):
-    """HTTP as uvicorn speaks it, and the transport in each request's scope."""
+    """uvicorn's HTTP protocol, with the transport in each request's scope."""
 
     def on_message_begin(self) -> None:
-        """A request begins."""
+        """Puts the transport into the new request's scope."""
         super().on_message_begin()
         self.scope["extensions"] = {CONNECTION: {"transport": self.transport}}
 
 
 class Connection:
-    """A request to read once, and to answer once, well or badly."""
+    """One request, to be read once and answered once."""
 
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self._scope = scope
@@ -35,7 +35,7 @@ class Connection:
         self.headers: dict[bytes, bytes] = dict(scope["headers"])
 
     async def body(self) -> bytes:
-        """The request's whole body."""
+        """Reads the request's whole body."""
         body, more = b"", True
         while more:
             message = await self._receive()
@@ -50,58 +50,58 @@ class Connection:
         headers: dict[bytes, bytes] | None = None,
         content: bytes = b"application/json",
     ) -> None:
-        """The whole answer, at once."""
-        await self._begin(status, body, headers, content)
+        """Sends the whole answer."""
+        await self._start(status, body, headers, content)
         await self._send({"type": "http.response.body", "body": body})
 
-    async def say(self, status: int, value: Any) -> None:
-        """The whole answer, as JSON."""
+    async def answer_json(self, status: int, value: Any) -> None:
+        """Sends the value as JSON."""
         await self.answer(status, json.dumps(value).encode())
 
     async def drip(self, status: int, body: bytes, headers: dict[bytes, bytes], seconds: float) -> None:
-        """The answer, a few bytes at a time, until the client has it or gives up."""
-        await self._begin(status, body, headers)
+        """Sends the answer a few bytes at a time, until the client has it or disconnects."""
+        await self._start(status, body, headers)
         size = max(1, len(body) // DRIPS)
-        gone = asyncio.ensure_future(self._gone())
+        disconnected = asyncio.ensure_future(self._disconnected())
         try:
             for start in range(0, len(body), size):
-                if start and (await asyncio.wait([gone], timeout=seconds / DRIPS))[0]:
+                if start and (await asyncio.wait([disconnected], timeout=seconds / DRIPS))[0]:
                     return
                 part = body[start : start + size]
                 await self._send({"type": "http.response.body", "body": part, "more_body": True})
             await self._send({"type": "http.response.body", "body": b""})
         finally:
-            gone.cancel()
+            disconnected.cancel()
 
     async def cut(self, status: int, body: bytes, headers: dict[bytes, bytes]) -> None:
-        """The answer's first half, and then the connection is reset."""
-        await self._begin(status, body, headers)
+        """Sends the first half of the answer, then resets the connection."""
+        await self._start(status, body, headers)
         half = {"type": "http.response.body", "body": body[: len(body) // 2], "more_body": True}
         await self._send(half)
         await self.reset()
 
     async def hang(self, seconds: float) -> None:
-        """No answer, until the client gives up or the time is over; then the connection is reset."""
+        """Sends nothing. Resets the connection after this time unless the client disconnects before."""
         try:
             async with asyncio.timeout(seconds):
-                await self._gone()
+                await self._disconnected()
         except TimeoutError:
             await self.reset()
 
     async def reset(self) -> None:
-        """Resets the connection; whatever was not sent yet never is."""
+        """Resets the connection. Bytes that are still buffered are dropped."""
         transport = self._scope["extensions"][CONNECTION]["transport"]
         stream = transport.get_extra_info("socket")
         if not transport.is_closing():
             stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
         transport.abort()
-        await self._gone()
+        await self._disconnected()
 
-    async def _gone(self) -> None:
+    async def _disconnected(self) -> None:
         while (await self._receive())["type"] != "http.disconnect":
             pass
 
-    async def _begin(
+    async def _start(
         self,
         status: int,
         body: bytes,

@@ -1,4 +1,4 @@
-"""The client of the personality: how a test tells the server what to do, and asks what it did."""
+"""The control API's client and messages: tests plan faults with it, and read the ledger."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -9,32 +9,32 @@ import httpx
 import msgspec
 from msgspec import Struct
 
+from sandbox.stripe.faults import Behaviour, Effect, Step, Timing
 from sandbox.stripe.ledger import Totals
 from sandbox.stripe.objects import Intent, Refund
-from sandbox.stripe.personality import Behaviour, Effect, Pace, Step
 
 T = TypeVar("T")
 
 
 class OrderRecord(Struct, frozen=True):
-    """What the ledger holds of one order, oldest first."""
+    """The ledger's intents and refunds of one order, oldest first."""
 
     intents: list[Intent]
     refunds: list[Refund]
 
     @property
     def captured(self) -> list[int]:
-        """Every amount captured."""
+        """Every captured amount."""
         return [intent.amount_received for intent in self.intents if intent.status == "succeeded"]
 
     @property
     def given_back(self) -> list[int]:
-        """Every amount given back."""
+        """Every refunded amount."""
         return [refund.amount for refund in self.refunds if refund.status != "failed"]
 
 
 class Script(Struct, forbid_unknown_fields=True):
-    """The next requests of a step misbehave; without an order those of any."""
+    """Applies a behaviour to the next requests of a step, of one order or of any."""
 
     behaviour: Behaviour
     step: Step
@@ -43,9 +43,9 @@ class Script(Struct, forbid_unknown_fields=True):
 
 
 class Rate(Struct, forbid_unknown_fields=True):
-    """A share (0 to 1) of a step's requests misbehaves; without a step of all.
+    """Applies a behaviour to a share (0 to 1) of the requests, of one step or of all.
 
-    A seed draws the same again.
+    The same seed chooses the same requests.
     """
 
     behaviour: Behaviour
@@ -55,14 +55,14 @@ class Rate(Struct, forbid_unknown_fields=True):
 
 
 class Outage(Struct, forbid_unknown_fields=True):
-    """Every request misbehaves for some seconds."""
+    """Applies a behaviour to every request for some seconds."""
 
     behaviour: Behaviour
     seconds: float
 
 
 class Control:
-    """A server started with `--scripted`. Raises httpx.HTTPError where it does not answer."""
+    """The control API of one server. The methods raise httpx.HTTPError if it does not answer."""
 
     def __init__(self, client: httpx.AsyncClient) -> None:
         self._client = client
@@ -70,38 +70,38 @@ class Control:
     async def script(
         self, behaviour: Behaviour, *, step: Step, order_id: UUID | str | None = None, times: int = 1
     ) -> None:
-        """The next `times` requests of the step misbehave so, of this order or of any."""
+        """Applies the behaviour to the next `times` requests of the step, of this order or of any."""
         order = None if order_id is None else str(order_id)
         await self._post("scripts", Script(behaviour, step, order, times))
 
     async def rate(
         self, behaviour: Behaviour, *, share: float, step: Step | None = None, seed: int | None = None
     ) -> None:
-        """This share of the step's requests misbehaves so from now on."""
+        """Applies the behaviour to this share of the requests from now on, of one step or of all."""
         await self._post("rates", Rate(behaviour, share, step, seed))
 
     async def outage(self, behaviour: Behaviour, seconds: float) -> None:
-        """Every request misbehaves so for this time; 0 seconds end it."""
+        """Applies the behaviour to every request for this time. 0 seconds end the outage."""
         await self._post("outages", Outage(behaviour, seconds))
 
-    async def pace(self, pace: Pace) -> None:
-        """How long things take from now on."""
-        await self._post("pace", pace)
+    async def set_timing(self, timing: Timing) -> None:
+        """Changes how long things take."""
+        await self._post("timing", timing)
 
     async def reset(self) -> None:
-        """The server behaves from now on. What has had its effect stays counted."""
+        """Drops every planned fault. The counts of effects stay."""
         await self._post("reset", None)
 
     async def forget_keys(self) -> None:
-        """A day has passed: no idempotency key is known any more."""
+        """Forgets every idempotency key, as if a day had passed."""
         await self._post("forget_keys", None)
 
     async def effects(self) -> list[Effect]:
-        """What has had its effect since the server was started."""
+        """Counts the effects since the server's start, by behaviour, step and order."""
         return await self._get("effects", list[Effect])
 
     async def happened(self, behaviour: Behaviour, order_id: UUID | str | None = None) -> int:
-        """How often a behaviour has had its effect, with this order or with any."""
+        """Counts how often the behaviour took effect, on this order or on any."""
         order = None if order_id is None else str(order_id)
         return sum(
             effect.times
@@ -110,25 +110,25 @@ class Control:
         )
 
     async def totals(self) -> Totals:
-        """The ledger in figures."""
+        """Returns the ledger's totals."""
         return await self._get("ledger", Totals)
 
     async def order(self, order_id: UUID | str) -> OrderRecord:
-        """What the ledger holds of an order."""
+        """Returns the ledger's record of an order."""
         return await self._get(f"orders/{order_id}", OrderRecord)
 
     async def _post(self, path: str, content: object) -> None:
-        answer = await self._client.post(f"/_personality/{path}", content=msgspec.json.encode(content))
+        answer = await self._client.post(f"/_control/{path}", content=msgspec.json.encode(content))
         answer.raise_for_status()
 
     async def _get(self, path: str, shape: type[T]) -> T:
-        answer = await self._client.get(f"/_personality/{path}")
+        answer = await self._client.get(f"/_control/{path}")
         answer.raise_for_status()
         return msgspec.json.decode(answer.content, type=shape)
 
 
 @asynccontextmanager
 async def connect(url: str, **client: Any) -> AsyncIterator[Control]:
-    """The personality of the server at this URL."""
+    """Connects to the control API of the server at this URL."""
     async with httpx.AsyncClient(base_url=url, trust_env=False, timeout=10.0, **client) as connection:
         yield Control(connection)

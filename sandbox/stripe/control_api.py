@@ -1,4 +1,4 @@
-"""The personality's paths, under `/_personality`: only where the server was started to be scripted."""
+"""The control API, under `/_control`. Only a server started with `--scripted` has it."""
 
 from collections.abc import Awaitable, Callable
 from typing import Final, TypeVar
@@ -8,74 +8,74 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Mount, Route
 
-from sandbox.stripe.api import Desk
+from sandbox.stripe.api import StripeApi
 from sandbox.stripe.control import OrderRecord, Outage, Rate, Script
-from sandbox.stripe.personality import Pace
+from sandbox.stripe.faults import Timing
 
 T = TypeVar("T")
 
 Handler = Callable[[Request], Awaitable[Response]]
 
 
-def routes(desk: Desk) -> list[BaseRoute]:
-    """The paths, for this desk."""
-    personality, account = desk.personality, desk.account
+def routes(api: StripeApi) -> list[BaseRoute]:
+    """Returns the control API's routes for this server."""
+    faults, account = api.faults, api.account
 
-    def script(told: Script) -> None:
-        personality.script(told.behaviour, told.step, told.order_id, told.times)
+    def script(command: Script) -> None:
+        faults.script(command.behaviour, command.step, command.order_id, command.times)
 
-    def rate(told: Rate) -> None:
-        personality.rate(told.behaviour, told.step, told.share, told.seed)
+    def rate(command: Rate) -> None:
+        faults.rate(command.behaviour, command.step, command.share, command.seed)
 
-    def outage(told: Outage) -> None:
-        personality.begin_outage(told.behaviour, told.seconds)
+    def outage(command: Outage) -> None:
+        faults.begin_outage(command.behaviour, command.seconds)
 
-    def pace(told: Pace) -> None:
-        account.pace = told
+    def timing(command: Timing) -> None:
+        account.timing = command
 
     def reset(_: None) -> None:
-        personality.reset()
+        faults.reset()
 
     def forget_keys(_: None) -> None:
         account.forget_keys()
 
     async def effects(_: Request) -> Response:
-        return _json(personality.told())
+        return _json(faults.effects())
 
     async def ledger(_: Request) -> Response:
-        account.settle()
+        account.finish_due()
         return _json(account.ledger.totals())
 
     async def order(request: Request) -> Response:
-        account.settle()
+        account.finish_due()
         order_id: str = request.path_params["order_id"]
-        found = account.ledger.labelled([("order_id", order_id)])
+        found = account.ledger.with_metadata([("order_id", order_id)])
         oldest_first = [intent for intent, _, _ in reversed(found)]
         return _json(OrderRecord(oldest_first, account.ledger.refunds_of(order_id)))
 
-    told: Final = (
-        Route("/scripts", _telling(Script, script), methods=["POST"]),
-        Route("/rates", _telling(Rate, rate), methods=["POST"]),
-        Route("/outages", _telling(Outage, outage), methods=["POST"]),
-        Route("/pace", _telling(Pace, pace), methods=["POST"]),
-        Route("/reset", _telling(type(None), reset), methods=["POST"]),
-        Route("/forget_keys", _telling(type(None), forget_keys), methods=["POST"]),
+    paths: Final = (
+        Route("/scripts", _command(Script, script), methods=["POST"]),
+        Route("/rates", _command(Rate, rate), methods=["POST"]),
+        Route("/outages", _command(Outage, outage), methods=["POST"]),
+        Route("/timing", _command(Timing, timing), methods=["POST"]),
+        Route("/reset", _command(type(None), reset), methods=["POST"]),
+        Route("/forget_keys", _command(type(None), forget_keys), methods=["POST"]),
         Route("/effects", effects),
         Route("/ledger", ledger),
         Route("/orders/{order_id}", order),
     )
-    return [Mount("/_personality", routes=told)]
+    return [Mount("/_control", routes=paths)]
 
 
-def _telling(shape: type[T], do: Callable[[T], None]) -> Handler:
-    """A path that is told something: 204, or 400 with what is wrong with it."""
+def _command(shape: type[T], do: Callable[[T], None]) -> Handler:
+    """Makes a handler that passes the decoded body to `do`. It answers 204, or 400 if the body is invalid."""
 
     async def handle(request: Request) -> Response:
         try:
-            told = msgspec.json.decode(await request.body() or b"null", type=shape)
+            content = msgspec.json.decode(await request.body() or b"null", type=shape)
         except msgspec.MsgspecError as error:
             return Response(str(error), 400)
-        do(told)
+        do(content)
         return Response(status_code=204)
 
     return handle

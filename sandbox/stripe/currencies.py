@@ -1,9 +1,9 @@
-"""What can be charged: https://docs.stripe.com/currencies."""
+"""The currencies and amounts that can be charged: https://docs.stripe.com/currencies."""
 
 from typing import Final
 
 THREE_DECIMALS: Final = frozenset("bhd jod kwd omr tnd".split())
-"""Charged in steps of ten of the minor unit."""
+"""Amounts in these are multiples of ten minor units."""
 
 PRESENTABLE: Final = THREE_DECIMALS | frozenset(
     (
@@ -33,9 +33,9 @@ MIN_AMOUNTS: Final = {
     "sek": 300,
     "thb": 1000,
 }
-"""Smallest charges, as of an account that is paid out in the same currency."""
+"""The smallest charges, for an account that is paid out in the same currency."""
 
 
 def max_amount(currency: str) -> int:
-    """Twelve digits for IDR, else eight, in the minor unit."""
+    """Returns the largest charge in the minor unit: twelve digits for IDR, eight for others."""
     return 999_999_999_999 if currency == "idr" else 99_999_999

@@ -17,22 +17,22 @@ class StripeRefusal(Exception):
             "message": message,
         }
         self.executed = executed
-        """Whether the endpoint had begun its work: only then the answer is saved with the idempotency key."""
+        """Whether the endpoint had begun its work. Only then is the answer saved with the idempotency key."""
 
 
 def invalid(message: str, *, param: str | None = None, code: str | None = None) -> StripeRefusal:
-    """Parameters that make no sense: nothing was begun."""
+    """The parameters are invalid; the endpoint did nothing."""
     return StripeRefusal(400, "invalid_request_error", message, param=param, code=code)
 
 
 def missing(kind: str, name: str, param: str, *, status: int = 404) -> StripeRefusal:
-    """There is no such object. It is a 404 for the one in the path, a 400 for one in the parameters."""
+    """There is no such object: 404 for the one in the path, 400 for one in the parameters."""
     message = f"No such {kind}: '{name}'"
     return StripeRefusal(status, "invalid_request_error", message, code="resource_missing", param=param)
 
 
 def unexpected_state(intent: Intent, message: str) -> StripeRefusal:
-    """What was asked for can't be done with an intent that has this status."""
+    """The intent's status does not allow the request."""
     code = "payment_intent_unexpected_state"
     return StripeRefusal(
         400, "invalid_request_error", message, executed=True, code=code, payment_intent=intent
@@ -53,24 +53,24 @@ def declined(intent: Intent, error: CardError) -> StripeRefusal:
     )
 
 
-def own_error() -> StripeRefusal:
-    """Stripe's own failure: 500."""
+def api_error() -> StripeRefusal:
+    """An error inside Stripe: 500."""
     return StripeRefusal(500, "api_error", "An unknown error occurred.", executed=True)
 
 
 def unauthorized() -> StripeRefusal:
-    """No API key, or another than ours: 401."""
+    """The API key is missing or wrong: 401."""
     return StripeRefusal(401, "invalid_request_error", "Invalid API Key provided.")
 
 
 def key_in_use(key: str) -> StripeRefusal:
-    """Another request with this key has not been answered yet: 409."""
+    """Another request with this key is still under way: 409."""
     message = f"There is currently another in-progress request using this Idempotency Key: {key}."
     return StripeRefusal(409, "invalid_request_error", message, code="idempotency_key_in_use")
 
 
 def key_reused(key: str) -> StripeRefusal:
-    """The key belongs to a request with other parameters: 400."""
+    """The key was used with other parameters: 400."""
     message = f"Keys for idempotent requests can only be used with the same parameters; '{key}' was not."
     return StripeRefusal(400, "idempotency_error", message)
 
@@ -82,10 +82,10 @@ def locked() -> StripeRefusal:
 
 
 def rate_limited() -> StripeRefusal:
-    """Too many requests: 429, before anything is looked at."""
+    """Too many requests: 429, before the request is read."""
     return StripeRefusal(429, "invalid_request_error", "Request rate limit exceeded.", code="rate_limit")
 
 
 def unavailable() -> StripeRefusal:
-    """Nothing works: 503."""
+    """Stripe is unavailable: 503."""
     return StripeRefusal(503, "api_error", "The service is unavailable.")

@@ -1,4 +1,4 @@
-"""Parameters of a request, as Stripe's clients send them: `amount=5&metadata[a]=1&expand[]=latest_charge`."""
+"""A request's parameters as Stripe's clients encode them: `amount=5&metadata[a]=1&expand[]=latest_charge`."""
 
 from collections.abc import Collection
 from urllib.parse import parse_qsl
@@ -14,26 +14,26 @@ class Form:
         self._values = dict(self.pairs)
 
     def get(self, name: str) -> str | None:
-        """The parameter's value, if it was given one."""
+        """Returns the parameter's value, or None if it is missing or empty."""
         return self._values.get(name) or None
 
     def required(self, name: str) -> str:
-        """The parameter's value. Raises StripeRefusal (parameter_missing)."""
+        """Returns the parameter's value. Raises StripeRefusal (parameter_missing)."""
         value = self.get(name)
         if value is None:
             raise invalid(f"Missing required param: {name}.", param=name, code="parameter_missing")
         return value
 
     def is_true(self, name: str) -> bool:
-        """Whether a flag is set."""
+        """Returns whether the flag is set."""
         return (self.get(name) or "").lower() == "true"
 
     def nested(self, name: str) -> dict[str, str]:
-        """`metadata[a]=1` as a dictionary."""
+        """Returns the parameters `metadata[a]=1` as the dictionary `{"a": "1"}`."""
         return {key[len(name) + 1 : -1]: value for key, value in self.pairs if key.startswith(f"{name}[")}
 
     def integer(self, name: str) -> int | None:
-        """The parameter's value as a number. Raises StripeRefusal (parameter_invalid_integer)."""
+        """Returns the parameter's value as a number. Raises StripeRefusal (parameter_invalid_integer)."""
         value = self.get(name)
         if value is None:
             return None
@@ -42,7 +42,7 @@ class Form:
         return int(value)
 
     def expands(self, field: str) -> bool:
-        """Whether a field is to be the object itself, not its id: https://docs.stripe.com/expand."""
+        """Returns whether the client wants this field's object instead of its id: https://docs.stripe.com/expand."""
         return any(key.startswith("expand[") and value == field for key, value in self.pairs)
 
     def check(self, known: Collection[str]) -> None:

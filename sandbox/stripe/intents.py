@@ -1,6 +1,6 @@
-"""What an intent may become: the card's part of https://docs.stripe.com/payments/paymentintents/lifecycle.
+"""The lifecycle of a card payment's intent: https://docs.stripe.com/payments/paymentintents/lifecycle.
 
-Plain rules: what goes in is not changed, what comes out is what has to be kept.
+Pure functions: they return new objects for the caller to store, and change nothing.
 """
 
 from typing import Final, NamedTuple
@@ -18,18 +18,17 @@ CREATE: Final = frozenset(
 )
 CONFIRM: Final = frozenset("payment_method off_session error_on_requires_action return_url".split())
 CANCEL: Final = frozenset({"cancellation_reason"})
-"""Parameters of each endpoint."""
+"""The parameters that each endpoint takes."""
 
 CONFIRMABLE: Final[frozenset[IntentStatus]] = frozenset(
     ("requires_payment_method", "requires_confirmation", "requires_action")
 )
 CANCELABLE: Final = CONFIRMABLE
-"""https://docs.stripe.com/api/payment_intents/cancel; a card payment that is processing is not one of the
-rare cases that can be stopped."""
+"""https://docs.stripe.com/api/payment_intents/cancel. A card payment that is processing can't be canceled."""
 
 
 class Attempt(NamedTuple):
-    """What an attempt to pay leaves: the intent, the charge if one was tried, the refusal if it failed."""
+    """The result of an attempt to pay: the intent, the charge if one was made, the refusal if it failed."""
 
     intent: Intent
     charge: Charge | None = None
@@ -37,7 +36,7 @@ class Attempt(NamedTuple):
 
 
 def created(form: Form, now: int) -> Intent:
-    """A new intent; it has charged nothing. Raises StripeRefusal."""
+    """Makes an intent, which charges nothing yet. Raises StripeRefusal."""
     form.check(CREATE)
     form.required("amount")
     amount = form.integer("amount") or 0
@@ -46,7 +45,7 @@ def created(form: Form, now: int) -> Intent:
         raise invalid("Invalid positive integer", param="amount", code="parameter_invalid_integer")
     if currency not in currencies.PRESENTABLE:
         raise invalid(f"Invalid currency: {currency}.", param="currency")
-    if amount < currencies.MIN_AMOUNTS.get(currency, 1):  # told without a parameter
+    if amount < currencies.MIN_AMOUNTS.get(currency, 1):  # Stripe names no `param` here
         raise invalid(
             f"The amount must be at least {currencies.MIN_AMOUNTS[currency]} {currency}.",
             code="amount_too_small",
@@ -72,7 +71,7 @@ def created(form: Form, now: int) -> Intent:
 
 
 def as_created(intent: Intent) -> Intent:
-    """The intent as it was when it was new."""
+    """Returns the intent as it was when it was created."""
     return replace(
         intent,
         status="requires_confirmation",
@@ -84,10 +83,10 @@ def as_created(intent: Intent) -> Intent:
     )
 
 
-def confirmed(intent: Intent, form: Form, now: int, *, at_once: bool = True) -> Attempt:
-    """The attempt to pay it. Raises StripeRefusal where its status does not allow one.
+def confirmed(intent: Intent, form: Form, now: int, *, completes: bool = True) -> Attempt:
+    """Attempts to pay the intent. Raises StripeRefusal where its status does not allow that.
 
-    With `at_once` False the card's answer takes a while: the intent is `processing` until `processed`.
+    Unless `completes`, the intent stays `processing` until it is passed to `processed`.
     """
     method = _known(form.get("payment_method")) or intent.payment_method
     if intent.status not in CONFIRMABLE:
@@ -100,16 +99,16 @@ def confirmed(intent: Intent, form: Form, now: int, *, at_once: bool = True) -> 
             intent, "You cannot confirm this PaymentIntent because it's missing a payment method."
         )
     intent = replace(intent, payment_method=method, last_payment_error=None)
-    if not at_once:
+    if not completes:
         return Attempt(replace(intent, status="processing"))
-    alone = form.is_true("off_session") or form.is_true("error_on_requires_action")
-    if method in cards.AUTHENTICATES and not alone:
+    off_session = form.is_true("off_session") or form.is_true("error_on_requires_action")
+    if method in cards.AUTHENTICATES and not off_session:
         return Attempt(replace(intent, status="requires_action"))
     return processed(intent, now)
 
 
 def processed(intent: Intent, now: int) -> Attempt:
-    """What the card's bank said: the money, or a decline."""
+    """Concludes the attempt as the payment method says: the money is taken, or the card is declined."""
     method = intent.payment_method
     assert method is not None
     codes = cards.DECLINES.get(method)
@@ -143,7 +142,7 @@ def processed(intent: Intent, now: int) -> Attempt:
 
 
 def canceled(intent: Intent, form: Form, now: int) -> Intent:
-    """The intent made unpayable, for good. Raises StripeRefusal where its status does not allow it."""
+    """Cancels the intent for good. Raises StripeRefusal where its status does not allow that."""
     if intent.status not in CANCELABLE:
         raise unexpected_state(
             intent, f"You cannot cancel this PaymentIntent because it has a status of {intent.status}."

@@ -1,13 +1,13 @@
 """The ledger: a SQLite file that holds every intent, charge, refund and saved answer.
 
-A transaction is committed before the request that made it is answered, so what was answered survives a
-SIGKILL. `synchronous=NORMAL`: a commit is written to the write-ahead log, which the operating system then
-has; it is not forced to the disk, so a power loss may take the last commits, never the file's integrity
-(https://www.sqlite.org/pragma.html#pragma_synchronous). What beats this server up kills processes, and a
-forced write per request would make it slower than what it is to beat up.
+A request's transaction is committed before its answer is sent, so an answered request survives SIGKILL. With
+`synchronous=NORMAL` a commit reaches the operating system but is not flushed to the disk: a power loss may
+drop the last commits, and never damages the file (https://www.sqlite.org/pragma.html#pragma_synchronous).
+Tests kill processes, not machines, and a flush per request would make this server slower than the system that
+is tested with it.
 
-One process has the file at a time: it locks it for as long as it lives, and the lock dies with it. Each
-request is one transaction that nothing else runs beside, so there is nothing to lock inside.
+One process holds the file's lock until it ends. It runs one request's transaction at a time, so rows need no
+locks.
 """
 
 import sqlite3
@@ -42,8 +42,8 @@ SCHEMA: Final = """
         key TEXT NOT NULL PRIMARY KEY, fingerprint BLOB NOT NULL, status INTEGER NOT NULL,
         body BLOB NOT NULL, saved_at REAL NOT NULL) STRICT;
 """
-"""`body` is the object as JSON; the columns are what is looked for or added up. `labels` is the metadata of
-intents, `settles_at` is when an intent that is processing will have been."""
+"""`body` is the object as JSON; queries use the other columns. `labels` holds the metadata of intents, and
+`settles_at` is when an intent stops `processing`."""
 
 _STATUS: Final = "json_extract(CAST(body AS TEXT), '$.status')"
 
@@ -58,11 +58,11 @@ class LedgerInUse(Exception):
 
 
 class UnreadableLedger(Exception):
-    """The file is no ledger, or one of another version."""
+    """The file is not a ledger of this version."""
 
 
 class SavedAnswer(NamedTuple):
-    """The first answer to an idempotency key, and which request it was given to."""
+    """The answer saved with an idempotency key, and the fingerprint of its request."""
 
     fingerprint: bytes
     status: int
@@ -70,31 +70,31 @@ class SavedAnswer(NamedTuple):
 
 
 class Totals(msgspec.Struct, frozen=True):
-    """The ledger in figures; money by currency, in Stripe's minor unit."""
+    """The ledger's totals. Money is by currency, in Stripe's minor unit."""
 
     intents: dict[str, int]
-    """How many have each status."""
+    """The number of intents by status."""
     charges: int
-    """How many succeeded."""
+    """The number of charges that succeeded."""
     captured: dict[str, int]
     refunds: int
     given_back: dict[str, int]
     charged_twice: list[str]
-    """Orders (`order_id` in the metadata) with more than one charge that succeeded; at most twenty."""
+    """At most twenty orders (`order_id` in the metadata) with more than one successful charge."""
 
 
 class Ledger:
-    """The open ledger. Nothing is kept that is not inside a `transaction`."""
+    """The open ledger. Writes belong inside a `transaction`."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._db = connection
         self._next_settling = self._earliest_settling()
         self._refunds_settle: dict[str, float] = self._pending_refunds()
-        """When refunds will have come to their end; those that a process left pending, at once."""
+        """When each refund ends. Those that an earlier process left pending end at once."""
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        """What is written inside is committed when the block ends, or not at all if it raises."""
+        """Commits the block's writes when it ends, and rolls them back if it raises."""
         self._db.execute("BEGIN IMMEDIATE")
         try:
             yield
@@ -106,7 +106,7 @@ class Ledger:
     # Intents and charges
 
     def add_intent(self, intent: Intent, now: float) -> None:
-        """A new intent."""
+        """Inserts an intent with its metadata."""
         cursor = self._db.execute(
             "INSERT INTO intents (id, status, created, created_at, changed_at, body) VALUES (?,?,?,?,?,?)",
             (intent.id, intent.status, intent.created, now, now, _encode(intent)),
@@ -117,7 +117,7 @@ class Ledger:
         )
 
     def change_intent(self, intent: Intent, now: float, *, settles_at: float | None = None) -> None:
-        """What has become of an intent, and when it will go on by itself."""
+        """Updates an intent. `settles_at` is when it stops `processing`, if it is."""
         self._db.execute(
             "UPDATE intents SET status = ?, changed_at = ?, settles_at = ?, body = ? WHERE id = ?",
             (intent.status, now, settles_at, _encode(intent), intent.id),
@@ -126,12 +126,12 @@ class Ledger:
             self._next_settling = min(self._next_settling, settles_at)
 
     def intent(self, intent_id: str) -> Intent | None:
-        """The intent as it is."""
+        """Returns the intent, if it exists."""
         row = self._db.execute("SELECT body FROM intents WHERE id = ?", (intent_id,)).fetchone()
         return _intent(row[0]) if row else None
 
-    def settling(self, now: float) -> list[Intent]:
-        """Intents that were processing, and whose time has come."""
+    def due_intents(self, now: float) -> list[Intent]:
+        """Returns the intents whose processing time is over."""
         if now < self._next_settling:
             return []
         query = "SELECT body FROM intents WHERE settles_at <= ?"
@@ -140,7 +140,7 @@ class Ledger:
         return due
 
     def add_charge(self, charge: Charge) -> None:
-        """An attempt to take the money. One that succeeded is the intent's only one."""
+        """Inserts a charge. The schema allows an intent one that succeeded."""
         self._db.execute(
             "INSERT INTO charges (id, intent, status, amount, currency, body) VALUES (?,?,?,?,?,?)",
             (
@@ -154,12 +154,12 @@ class Ledger:
         )
 
     def charge(self, charge_id: str) -> Charge | None:
-        """The attempt as it was."""
+        """Returns the charge, if it exists."""
         row = self._db.execute("SELECT body FROM charges WHERE id = ?", (charge_id,)).fetchone()
         return _charge(row[0]) if row else None
 
-    def labelled(self, labels: Sequence[tuple[str, str]]) -> list[tuple[Intent, float, float]]:
-        """Intents with all of this metadata, newest first, with the times they were made and changed."""
+    def with_metadata(self, labels: Sequence[tuple[str, str]]) -> list[tuple[Intent, float, float]]:
+        """Returns the intents with all of this metadata, newest first, with times of creation and change."""
         having = " AND ".join(
             "seq IN (SELECT intent FROM labels WHERE name = ? AND value = ?)" for _ in labels
         )
@@ -172,7 +172,7 @@ class Ledger:
     # Refunds
 
     def add_refund(self, refund: Refund, *, settles_at: float | None = None) -> None:
-        """Money given back, and when the refund will have come to its end, unless it has."""
+        """Inserts a refund. `settles_at` is when it ends, unless it has ended."""
         if settles_at is not None:
             self._refunds_settle[refund.id] = settles_at
         self._db.execute(
@@ -188,33 +188,33 @@ class Ledger:
         )
 
     def refund(self, refund_id: str) -> Refund | None:
-        """The refund as it is."""
+        """Returns the refund, if it exists."""
         row = self._db.execute("SELECT body FROM refunds WHERE id = ?", (refund_id,)).fetchone()
         return _refund(row[0]) if row else None
 
     def change_refund(self, refund: Refund) -> None:
-        """What has become of a refund."""
+        """Updates a refund."""
         self._db.execute("UPDATE refunds SET body = ? WHERE id = ?", (_encode(refund), refund.id))
 
-    def settling_refunds(self, now: float) -> list[Refund]:
-        """Refunds whose end has come."""
+    def due_refunds(self, now: float) -> list[Refund]:
+        """Returns the refunds whose pending time is over, once each."""
         due = [refund_id for refund_id, at in self._refunds_settle.items() if at <= now]
         for refund_id in due:
             del self._refunds_settle[refund_id]
         return [refund for refund_id in due if (refund := self.refund(refund_id))]
 
     def given_back(self, intent_id: str) -> int:
-        """How much of an intent was given back, or is about to be."""
+        """Returns how much of an intent is refunded, pending refunds included."""
         query = f"SELECT coalesce(sum(amount), 0) FROM refunds WHERE intent = ? AND {_STATUS} <> 'failed'"  # noqa: S608
         return int(self._db.execute(query, (intent_id,)).fetchone()[0])
 
     def refunds_made(self, intent_id: str) -> int:
-        """How many refunds of an intent there are, also those that failed."""
+        """Counts an intent's refunds, failed ones included."""
         query = "SELECT count(*) FROM refunds WHERE intent = ?"
         return int(self._db.execute(query, (intent_id,)).fetchone()[0])
 
     def refunds_of(self, order_id: str) -> list[Refund]:
-        """The refunds of an order's intents."""
+        """Returns the refunds of an order's intents, oldest first."""
         rows = self._db.execute(
             """SELECT r.body FROM refunds r JOIN intents i ON i.id = r.intent
                JOIN labels l ON l.intent = i.seq
@@ -234,10 +234,10 @@ class Ledger:
         before: str | None = None,
         where: Sequence[tuple[str, str | int]] = (),
     ) -> list[bytes] | None:
-        """Bodies of intents or refunds, newest first, and one more than the limit if there are more.
+        """Returns bodies of intents or refunds, newest first, one more than the limit if there are more.
 
-        Starts after (older than) or ends before (newer than) the object with that id; None if there is none.
-        `where` are conditions such as `("created >=", 5)`.
+        The page starts `after` (older than) or ends `before` (newer than) the object with that id. Returns
+        None if that object does not exist. `where` holds conditions such as `("created >=", 5)`.
         """
         conditions, values = [f"{condition} ?" for condition, _ in where], [value for _, value in where]
         cursor = after or before
@@ -258,23 +258,23 @@ class Ledger:
     # Idempotency keys
 
     def saved(self, key: str, since: float) -> SavedAnswer | None:
-        """The answer saved with a key since then."""
+        """Returns the answer saved with a key since then, if there is one."""
         query = "SELECT fingerprint, status, body FROM keys WHERE key = ? AND saved_at > ?"
         row = self._db.execute(query, (key, since)).fetchone()
         return SavedAnswer(*row) if row else None
 
     def save(self, key: str, answer: SavedAnswer, now: float) -> None:
-        """Keeps the first answer to a key, in place of one that was forgotten."""
+        """Saves the answer to a key, in place of an expired one."""
         self._db.execute("INSERT OR REPLACE INTO keys VALUES (?,?,?,?,?)", (key, *answer, now))
 
     def forget_keys(self, until: float) -> int:
-        """Removes the keys saved until then, and tells how many."""
+        """Deletes the keys saved until then, and returns how many there were."""
         return self._db.execute("DELETE FROM keys WHERE saved_at <= ?", (until,)).rowcount
 
-    # The whole
+    # Totals
 
     def totals(self) -> Totals:
-        """The ledger in figures."""
+        """Returns the ledger's totals."""
         charged = self._db.execute(
             "SELECT currency, count(*), sum(amount) FROM charges WHERE status = 'succeeded' GROUP BY currency"
         ).fetchall()
@@ -308,9 +308,9 @@ class Ledger:
 
 @contextmanager
 def opened(file: Path | None) -> Iterator[Ledger]:
-    """The ledger in this file, made if there is none; without a file one in memory.
+    """Opens the ledger in this file and creates it if need be. None opens one in memory.
 
-    Raises LedgerInUse, UnreadableLedger, or OSError where the folder can't be made.
+    Raises LedgerInUse, UnreadableLedger, or OSError if the folder can't be created.
     """
     if file:
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -326,12 +326,14 @@ def opened(file: Path | None) -> Iterator[Ledger]:
 
 
 def _prepare(connection: sqlite3.Connection) -> None:
-    """Takes the file for this process, and makes the tables where there are none."""
+    """Locks the file for this process, and creates the tables if need be."""
     try:
         connection.execute("PRAGMA locking_mode = EXCLUSIVE")
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = NORMAL")
-        connection.execute("PRAGMA wal_autocheckpoint = 8000")  # pages: its two forced writes are rare
+        connection.execute(
+            "PRAGMA wal_autocheckpoint = 8000"
+        )  # pages: the two flushes of a checkpoint are then rare
         connection.execute("BEGIN EXCLUSIVE")
         [version] = connection.execute("PRAGMA user_version").fetchone()
         if version == 0:

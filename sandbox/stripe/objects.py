@@ -1,4 +1,4 @@
-"""Stripe's objects, as far as card payments need them.
+"""Stripe's objects, with the fields that card payments need.
 
 https://docs.stripe.com/api/payment_intents/object, https://docs.stripe.com/api/charges/object and
 https://docs.stripe.com/api/refunds/object. Amounts are in Stripe's minor unit, times in seconds since 1970.
@@ -20,7 +20,7 @@ IntentStatus: TypeAlias = Literal[
 
 
 class CardError(Struct, frozen=True):
-    """Why the last attempt to pay an intent failed."""
+    """The reason why the last attempt to pay an intent failed."""
 
     code: str
     decline_code: str
@@ -30,7 +30,7 @@ class CardError(Struct, frozen=True):
 
 
 class Intent(Struct, frozen=True):
-    """A PaymentIntent: one payment on its way."""
+    """A PaymentIntent: one payment, from its creation to its end."""
 
     id: str
     amount: int
@@ -49,7 +49,7 @@ class Intent(Struct, frozen=True):
 
 
 class Charge(Struct, frozen=True):
-    """One attempt to take the money; `succeeded` is money taken."""
+    """One attempt to take the money. Only one that `succeeded` took any."""
 
     id: str
     amount: int
@@ -65,7 +65,7 @@ class Charge(Struct, frozen=True):
 
 
 class Refund(Struct, frozen=True):
-    """Money given back, or, if it `failed`, not."""
+    """A refund. One that `failed` gave no money back."""
 
     id: str
     amount: int
@@ -82,5 +82,5 @@ class Refund(Struct, frozen=True):
 
 
 def new_id(prefix: str) -> str:
-    """`pi_…`, `ch_…`, `re_…`, `req_…`."""
+    """Returns a random id such as `pi_…`, `ch_…`, `re_…` or `req_…`."""
     return f"{prefix}_{secrets.token_hex(12)}"

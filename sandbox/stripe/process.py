@@ -1,4 +1,4 @@
-"""The server as a process: `python -m sandbox.stripe`."""
+"""The server's process: `python -m sandbox.stripe`."""
 
 import asyncio
 import socket
@@ -20,32 +20,32 @@ from ops.errors import CommandFailed
 from sandbox.stripe import api, control_api, ledger
 from sandbox.stripe.account import Account
 from sandbox.stripe.connection import Connection, ResettableProtocol
+from sandbox.stripe.faults import Timing
 from sandbox.stripe.ledger import LedgerInUse, UnreadableLedger
-from sandbox.stripe.personality import Pace
 
 DRAIN_SECONDS: Final = 1
-"""How long requests in flight may take to end; what hangs is not worth waiting for."""
+"""How long a stop waits for requests in flight. Those that hang by plan are cut off."""
 
 
 class _Server(uvicorn.Server):
-    """uvicorn, leaving signals to the process."""
+    """uvicorn without its signal handlers; the process has its own."""
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
 
 
-def application(desk: api.Desk, *, scripted: bool) -> Router:
-    """Stripe's paths, `/healthz`, and the personality's if the server is to be scripted."""
-    routes = [*desk.routes(), Route("/healthz", _Health())]
+def application(stripe: api.StripeApi, *, scripted: bool) -> Router:
+    """Routes Stripe's paths, `/healthz` and, if `scripted`, the control API."""
+    routes = [*stripe.routes(), Route("/healthz", _Health())]
     if scripted:
-        routes += control_api.routes(desk)
+        routes += control_api.routes(stripe)
     return Router(routes, default=api.unrecognized, redirect_slashes=False)
 
 
 @asynccontextmanager
 async def serving(app: ASGIApp, listener: socket.socket) -> AsyncIterator[None]:
-    """Answers on the socket until the end of the block."""
+    """Serves the application on the socket inside the block."""
     config = uvicorn.Config(
         app,
         http=ResettableProtocol,
@@ -64,20 +64,22 @@ async def serving(app: ASGIApp, listener: socket.socket) -> AsyncIterator[None]:
         await task
 
 
-async def serve(host: str, port: int, file: Path, *, api_key: str | None, scripted: bool, pace: Pace) -> int:
-    """Answers as Stripe does until it is stopped; returns the exit status.
+async def serve(
+    host: str, port: int, file: Path, *, api_key: str | None, scripted: bool, timing: Timing
+) -> int:
+    """Serves until SIGINT or SIGTERM; returns the exit status.
 
     Raises:
-        CommandFailed: the port or the ledger can't be had.
+        CommandFailed: the port is taken, or the ledger can't be opened.
     """
     configure_logging("stripe", read(LogSettings))
     stop = stop_on_signals()
     try:
         with ledger.opened(file) as opened, listen(host, port) as listener:
-            desk = api.Desk(Account(opened, pace), api_key=api_key)
-            async with serving(application(desk, scripted=scripted), listener):
+            stripe = api.StripeApi(Account(opened, timing), api_key=api_key)
+            async with serving(application(stripe, scripted=scripted), listener):
                 address = f"http://{host}:{listener.getsockname()[1]}"
-                typer.echo(f"Answering as Stripe does on {address}, with the ledger {file}.")
+                typer.echo(f"Serving Stripe's API on {address}, with the ledger {file}.")
                 await stop.wait()
     except (PortTaken, LedgerInUse, UnreadableLedger, OSError) as error:
         raise CommandFailed(f"{error} Choose another with --port or --ledger.") from error
@@ -85,7 +87,7 @@ async def serve(host: str, port: int, file: Path, *, api_key: str | None, script
 
 
 class _Health:
-    """The process runs."""
+    """Says that the process runs."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await Connection(scope, receive, send).say(200, {"status": "ok"})
+        await Connection(scope, receive, send).answer_json(200, {"status": "ok"})

@@ -1,4 +1,4 @@
-"""What may be given back: https://docs.stripe.com/api/refunds/create."""
+"""The lifecycle of a refund: https://docs.stripe.com/api/refunds/create."""
 
 from typing import Final
 
@@ -6,18 +6,18 @@ from msgspec.structs import replace
 
 from sandbox.stripe import cards
 from sandbox.stripe.errors import StripeRefusal, invalid
+from sandbox.stripe.faults import Timing
 from sandbox.stripe.forms import Form
 from sandbox.stripe.objects import Charge, Intent, Refund, new_id
-from sandbox.stripe.personality import Pace
 
 CREATE: Final = frozenset("payment_intent amount metadata reason".split())
-"""Parameters of the endpoint."""
+"""The parameters that the endpoint takes."""
 
 
 def created(form: Form, intent: Intent, given_back: int, now: int) -> Refund:
-    """A refund of the intent, of which `given_back` was given back before.
+    """Makes a refund of the intent, of which `given_back` has been refunded before.
 
-    Raises StripeRefusal: there is no money, none is left, or less than is asked for.
+    Raises StripeRefusal: the intent has no successful charge, or too little of it is left.
     """
     if intent.status != "succeeded" or intent.latest_charge is None:
         raise StripeRefusal(
@@ -61,25 +61,25 @@ def created(form: Form, intent: Intent, given_back: int, now: int) -> Refund:
     )
 
 
-def begun(refund: Refund, charge: Charge, earlier: int, pace: Pace) -> tuple[Refund, float | None]:
-    """The refund as it is first answered, and in how many seconds it will have come to its end, if later.
+def begun(refund: Refund, charge: Charge, earlier: int, timing: Timing) -> tuple[Refund, float | None]:
+    """Returns the refund as it is first answered, and the seconds until it ends, or None if it has ended.
 
-    That follows from the card (https://docs.stripe.com/testing#refunds) and, as told, from the number of
+    Both depend on the card (https://docs.stripe.com/testing#refunds), on `timing` and on the number of
     `earlier` refunds of the charge.
     """
     if charge.payment_method == cards.REFUNDS_PEND:
-        if not pace.pending_refund_seconds:
+        if not timing.pending_refund_seconds:
             return refund, None
-        return replace(refund, status="pending", pending_reason="processing"), pace.pending_refund_seconds
-    if charge.payment_method == cards.REFUNDS_FAIL and earlier < pace.failing_refunds:
-        if not pace.failing_refund_seconds:
+        return replace(refund, status="pending", pending_reason="processing"), timing.pending_refund_seconds
+    if charge.payment_method == cards.REFUNDS_FAIL and earlier < timing.failing_refunds:
+        if not timing.failing_refund_seconds:
             return ended(refund, charge), None
-        return refund, pace.failing_refund_seconds
+        return refund, timing.failing_refund_seconds
     return refund, None
 
 
 def ended(refund: Refund, charge: Charge) -> Refund:
-    """The refund at its end."""
+    """Concludes the refund as the payment method says."""
     if charge.payment_method == cards.REFUNDS_FAIL:
         return replace(refund, status="failed", failure_reason="expired_or_canceled_card")
     return replace(refund, status="succeeded", pending_reason=None)

@@ -16,7 +16,7 @@ from events.contracts import (
     type_of,
 )
 from events.killpoints import KillPoint
-from sandbox.stripe.personality import Behaviour
+from sandbox.stripe.faults import Behaviour
 from tests.faults import postgres, rabbitmq
 from tests.faults.cluster import REPLICAS, Provider
 from tests.faults.cuts import LINES, MOMENTS, Cut, CutAt, HalfOpen, Line, Refused, Silenced, Slow

@@ -9,7 +9,7 @@ from typing import Final
 import httpx
 
 from sandbox.stripe import control
-from sandbox.stripe.personality import Behaviour, Step
+from sandbox.stripe.faults import Behaviour, Step
 from tests.faults.cluster import Cluster
 from tests.faults.fault import NoEffect
 
@@ -86,7 +86,7 @@ async def _behave(cluster: Cluster) -> None:
 
 @asynccontextmanager
 async def _control(cluster: Cluster) -> AsyncIterator[control.Control]:
-    """The server's personality, by no proxy. Raises NoEffect where it does not answer."""
+    """The server's control API, past the proxy. Raises NoEffect where it does not answer."""
     try:
         async with control.connect(f"http://127.0.0.1:{cluster.provider_port}") as told:
             yield told

@@ -15,14 +15,14 @@ from events import envelope
 from events.bus import Message
 from events.contracts import Order, PaymentConfirmed, PaymentFailed, PaymentRefunded
 from events.errors import UnknownOutcome
-from sandbox.stripe.personality import Behaviour, Pace, Step
+from sandbox.stripe.faults import Behaviour, Step, Timing
 from services.billing import simulated, stripe_provider
 from services.billing.domain import Payment
 from services.billing.provider import Charge, ChargeAnswer, Provider, Repayment, RepaymentAnswer
 from services.billing.simulated import DECLINES, SimulatedProvider
 from tests.billing_house import House, Listener, invoiced, make_bus, opened, undeliverable
 from tests.factories import a_payment, an_item, an_order, one_of_each
-from tests.stripe_desk import serving_desk
+from tests.stripe_server import stripe_server
 
 
 @pytest.fixture
@@ -386,7 +386,7 @@ async def refund_rows(house: House) -> list[tuple[str, int, str | None]]:
 async def test_a_refund_that_fails_is_made_under_the_next_key_and_told_once(house: House) -> None:
     order = an_order(payment_method="pm_card_refundFail")
     async with (
-        serving_desk(Pace(failing_refunds=2)) as server,
+        stripe_server(Timing(failing_refunds=2)) as server,
         stripe_provider.connect("sk_test_1", server.url) as provider,
         house.billing(provider),
     ):
@@ -459,7 +459,7 @@ async def test_a_refund_that_was_pending_is_told_when_it_is_made(
 @pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")  # the stripe SDK's own doing
 async def test_at_stripe_every_fault_ends_in_one_charge_of_the_total_and_one_refund(house: House) -> None:
     async with (
-        serving_desk() as server,
+        stripe_server() as server,
         stripe_provider.connect("sk_test_1", server.url, answer_seconds=0.5) as provider,
         house.billing(provider),
     ):
@@ -483,7 +483,7 @@ async def test_at_stripe_every_fault_ends_in_one_charge_of_the_total_and_one_ref
 async def test_an_outage_of_the_provider_is_waited_for_and_nothing_is_given_up(house: House) -> None:
     orders = [an_order() for _ in range(20)]
     async with (
-        serving_desk() as server,
+        stripe_server() as server,
         stripe_provider.connect("sk_test_1", server.url) as provider,
         house.billing(provider) as billing,
     ):

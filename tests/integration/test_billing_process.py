@@ -12,7 +12,7 @@ from services.billing.main import SERVICE
 from services.billing.settings import BillingSettings
 from tests.billing_house import House, invoiced, opened
 from tests.factories import an_order
-from tests.stripe_desk import serving_desk
+from tests.stripe_server import stripe_server
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ async def test_with_nothing_said_the_simulated_provider_is_asked(house: House) -
 
 @pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")  # the stripe SDK's own doing
 async def test_stripe_is_asked_where_it_is_chosen(house: House) -> None:
-    async with serving_desk() as server:
+    async with stripe_server() as server:
         settings = BillingSettings.model_validate(
             {
                 "database_url": house.billing_url,

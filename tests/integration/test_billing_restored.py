@@ -23,7 +23,7 @@ from services.billing.simulated import SimulatedProvider
 from services.billing.unknown_charges import UnknownCharges
 from tests.billing_house import House, invoiced, opened, undeliverable
 from tests.factories import an_order
-from tests.stripe_desk import StripeDesk, serving_desk
+from tests.stripe_server import StripeServer, stripe_server
 
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")  # the SDK's own doing
 
@@ -49,14 +49,14 @@ async def billing(house: House) -> AsyncIterator[Transactions]:
 
 
 @pytest.fixture
-async def server() -> AsyncIterator[StripeDesk]:
-    async with serving_desk() as server:
+async def server() -> AsyncIterator[StripeServer]:
+    async with stripe_server() as server:
         yield server
 
 
 @pytest.fixture(params=["simulated", "stripe"])
 async def either(
-    request: pytest.FixtureRequest, house: House, server: StripeDesk
+    request: pytest.FixtureRequest, house: House, server: StripeServer
 ) -> AsyncIterator[PaymentProvider]:
     if request.param == "stripe":
         async with stripe_provider.connect("sk_test_1", server.url, answer_seconds=5.0) as provider:
@@ -128,7 +128,7 @@ async def test_the_provider_lists_what_succeeded_with_its_metadata_the_newest_fi
 
 
 async def test_a_long_list_comes_whole(
-    either: PaymentProvider, server: StripeDesk, monkeypatch: pytest.MonkeyPatch
+    either: PaymentProvider, server: StripeServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(simulated, "PAGE", 7)
     charges = [a_charge(an_order()) for _ in range(105 if either.name == "stripe" else 30)]
@@ -139,20 +139,20 @@ async def test_a_long_list_comes_whole(
     assert {charge.payment_id for charge in found} == {charge.payment_id for charge in charges}
 
 
-async def test_intents_of_others_in_the_same_account_do_not_count(server: StripeDesk) -> None:
+async def test_intents_of_others_in_the_same_account_do_not_count(server: StripeServer) -> None:
     async with stripe_provider.connect("sk_test_1", server.url) as stripe:
         charge = a_charge(an_order())
         await stripe.charge(charge)
         [intent] = server.of_order(charge.order_id)
         strange: list[dict[str, str]] = [{}, {"payment_id": "7", "order_id": "8"}]
-        ledger = server.desk.account.ledger
+        ledger = server.api.account.ledger
         with ledger.transaction():
             for number, metadata in enumerate(strange):
                 ledger.add_intent(changed(intent, id=f"pi_{number}", metadata=metadata), 0)
         assert [made.reference for made in await listed(stripe)] == [intent.id]
 
 
-async def test_a_key_that_an_older_version_used_still_finds_its_intent(server: StripeDesk) -> None:
+async def test_a_key_that_an_older_version_used_still_finds_its_intent(server: StripeServer) -> None:
     charge = a_charge(an_order(key_hash=KEY_HASH))
     older = replace(charge, order_reference=None, key_hash=None)
     async with stripe_provider.connect("sk_test_1", server.url) as stripe:
@@ -281,7 +281,7 @@ async def test_a_second_charge_of_one_payment_is_unknown_too(
 
 
 async def test_the_first_look_is_bounded_and_an_outage_leaves_it_to_the_next(
-    house: House, server: StripeDesk, billing: Transactions, caplog: pytest.LogCaptureFixture
+    house: House, server: StripeServer, billing: Transactions, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with stripe_provider.connect("sk_test_1", server.url) as stripe:
         for _ in range(3):

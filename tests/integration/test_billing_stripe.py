@@ -12,7 +12,7 @@ import pytest
 
 from events.errors import Postponed, Unavailable, UnknownOutcome
 from sandbox.stripe.cards import AUTHENTICATES, AUTHENTICATION_REQUIRED, DECLINES
-from sandbox.stripe.personality import Behaviour, Step
+from sandbox.stripe.faults import Behaviour, Step
 from services.billing import stripe_provider
 from services.billing.provider import (
     Captured,
@@ -25,7 +25,7 @@ from services.billing.provider import (
 )
 from services.billing.stripe_errors import RefusedByStripe
 from services.billing.stripe_provider import StripeProvider
-from tests.stripe_desk import StripeDesk, serving_desk
+from tests.stripe_server import StripeServer, stripe_server
 from tests.waiting import eventually
 
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")  # the SDK's own doing
@@ -36,13 +36,13 @@ T = TypeVar("T")
 
 
 @pytest.fixture
-async def server() -> AsyncIterator[StripeDesk]:
-    async with serving_desk() as server:
+async def server() -> AsyncIterator[StripeServer]:
+    async with stripe_server() as server:
         yield server
 
 
 @pytest.fixture
-async def stripe(server: StripeDesk) -> AsyncIterator[StripeProvider]:
+async def stripe(server: StripeServer) -> AsyncIterator[StripeProvider]:
     async with stripe_provider.connect("sk_test_1", server.url, answer_seconds=1.0) as provider:
         yield provider
 
@@ -85,7 +85,7 @@ async def until_settled(provider: StripeProvider, charge: Charge) -> tuple[objec
     return answer, doubts
 
 
-async def test_a_charge_captures_the_total(stripe: StripeProvider, server: StripeDesk) -> None:
+async def test_a_charge_captures_the_total(stripe: StripeProvider, server: StripeServer) -> None:
     charge = a_charge()
     answer = await stripe.charge(charge)
     assert isinstance(answer, Captured)
@@ -96,7 +96,7 @@ async def test_a_charge_captures_the_total(stripe: StripeProvider, server: Strip
 
 
 async def test_a_charge_asked_again_under_its_key_is_the_same(
-    stripe: StripeProvider, server: StripeDesk
+    stripe: StripeProvider, server: StripeServer
 ) -> None:
     charge = a_charge()
     first, second = await stripe.charge(charge), await stripe.charge(charge)
@@ -104,7 +104,9 @@ async def test_a_charge_asked_again_under_its_key_is_the_same(
     assert server.captured(charge.order_id) == [4657]
 
 
-async def test_a_charge_asked_twice_at_once_is_made_once(stripe: StripeProvider, server: StripeDesk) -> None:
+async def test_a_charge_asked_twice_at_once_is_made_once(
+    stripe: StripeProvider, server: StripeServer
+) -> None:
     charge = a_charge()
     await asyncio.gather(*(until_definite(lambda: stripe.charge(charge)) for _ in range(5)))
     assert server.captured(charge.order_id) == [4657]
@@ -112,7 +114,7 @@ async def test_a_charge_asked_twice_at_once_is_made_once(stripe: StripeProvider,
 
 @pytest.mark.parametrize("payment_method", DECLINED)
 async def test_a_decline_gives_its_code_and_leaves_nothing_that_could_be_paid_later(
-    stripe: StripeProvider, server: StripeDesk, payment_method: str
+    stripe: StripeProvider, server: StripeServer, payment_method: str
 ) -> None:
     charge = a_charge(payment_method)
     code, decline_code = DECLINED[payment_method]
@@ -125,7 +127,7 @@ async def test_a_decline_gives_its_code_and_leaves_nothing_that_could_be_paid_la
 
 
 async def test_an_unknown_payment_method_is_refused_and_its_token_is_not_told(
-    stripe: StripeProvider, server: StripeDesk, caplog: pytest.LogCaptureFixture
+    stripe: StripeProvider, server: StripeServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
     answer = await stripe.charge(a_charge("pm_canary_4711"))
@@ -146,7 +148,7 @@ async def test_an_unknown_payment_method_is_refused_and_its_token_is_not_told(
     ],
 )
 async def test_an_amount_or_currency_that_stripe_does_not_take_is_refused_before_anything_is_charged(
-    stripe: StripeProvider, server: StripeDesk, changes: dict[str, Any], code: str
+    stripe: StripeProvider, server: StripeServer, changes: dict[str, Any], code: str
 ) -> None:
     answer = await stripe.charge(a_charge(**changes))
     assert isinstance(answer, Refused)
@@ -165,7 +167,7 @@ async def test_an_amount_or_currency_that_stripe_does_not_take_is_refused_before
 )
 @pytest.mark.parametrize("step", [Step.CREATE, Step.CONFIRM])
 async def test_a_refusal_of_whatever_form_is_told_and_leaves_nothing_that_could_be_paid_later(
-    stripe: StripeProvider, server: StripeDesk, step: Step, error: dict[str, str], code: str
+    stripe: StripeProvider, server: StripeServer, step: Step, error: dict[str, str], code: str
 ) -> None:
     charge = a_charge()
     server.refuse(step, 400, {"type": "invalid_request_error", "message": "pm_card_visa", **error})
@@ -179,7 +181,7 @@ async def test_a_refusal_of_whatever_form_is_told_and_leaves_nothing_that_could_
 
 @pytest.mark.parametrize("step", [Step.CREATE, Step.CONFIRM])
 async def test_a_defect_of_ours_declines_nobody_and_is_paid_once_it_is_mended(
-    stripe: StripeProvider, server: StripeDesk, step: Step
+    stripe: StripeProvider, server: StripeServer, step: Step
 ) -> None:
     charge = a_charge()
     unknown = {"type": "invalid_request_error", "code": "parameter_unknown", "param": "error_on_requires"}
@@ -194,7 +196,7 @@ async def test_a_defect_of_ours_declines_nobody_and_is_paid_once_it_is_mended(
     ("amount", "currency", "sent"), [(500, "JPY", 500), (5120, "KWD", 5120), (5, "ISK", 500)]
 )
 async def test_the_amount_that_is_told_is_in_our_own_minor_unit(
-    stripe: StripeProvider, server: StripeDesk, amount: int, currency: str, sent: int
+    stripe: StripeProvider, server: StripeServer, amount: int, currency: str, sent: int
 ) -> None:
     charge = a_charge(amount=amount, currency=currency)
     answer = await stripe.charge(charge)
@@ -205,7 +207,7 @@ async def test_the_amount_that_is_told_is_in_our_own_minor_unit(
 
 @pytest.mark.parametrize("step", [Step.CREATE, Step.CONFIRM])
 async def test_whatever_goes_wrong_a_payment_is_captured_once(
-    stripe: StripeProvider, server: StripeDesk, step: Step
+    stripe: StripeProvider, server: StripeServer, step: Step
 ) -> None:
     async def charge_through(fault: Behaviour) -> None:
         charge = a_charge()
@@ -225,7 +227,7 @@ async def test_whatever_goes_wrong_a_payment_is_captured_once(
 
 @pytest.mark.parametrize("step", [Step.CREATE, Step.CONFIRM, Step.CANCEL])
 async def test_whatever_goes_wrong_a_decline_is_told_and_nothing_can_be_paid_later(
-    stripe: StripeProvider, server: StripeDesk, step: Step
+    stripe: StripeProvider, server: StripeServer, step: Step
 ) -> None:
     async def decline_through(fault: Behaviour) -> None:
         if (step, fault) == (Step.CONFIRM, Behaviour.UNKNOWN_STATUS):
@@ -243,7 +245,7 @@ async def test_whatever_goes_wrong_a_decline_is_told_and_nothing_can_be_paid_lat
 
 
 async def test_an_error_saved_with_the_key_of_a_confirmation_does_not_hold_the_payment_up(
-    stripe: StripeProvider, server: StripeDesk
+    stripe: StripeProvider, server: StripeServer
 ) -> None:
     charge = a_charge()
     server.fail(charge.order_id, Step.CONFIRM, Behaviour.SAVED_ERROR_BEFORE)
@@ -255,7 +257,7 @@ async def test_an_error_saved_with_the_key_of_a_confirmation_does_not_hold_the_p
 
 
 async def test_an_error_saved_with_the_key_of_a_creation_means_that_nothing_can_be_charged_under_it(
-    stripe: StripeProvider, server: StripeDesk
+    stripe: StripeProvider, server: StripeServer
 ) -> None:
     charge = a_charge()
     server.fail(charge.order_id, Step.CREATE, Behaviour.SAVED_ERROR_AFTER)
@@ -270,7 +272,7 @@ async def test_an_error_saved_with_the_key_of_a_creation_means_that_nothing_can_
     ("payment_method", "becomes"), [("pm_card_visa", Captured), ("pm_card_chargeDeclined", Refused)]
 )
 async def test_a_charge_that_is_being_processed_is_unknown_until_it_is_not(
-    stripe: StripeProvider, server: StripeDesk, payment_method: str, becomes: type
+    stripe: StripeProvider, server: StripeServer, payment_method: str, becomes: type
 ) -> None:
     charge = a_charge(payment_method)
     server.fail(charge.order_id, Step.CONFIRM, Behaviour.PROCESSING)
@@ -282,7 +284,7 @@ async def test_a_charge_that_is_being_processed_is_unknown_until_it_is_not(
 
 @pytest.mark.parametrize("step", [Step.CREATE, Step.CONFIRM])
 async def test_an_answer_that_drips_is_unknown_when_its_time_is_over(
-    stripe: StripeProvider, server: StripeDesk, step: Step
+    stripe: StripeProvider, server: StripeServer, step: Step
 ) -> None:
     charge = a_charge()
     server.fail(charge.order_id, step, Behaviour.SLOW_DRIP)
@@ -293,9 +295,9 @@ async def test_an_answer_that_drips_is_unknown_when_its_time_is_over(
 
 
 async def test_a_cancellation_that_came_too_early_does_not_hold_the_decline_up(
-    stripe: StripeProvider, server: StripeDesk
+    stripe: StripeProvider, server: StripeServer
 ) -> None:
-    server.pace.processing_seconds = 1.5
+    server.timing.processing_seconds = 1.5
     charge = a_charge("pm_card_chargeDeclined")
     server.fail(charge.order_id, Step.CONFIRM, Behaviour.TIMEOUT_BEFORE, Behaviour.PROCESSING)
     server.fail(charge.order_id, Step.CANCEL, Behaviour.SLOW)
@@ -312,7 +314,7 @@ async def test_a_cancellation_that_came_too_early_does_not_hold_the_decline_up(
     assert [intent.status for intent in server.of_order(charge.order_id)] == ["canceled"]
 
 
-async def test_as_many_charges_as_may_be_under_way_wait_for_no_connection(server: StripeDesk) -> None:
+async def test_as_many_charges_as_may_be_under_way_wait_for_no_connection(server: StripeServer) -> None:
     charges = [a_charge() for _ in range(150)]
     for charge in charges:
         server.fail(charge.order_id, Step.CREATE, Behaviour.TIMEOUT_BEFORE)
@@ -328,14 +330,14 @@ async def test_as_many_charges_as_may_be_under_way_wait_for_no_connection(server
         await asyncio.gather(*asking, return_exceptions=True)
 
 
-async def test_a_server_that_does_not_listen_is_an_outage(server: StripeDesk) -> None:
+async def test_a_server_that_does_not_listen_is_an_outage(server: StripeServer) -> None:
     async with stripe_provider.connect("sk_test_1", "http://127.0.0.1:1") as provider:
         with pytest.raises(Unavailable):
             await provider.charge(a_charge())
 
 
 async def test_a_payment_is_found_when_its_key_is_forgotten(
-    stripe: StripeProvider, server: StripeDesk
+    stripe: StripeProvider, server: StripeServer
 ) -> None:
     charge = a_charge()
     server.fail(charge.order_id, Step.CONFIRM, Behaviour.TIMEOUT_AFTER)
@@ -348,7 +350,7 @@ async def test_a_payment_is_found_when_its_key_is_forgotten(
 
 
 async def test_looking_up_makes_void_what_was_never_confirmed(
-    stripe: StripeProvider, server: StripeDesk
+    stripe: StripeProvider, server: StripeServer
 ) -> None:
     charge = a_charge()
     server.fail(charge.order_id, Step.CREATE, Behaviour.TIMEOUT_AFTER)
@@ -361,7 +363,9 @@ async def test_looking_up_makes_void_what_was_never_confirmed(
     assert server.captured(charge.order_id) == [4657]
 
 
-async def test_looking_up_finds_a_decline_and_cancels_it(stripe: StripeProvider, server: StripeDesk) -> None:
+async def test_looking_up_finds_a_decline_and_cancels_it(
+    stripe: StripeProvider, server: StripeServer
+) -> None:
     charge = a_charge("pm_card_chargeDeclinedStolenCard")
     server.fail(charge.order_id, Step.CONFIRM, Behaviour.TIMEOUT_AFTER)
     with pytest.raises(UnknownOutcome):
@@ -378,7 +382,7 @@ async def test_looking_up_what_was_never_asked_finds_nothing(stripe: StripeProvi
 
 
 async def test_whatever_goes_wrong_the_money_is_given_back_once(
-    stripe: StripeProvider, server: StripeDesk
+    stripe: StripeProvider, server: StripeServer
 ) -> None:
     async def repay_through(*faults: Behaviour) -> None:
         charge = a_charge()
@@ -402,7 +406,7 @@ async def test_whatever_goes_wrong_the_money_is_given_back_once(
 
 
 async def test_a_refund_in_another_currency_unit_is_told_in_our_own(
-    stripe: StripeProvider, server: StripeDesk
+    stripe: StripeProvider, server: StripeServer
 ) -> None:
     charge = a_charge(amount=5, currency="ISK")
     answer = await stripe.repay(a_repayment(charge, await stripe.charge(charge)))
@@ -412,7 +416,7 @@ async def test_a_refund_in_another_currency_unit_is_told_in_our_own(
 
 
 async def test_what_somebody_else_gave_back_is_not_our_refund(
-    stripe: StripeProvider, server: StripeDesk
+    stripe: StripeProvider, server: StripeServer
 ) -> None:
     charge = a_charge()
     captured = await stripe.charge(charge)
@@ -424,9 +428,9 @@ async def test_what_somebody_else_gave_back_is_not_our_refund(
 
 
 async def test_a_refund_that_failed_is_told_and_the_next_key_makes_another(
-    stripe: StripeProvider, server: StripeDesk
+    stripe: StripeProvider, server: StripeServer
 ) -> None:
-    server.pace.failing_refunds = 1
+    server.timing.failing_refunds = 1
     charge = a_charge("pm_card_refundFail")
     repayment = a_repayment(charge, await stripe.charge(charge))
     answer = await stripe.repay(repayment)
@@ -443,10 +447,10 @@ async def test_a_refund_that_failed_is_told_and_the_next_key_makes_another(
 
 
 async def test_a_refund_that_is_pending_is_waited_for_however_long_and_never_made_twice(
-    stripe: StripeProvider, server: StripeDesk
+    stripe: StripeProvider, server: StripeServer
 ) -> None:
     days = 4 * 86_400.0
-    server.pace.pending_refund_seconds = days
+    server.timing.pending_refund_seconds = days
     charge = a_charge("pm_card_pendingRefund")
     repayment = a_repayment(charge, await stripe.charge(charge))
     server.ago = 2 * days
@@ -467,7 +471,7 @@ async def test_a_refund_that_is_pending_is_waited_for_however_long_and_never_mad
     ],
 )
 async def test_a_refund_that_is_refused_is_told_with_its_reason(
-    stripe: StripeProvider, server: StripeDesk, error: dict[str, str], final: bool
+    stripe: StripeProvider, server: StripeServer, error: dict[str, str], final: bool
 ) -> None:
     charge = a_charge()
     repayment = a_repayment(charge, await stripe.charge(charge))
@@ -479,7 +483,7 @@ async def test_a_refund_that_is_refused_is_told_with_its_reason(
 
 
 async def test_a_defect_in_asking_for_a_refund_is_no_failure_of_it(
-    stripe: StripeProvider, server: StripeDesk
+    stripe: StripeProvider, server: StripeServer
 ) -> None:
     charge = a_charge()
     repayment = a_repayment(charge, await stripe.charge(charge))
@@ -490,7 +494,7 @@ async def test_a_defect_in_asking_for_a_refund_is_no_failure_of_it(
 
 
 async def test_what_another_version_asked_for_under_the_same_key_is_found(
-    stripe: StripeProvider, server: StripeDesk
+    stripe: StripeProvider, server: StripeServer
 ) -> None:
     """A newer version may send more metadata, which Stripe takes for a misuse of the key."""
     charge = a_charge()
@@ -530,7 +534,7 @@ async def test_a_refund_that_was_never_asked_for_is_not_found(stripe: StripeProv
     assert await stripe.look_up_repayment(repayment) == NothingDone()
 
 
-async def test_the_sdk_sends_no_telemetry(stripe: StripeProvider, server: StripeDesk) -> None:
+async def test_the_sdk_sends_no_telemetry(stripe: StripeProvider, server: StripeServer) -> None:
     await stripe.charge(a_charge())
     await stripe.charge(a_charge())
     assert "x-stripe-client-telemetry" not in server.headers

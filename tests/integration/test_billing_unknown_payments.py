@@ -11,14 +11,14 @@ import pytest
 
 from events import envelope
 from events.contracts import Order, OrderDelayed, PaymentConfirmed, PaymentFailed, PaymentRefunded
-from sandbox.stripe.personality import Behaviour, Pace, Step
+from sandbox.stripe.faults import Behaviour, Step, Timing
 from services.billing import stripe_provider
 from services.billing.domain import Refund
 from services.billing.provider import Charge
 from services.billing.stripe_provider import StripeProvider
 from tests.billing_house import House, invoiced, opened, undeliverable
 from tests.factories import an_order
-from tests.stripe_desk import StripeDesk, serving_desk
+from tests.stripe_server import StripeServer, stripe_server
 
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")  # the SDK's own doing
 
@@ -35,19 +35,19 @@ async def house(fresh_database: str, service_url: Callable[[str], Awaitable[str]
 
 
 @pytest.fixture
-async def server() -> AsyncIterator[StripeDesk]:
-    async with serving_desk(Pace(processing_seconds=HOUR)) as server:
+async def server() -> AsyncIterator[StripeServer]:
+    async with stripe_server(Timing(processing_seconds=HOUR)) as server:
         yield server
 
 
 @pytest.fixture
-async def stripe(server: StripeDesk) -> AsyncIterator[StripeProvider]:
+async def stripe(server: StripeServer) -> AsyncIterator[StripeProvider]:
     async with stripe_provider.connect("sk_test_1", server.url, answer_seconds=1.0) as provider:
         yield provider
 
 
 async def left_unknown(
-    house: House, server: StripeDesk, stripe: StripeProvider, order: Order, step: Step, behaviour: Behaviour
+    house: House, server: StripeServer, stripe: StripeProvider, order: Order, step: Step, behaviour: Behaviour
 ) -> None:
     """The order's payment was asked for 25 hours ago, and nobody knows what came of it."""
     server.ago = 25 * HOUR
@@ -81,7 +81,7 @@ async def generation(house: House) -> int:
 )
 async def test_a_payment_whose_key_was_forgotten_is_charged_once(
     house: House,
-    server: StripeDesk,
+    server: StripeServer,
     stripe: StripeProvider,
     step: Step,
     behaviour: Behaviour,
@@ -100,7 +100,7 @@ async def test_a_payment_whose_key_was_forgotten_is_charged_once(
 
 @pytest.mark.parametrize("behaviour", [Behaviour.TIMEOUT_AFTER, Behaviour.PROCESSING])
 async def test_a_decline_whose_key_was_forgotten_is_found_and_can_not_be_paid_later(
-    house: House, server: StripeDesk, stripe: StripeProvider, behaviour: Behaviour
+    house: House, server: StripeServer, stripe: StripeProvider, behaviour: Behaviour
 ) -> None:
     order = an_order(payment_method=LOST_DECLINE)
     await left_unknown(house, server, stripe, order, Step.CONFIRM, behaviour)
@@ -112,7 +112,7 @@ async def test_a_decline_whose_key_was_forgotten_is_found_and_can_not_be_paid_la
 
 @pytest.mark.parametrize("behaviour", [Behaviour.TIMEOUT_BEFORE, Behaviour.TIMEOUT_AFTER])
 async def test_while_the_key_is_known_the_same_key_finds_the_charge(
-    house: House, server: StripeDesk, stripe: StripeProvider, behaviour: Behaviour
+    house: House, server: StripeServer, stripe: StripeProvider, behaviour: Behaviour
 ) -> None:
     order = an_order()
     server.fail(order.id, Step.CONFIRM, behaviour)
@@ -125,7 +125,7 @@ async def test_while_the_key_is_known_the_same_key_finds_the_charge(
 
 
 async def test_what_search_still_shows_as_unpaid_is_asked_for_itself(
-    house: House, server: StripeDesk, stripe: StripeProvider
+    house: House, server: StripeServer, stripe: StripeProvider
 ) -> None:
     order = an_order()
     await left_unknown(house, server, stripe, order, Step.CONFIRM, Behaviour.TIMEOUT_AFTER)
@@ -139,24 +139,24 @@ async def test_what_search_still_shows_as_unpaid_is_asked_for_itself(
 
 
 async def test_a_search_that_lags_behind_is_not_believed_that_nothing_was_charged(
-    house: House, server: StripeDesk, stripe: StripeProvider
+    house: House, server: StripeServer, stripe: StripeProvider
 ) -> None:
     order = an_order()
     await left_unknown(house, server, stripe, order, Step.CONFIRM, Behaviour.TIMEOUT_AFTER)
     server.ago = HOUR / 2
     await stripe.charge(Charge(str(uuid4()), uuid4(), uuid4(), 4657, "BRL", "pm_card_visa"))
     server.ago = 0.0
-    server.pace.search_seconds = 26 * HOUR
+    server.timing.search_seconds = 26 * HOUR
     async with house.billing(stripe):
         await house.until("SELECT 1 FROM billing.payments WHERE last_error ~ 'search lags'")
-        server.pace.search_seconds = 60.0
+        server.timing.search_seconds = 60.0
         await house.expire_claims()
         await house.listener.hears(PaymentConfirmed, order)
     assert server.captured(order.id) == [order.total]
 
 
 async def test_a_refund_that_nobody_answers_delays_its_order_once(
-    house: House, server: StripeDesk, stripe: StripeProvider
+    house: House, server: StripeServer, stripe: StripeProvider
 ) -> None:
     order = an_order()
     async with house.billing(stripe) as billing:
@@ -184,7 +184,7 @@ async def test_a_refund_that_nobody_answers_delays_its_order_once(
     [(Behaviour.TIMEOUT_BEFORE, 2), (Behaviour.TIMEOUT_AFTER, 1), (Behaviour.SAVED_ERROR_AFTER, 1)],
 )
 async def test_a_refund_whose_key_was_forgotten_is_made_once(
-    house: House, server: StripeDesk, stripe: StripeProvider, behaviour: Behaviour, generations: int
+    house: House, server: StripeServer, stripe: StripeProvider, behaviour: Behaviour, generations: int
 ) -> None:
     order = an_order()
     server.ago = 25 * HOUR

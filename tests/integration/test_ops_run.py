@@ -13,7 +13,7 @@ import pytest
 
 from tests.embedded import EXAMPLES, database_of, finished, orderflow, postmaster_of, running
 from tests.integration.mail_server import mail_server
-from tests.stripe_desk import serving_desk
+from tests.stripe_server import stripe_server
 from tests.waiting import eventually
 
 ORDER = json.loads((EXAMPLES / "order.json").read_text("utf-8"))
@@ -47,18 +47,18 @@ async def test_it_ships_an_order_tells_a_second_run_who_holds_the_folder_and_end
 @pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")  # the stripe SDK's own doing
 async def test_payments_and_mails_go_where_the_environment_says(tmp_path: Path) -> None:
     state = tmp_path / "state"
-    async with serving_desk() as desk, mail_server() as mails:
+    async with stripe_server() as server, mail_server() as mails:
         outside = {
             "PAYMENT_PROVIDER": "stripe",
             "STRIPE_API_KEY": "sk_test_1",
-            "STRIPE_BASE_URL": desk.url,
+            "STRIPE_BASE_URL": server.url,
             "SMTP_URL": mails.url,
             "ORIGIN_COUNTRY": "PT",
             "LOG_FORMAT": "json",
         }
         async with running(state, **outside) as (process, api):
             order = await finished(api, (await place(api, "one"))["id"])
-            assert desk.captured(order["id"])
+            assert server.captured(order["id"])
             await mails.received(4)
             await process.says("Mails: .*at the mail server of SMTP_URL")
     assert order["shipment"]["tracking_number"].endswith("PT")

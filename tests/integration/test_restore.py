@@ -22,7 +22,7 @@ from ops.main import app
 from ops.migrate import PROVIDER, ROLES, migrate, url_for
 from ops.services import SERVICES
 from ops.target import Target
-from sandbox.stripe.personality import Behaviour, Step
+from sandbox.stripe.faults import Behaviour, Step
 from services.billing import simulated, stripe_provider
 from services.billing.provider import Captured, Repayment
 from tests.conftest import new_database
@@ -30,7 +30,7 @@ from tests.embedded import finished, running
 from tests.factories import an_order
 from tests.integration.conftest import ORDER
 from tests.integration.test_billing_restored import a_charge
-from tests.stripe_desk import serving_desk
+from tests.stripe_server import stripe_server
 from tests.waiting import eventually
 
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")  # the SDK's own doing
@@ -358,7 +358,7 @@ async def test_charges_at_stripe_are_given_back_once_whatever_becomes_of_the_ans
     lost = [an_order(reference=f"WEB-{n}") for n in range(4)]
     unanswered, refused, by_hand, before = lost
     last = ("--last-invoice", "2026-000004")
-    async with serving_desk() as server, stripe_provider.connect("sk_test_1", server.url) as stripe:
+    async with stripe_server() as server, stripe_provider.connect("sk_test_1", server.url) as stripe:
         for order in lost:
             captured = await stripe.charge(a_charge(order))
             assert isinstance(captured, Captured)

@@ -10,9 +10,9 @@ import httpx
 import pytest
 
 from sandbox.stripe.cards import AUTHENTICATES, DECLINES, PAYS
-from sandbox.stripe.personality import Behaviour, Pace, Step
+from sandbox.stripe.faults import Behaviour, Step, Timing
 from services.billing import simulated
-from tests.stripe_desk import StripeDesk, serving_desk
+from tests.stripe_server import StripeServer, stripe_server
 from tests.waiting import eventually
 
 INTENTS = "/v1/payment_intents"
@@ -24,7 +24,7 @@ class Client:
     """Asks as curl would."""
 
     http: httpx.AsyncClient
-    desk: StripeDesk
+    server: StripeServer
 
     async def post(self, path: str, key: str | None = None, /, **form: object) -> httpx.Response:
         headers = {"Idempotency-Key": key} if key else {}
@@ -44,10 +44,10 @@ class Client:
 @pytest.fixture
 async def client() -> AsyncIterator[Client]:
     async with (
-        serving_desk(Pace(search_seconds=0)) as desk,
-        httpx.AsyncClient(base_url=desk.url, trust_env=False) as http,
+        stripe_server(Timing(search_seconds=0)) as server,
+        httpx.AsyncClient(base_url=server.url, trust_env=False) as http,
     ):
-        yield Client(http, desk)
+        yield Client(http, server)
 
 
 def error(answer: httpx.Response) -> tuple[int, str, str | None]:
@@ -126,9 +126,9 @@ async def test_what_is_over_can_be_neither_confirmed_nor_cancelled(client: Clien
 async def test_what_is_processing_can_be_neither_confirmed_nor_cancelled_and_comes_to_its_end(
     client: Client,
 ) -> None:
-    client.desk.pace.processing_seconds = 0.5
+    client.server.timing.processing_seconds = 0.5
     order_id = uuid4()
-    client.desk.fail(order_id, Step.CONFIRM, Behaviour.PROCESSING)
+    client.server.fail(order_id, Step.CONFIRM, Behaviour.PROCESSING)
     intent = await client.an_intent(metadata__order_id=order_id)
     assert (await client.post(f"{INTENTS}/{intent}/confirm")).json()["status"] == "processing"
     for step in ("confirm", "cancel"):
@@ -138,7 +138,7 @@ async def test_what_is_processing_can_be_neither_confirmed_nor_cancelled_and_com
         return str((await client.get(f"{INTENTS}/{intent}")).json()["status"])
 
     await eventually(status, lambda answer: answer == "succeeded")
-    assert client.desk.captured(order_id) == [4657]
+    assert client.server.captured(order_id) == [4657]
 
 
 @pytest.mark.parametrize(
@@ -197,38 +197,38 @@ async def test_no_more_is_given_back_than_was_captured(client: Client) -> None:
 async def test_a_refund_fails_where_the_card_says_so_and_the_money_can_be_given_back_again(
     client: Client,
 ) -> None:
-    client.desk.pace.failing_refunds = 1
+    client.server.timing.failing_refunds = 1
     intent = await client.an_intent("pm_card_refundFail")
     await client.post(f"{INTENTS}/{intent}/confirm")
     failed = (await client.post("/v1/refunds", payment_intent=intent)).json()
     assert (failed["status"], failed["failure_reason"]) == ("failed", "expired_or_canceled_card")
-    assert client.desk.totals().given_back == {}
+    assert client.server.totals().given_back == {}
     second = (await client.post("/v1/refunds", payment_intent=intent)).json()
     assert second["status"] == "succeeded"
-    assert client.desk.totals().given_back == {"brl": 4657}
+    assert client.server.totals().given_back == {"brl": 4657}
 
 
 async def test_a_refund_can_fail_after_it_has_succeeded(client: Client) -> None:
-    client.desk.pace.failing_refund_seconds = 3600.0
+    client.server.timing.failing_refund_seconds = 3600.0
     intent = await client.an_intent("pm_card_refundFail")
     await client.post(f"{INTENTS}/{intent}/confirm")
-    client.desk.ago = 2 * 3600.0
+    client.server.ago = 2 * 3600.0
     refund = (await client.post("/v1/refunds", payment_intent=intent)).json()
     assert refund["status"] == "succeeded"
-    client.desk.ago = 0.0
+    client.server.ago = 0.0
     assert (await client.get(f"/v1/refunds/{refund['id']}")).json()["status"] == "failed"
 
 
 async def test_a_refund_is_pending_for_a_while_where_the_card_says_so(client: Client) -> None:
-    client.desk.pace.pending_refund_seconds = 3600.0
+    client.server.timing.pending_refund_seconds = 3600.0
     intent = await client.an_intent("pm_card_pendingRefund")
     await client.post(f"{INTENTS}/{intent}/confirm")
-    client.desk.ago = 2 * 3600.0
+    client.server.ago = 2 * 3600.0
     refund = (await client.post("/v1/refunds", payment_intent=intent)).json()
     assert (refund["status"], refund["pending_reason"]) == ("pending", "processing")
     refused = await client.post("/v1/refunds", payment_intent=intent)
     assert error(refused) == (400, INVALID, "charge_already_refunded")
-    client.desk.ago = 0.0
+    client.server.ago = 0.0
     [listed] = (await client.get("/v1/refunds", payment_intent=intent)).json()["data"]
     assert (listed["status"], listed["pending_reason"]) == ("succeeded", None)
 
@@ -241,7 +241,7 @@ async def test_the_first_answer_to_a_key_is_told_again(client: Client) -> None:
     assert first.content == second.content
     assert "Idempotent-Replayed" not in first.headers
     assert second.headers["Idempotent-Replayed"] == "true"
-    assert client.desk.totals().intents == {"requires_confirmation": 1}
+    assert client.server.totals().intents == {"requires_confirmation": 1}
 
 
 async def test_the_order_of_parameters_does_not_matter_and_their_values_do(client: Client) -> None:
@@ -267,34 +267,34 @@ async def test_a_decline_and_a_refusal_in_mid_work_are_saved_with_their_keys(cli
 @pytest.mark.parametrize("behaviour", [Behaviour.SAVED_ERROR_BEFORE, Behaviour.SAVED_ERROR_AFTER])
 async def test_an_error_of_its_own_is_saved_too(client: Client, behaviour: Behaviour) -> None:
     order_id = uuid4()
-    client.desk.fail(order_id, Step.CREATE, behaviour)
+    client.server.fail(order_id, Step.CREATE, behaviour)
     form = FORM | {"metadata__order_id": order_id}
     for replayed in (None, "true"):
         answer = await client.post(INTENTS, "a", **form)
         assert error(answer) == (500, "api_error", None)
         assert answer.headers.get("Idempotent-Replayed") == replayed
-    assert len(client.desk.of_order(order_id)) == (behaviour is Behaviour.SAVED_ERROR_AFTER)
+    assert len(client.server.of_order(order_id)) == (behaviour is Behaviour.SAVED_ERROR_AFTER)
 
 
 async def test_a_key_is_forgotten_after_its_time_and_then_the_work_is_done_again(client: Client) -> None:
     first = await client.post(INTENTS, "a", **FORM)
-    client.desk.pace.key_seconds = 0.0
+    client.server.timing.key_seconds = 0.0
     second = await client.post(INTENTS, "a", **FORM)
     assert first.json()["id"] != second.json()["id"]
-    client.desk.pace.key_seconds = 86_400.0
+    client.server.timing.key_seconds = 86_400.0
     assert (await client.post(INTENTS, "a", **FORM)).content == second.content
-    client.desk.forget_keys()
+    client.server.forget_keys()
     assert (await client.post(INTENTS, "a", **FORM)).json()["id"] != second.json()["id"]
 
 
 async def test_a_key_is_in_use_until_its_request_is_answered(client: Client) -> None:
     order_id = uuid4()
     form = FORM | {"metadata__order_id": order_id}
-    client.desk.fail(order_id, Step.CREATE, Behaviour.SLOW)
+    client.server.fail(order_id, Step.CREATE, Behaviour.SLOW)
     slow = asyncio.create_task(client.post(INTENTS, "a", **form))
 
     async def keys_in_use() -> set[str]:
-        return client.desk.desk.in_use
+        return client.server.api.in_use
 
     async def second() -> httpx.Response:
         return await client.post(INTENTS, "a", **form)
@@ -304,7 +304,7 @@ async def test_a_key_is_in_use_until_its_request_is_answered(client: Client) -> 
     first = await slow
     assert first.status_code == 200
     assert (await second()).content == first.content
-    assert len(client.desk.of_order(order_id)) == 1
+    assert len(client.server.of_order(order_id)) == 1
 
 
 # Lists and search
@@ -347,9 +347,9 @@ async def test_search_finds_by_metadata_what_is_old_enough_and_tells_what_it_was
     query = "metadata['payment_id']:'p1' AND metadata[\"order_id\"]:\"o1\""
     assert await search(query) == [(intent, "succeeded")]
     assert await search("metadata['payment_id']:'p1' AND metadata['order_id']:'o2'") == []
-    client.desk.pace.search_seconds = 60.0
+    client.server.timing.search_seconds = 60.0
     assert await search(query) == []
-    found = client.desk.desk.account.ledger.labelled([("payment_id", "p1")])
+    found = client.server.api.account.ledger.with_metadata([("payment_id", "p1")])
     [(_, created_at, changed_at)] = found
     assert created_at < changed_at
     for broken in ("", "payment_id:p1", "metadata['payment_id']:'p1' OR metadata['order_id']:'o1'"):

@@ -1,4 +1,4 @@
-"""`python -m sandbox.stripe` as a process: what it answered outlives it, and it misbehaves only when told."""
+"""`python -m sandbox.stripe` as a process: its answers outlive it, and it misbehaves only as planned."""
 
 import asyncio
 import os
@@ -14,9 +14,9 @@ import httpx
 import pytest
 
 from sandbox.stripe import control, ledger
+from sandbox.stripe.faults import Behaviour, Step, Timing
 from sandbox.stripe.ledger import LedgerInUse, UnreadableLedger
-from sandbox.stripe.personality import Behaviour, Pace, Step
-from tests.stripe_desk import serving_desk
+from tests.stripe_server import stripe_server
 
 ROOT = Path(__file__).parents[2]
 INTENTS = "/v1/payment_intents"
@@ -24,7 +24,7 @@ INTENTS = "/v1/payment_intents"
 
 @asynccontextmanager
 async def process(*arguments: str) -> AsyncIterator[tuple[asyncio.subprocess.Process, str]]:
-    """The command, once it is ready, and its address."""
+    """Starts the command and waits until it serves; yields the process and its address."""
     server = await asyncio.create_subprocess_exec(
         sys.executable,
         *("-m", "sandbox.stripe", "--port", "0", *arguments),
@@ -85,8 +85,8 @@ async def test_what_was_answered_is_in_the_ledger_after_sigkill_and_so_are_its_k
     async with process("--ledger", str(file), "--scripted") as (_, url), client(url) as http:
         for key, answer in list(told.items())[-100:]:
             assert await pay(http, key, key) == answer
-        async with control.connect(url) as personality:
-            totals = await personality.totals()
+        async with control.connect(url) as controls:
+            totals = await controls.totals()
     assert len(told) <= totals.charges <= len(told) + 8
     assert totals.captured == {"brl": 4657 * totals.charges}
     assert totals.charged_twice == []
@@ -136,13 +136,13 @@ async def test_only_the_api_key_that_it_was_given_is_let_in(tmp_path: Path) -> N
         assert (await http.get(INTENTS, headers={"Authorization": "Bearer sk_test_1"})).status_code == 200
 
 
-async def test_a_server_that_is_not_to_be_scripted_has_no_personality(tmp_path: Path) -> None:
+async def test_a_server_that_is_not_scripted_has_no_control_api(tmp_path: Path) -> None:
     async with process("--ledger", str(tmp_path / "ledger.sqlite")) as (_, url), client(url) as http:
-        assert (await http.post("/_personality/forget_keys")).status_code == 404
+        assert (await http.post("/_control/forget_keys")).status_code == 404
 
 
 async def statuses(http: httpx.AsyncClient, number: int) -> Sequence[int | str]:
-    """What that many requests, one after another, are answered."""
+    """Sends that many requests, one after another, and returns their statuses or errors."""
     answers: list[int | str] = []
     for _ in range(number):
         try:
@@ -154,63 +154,63 @@ async def statuses(http: httpx.AsyncClient, number: int) -> Sequence[int | str]:
 
 async def test_it_does_what_it_is_told_and_counts_what_had_its_effect() -> None:
     async with (
-        serving_desk() as desk,
-        client(desk.url) as http,
-        control.connect(desk.url) as personality,
+        stripe_server() as server,
+        client(server.url) as http,
+        control.connect(server.url) as controls,
     ):
-        assert await personality.effects() == []
-        await personality.script(Behaviour.ERROR, step=Step.LIST, times=2)
-        await personality.script(Behaviour.RESET, step=Step.LIST)
+        assert await controls.effects() == []
+        await controls.script(Behaviour.ERROR, step=Step.LIST, times=2)
+        await controls.script(Behaviour.RESET, step=Step.LIST)
         assert await statuses(http, 4) == [500, 500, "ReadError", 200]
-        await personality.outage(Behaviour.UNAVAILABLE, 600)
+        await controls.outage(Behaviour.UNAVAILABLE, 600)
         assert await statuses(http, 2) == [503, 503]
-        await personality.outage(Behaviour.REFUSED, 600)
+        await controls.outage(Behaviour.REFUSED, 600)
         assert await statuses(http, 2) == ["ReadError", "ReadError"]
-        await personality.outage(Behaviour.REFUSED, 0)
+        await controls.outage(Behaviour.REFUSED, 0)
         assert await statuses(http, 1) == [200]
         order_id = uuid4()
-        await personality.script(Behaviour.SAVED_ERROR_AFTER, step=Step.CREATE, order_id=order_id)
+        await controls.script(Behaviour.SAVED_ERROR_AFTER, step=Step.CREATE, order_id=order_id)
         await pay(http, "another", uuid4())
-        assert await personality.happened(Behaviour.SAVED_ERROR_AFTER) == 0
+        assert await controls.happened(Behaviour.SAVED_ERROR_AFTER) == 0
         with pytest.raises(KeyError):
             await pay(http, "a", order_id)
-        assert await personality.happened(Behaviour.SAVED_ERROR_AFTER, order_id) == 1
-        assert (await personality.order(order_id)).captured == []
-        assert [intent.status for intent in (await personality.order(order_id)).intents] == [
+        assert await controls.happened(Behaviour.SAVED_ERROR_AFTER, order_id) == 1
+        assert (await controls.order(order_id)).captured == []
+        assert [intent.status for intent in (await controls.order(order_id)).intents] == [
             "requires_confirmation"
         ]
-        assert await personality.happened(Behaviour.ERROR) == 2
-        assert await personality.happened(Behaviour.RESET) == 1
-        assert await personality.happened(Behaviour.UNAVAILABLE) == 2
-        assert await personality.happened(Behaviour.REFUSED) == 2
+        assert await controls.happened(Behaviour.ERROR) == 2
+        assert await controls.happened(Behaviour.RESET) == 1
+        assert await controls.happened(Behaviour.UNAVAILABLE) == 2
+        assert await controls.happened(Behaviour.REFUSED) == 2
 
 
 async def test_a_rate_with_a_seed_repeats() -> None:
     async with (
-        serving_desk() as desk,
-        client(desk.url) as http,
-        control.connect(desk.url) as personality,
+        stripe_server() as server,
+        client(server.url) as http,
+        control.connect(server.url) as controls,
     ):
         runs = []
         for seed in (7, 7, 8):
-            await personality.rate(Behaviour.ERROR, step=Step.LIST, share=0.4, seed=seed)
+            await controls.rate(Behaviour.ERROR, step=Step.LIST, share=0.4, seed=seed)
             runs.append(await statuses(http, 40))
-            await personality.reset()
+            await controls.reset()
         assert await statuses(http, 5) == [200] * 5
         assert runs[0] == runs[1] != runs[2]
-        assert await personality.happened(Behaviour.ERROR) == sum(run.count(500) for run in runs)
+        assert await controls.happened(Behaviour.ERROR) == sum(run.count(500) for run in runs)
 
 
 async def test_what_it_is_told_must_make_sense() -> None:
     async with (
-        serving_desk() as desk,
-        client(desk.url) as http,
-        control.connect(desk.url) as personality,
+        stripe_server() as server,
+        client(server.url) as http,
+        control.connect(server.url) as controls,
     ):
-        answer = await http.post("/_personality/scripts", content=b'{"behaviour": "explode", "step": "list"}')
+        answer = await http.post("/_control/scripts", content=b'{"behaviour": "explode", "step": "list"}')
         assert (answer.status_code, "explode" in answer.text) == (400, True)
-        await personality.pace(Pace(key_seconds=0))
+        await controls.set_timing(Timing(key_seconds=0))
         await pay(http, "a", order_id := uuid4())
         await pay(http, "a", order_id)
-        assert (await personality.totals()).charged_twice == [str(order_id)]
-        assert (await personality.order(order_id)).captured == [4657, 4657]
+        assert (await controls.totals()).charged_twice == [str(order_id)]
+        assert (await controls.order(order_id)).captured == [4657, 4657]

@@ -33,7 +33,7 @@ from services.billing.domain import Payment, Refund
 from services.shipment.domain import Shipment
 from tests.factories import a_delay, an_order
 from tests.order_service import a_new_order
-from tests.stripe_desk import StripeDesk, serving_desk
+from tests.stripe_server import StripeServer, stripe_server
 from tests.waiting import eventually
 
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")  # the SDK's own doing
@@ -61,7 +61,7 @@ class Shop:
     url: str
     http: httpx.AsyncClient
     running: dict[str, Running]
-    stripe: StripeDesk
+    stripe: StripeServer
 
     async def place(self, **changes: Any) -> str:
         """Id of an order that is accepted."""
@@ -157,7 +157,7 @@ async def shop(fresh_database: str) -> AsyncIterator[Shop]:
     services = {name: load(name) for name in SERVICES}
     bus = MemoryBus({name: [type_of(event) for event in each.handlers] for name, each in services.items()})
     async with AsyncExitStack() as stack:
-        stripe = await stack.enter_async_context(serving_desk())
+        stripe = await stack.enter_async_context(stripe_server())
         running: dict[str, Running] = {}
         for name, service in services.items():
             given: dict[str, Any] = {
@@ -191,9 +191,9 @@ def in_outage(shop: Shop, work: type) -> Callable[[], Awaitable[bool]]:
     return probe
 
 
-OUTAGES: dict[str, tuple[Callable[[StripeDesk], None], str]] = {
-    "away": (StripeDesk.begin_outage, "Stripe"),
-    "wrong key": (lambda desk: setattr(desk.desk, "api_key", "sk_another"), "does not accept the API key"),
+OUTAGES: dict[str, tuple[Callable[[StripeServer], None], str]] = {
+    "away": (StripeServer.begin_outage, "Stripe"),
+    "wrong key": (lambda server: setattr(server.api, "api_key", "sk_another"), "does not accept the API key"),
 }
 
 
@@ -232,7 +232,7 @@ async def test_while_the_provider_is_away_every_order_says_what_it_waits_for_unt
     assert (await audit(Target(shop.url, None), ledger=NoLedger(), patience=0.5)).breaches == ()
 
     await shop.a_minute_passes()  # another one: there is nothing new to say
-    shop.stripe.desk.api_key = None
+    shop.stripe.api.api_key = None
     shop.stripe.behave()
     await shop.claims_run_out()
     for order_id in orders:

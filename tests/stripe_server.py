@@ -1,4 +1,4 @@
-"""The server of `sandbox.stripe` in the test's own process, where what it holds can be seen."""
+"""The server of `sandbox.stripe` inside the test's process, where the test sees its requests and its ledger."""
 
 import re
 import time
@@ -15,53 +15,53 @@ from starlette.types import Receive, Scope, Send
 from chassis.process import listen
 from sandbox.stripe import ledger
 from sandbox.stripe.account import Account
-from sandbox.stripe.api import PATHS, Desk
+from sandbox.stripe.api import PATHS, StripeApi
 from sandbox.stripe.connection import Connection
+from sandbox.stripe.faults import Behaviour, Step, Timing
 from sandbox.stripe.ledger import Totals
 from sandbox.stripe.objects import Intent, Refund
-from sandbox.stripe.personality import Behaviour, Pace, Step
 from sandbox.stripe.process import application, serving
 from tests.waiting import eventually
 
-BRISK: Final = Pace(search_seconds=0.0, processing_seconds=0.2, slow_seconds=1.5, drip_seconds=3.0)
-"""Longer than the clients of these tests wait for an answer, and not much longer."""
+BRISK: Final = Timing(search_seconds=0.0, processing_seconds=0.2, slow_seconds=1.5, drip_seconds=3.0)
+"""Slow answers take a little longer than the clients of these tests wait."""
 
 
 @dataclass
-class StripeDesk:
-    """What the server knows, and what it was asked."""
+class StripeServer:
+    """A running server: its state, and the requests that it got."""
 
-    desk: Desk
+    api: StripeApi
     url: str = ""
     ago: float = 0.0
-    """How many seconds its clock is behind: what it does now was done that long ago."""
+    """How many seconds its clock is behind. It dates its work that long ago."""
     requests: list[tuple[str, str | None]] = field(default_factory=list)
     """Path and idempotency key of every request."""
     headers: dict[str, str] = field(default_factory=dict)
-    """Those of the last request."""
+    """The headers of the last request."""
     refusals: dict[Step, tuple[int, dict[str, str]]] = field(default_factory=dict)
-    """Status and error with which the next request of a step is answered, in place of being served."""
+    """Status and error that answer the next request of a step, which is not served."""
 
     @property
-    def pace(self) -> Pace:
-        return self.desk.account.pace
+    def timing(self) -> Timing:
+        return self.api.account.timing
 
     def fail(self, order_id: object, step: Step, *behaviours: Behaviour) -> None:
-        """The next requests of this step for this order go wrong, each in its way."""
+        """Plans these behaviours for the order's next requests of this step, one each."""
         for behaviour in behaviours:
-            self.desk.personality.script(behaviour, step, str(order_id), 1)
+            self.api.faults.script(behaviour, step, str(order_id), 1)
 
     def refuse(self, step: Step, status: int, error: dict[str, str]) -> None:
-        """The next request of this step is answered with this error, and not looked at."""
+        """Answers the next request of this step with this error, without serving it."""
         self.refusals[step] = status, error
 
     def happened(self, behaviour: Behaviour, order_id: object) -> int:
-        """How often a behaviour has had its effect on an order."""
-        effects = self.desk.personality.told()
+        """Counts how often the behaviour took effect on the order."""
+        effects = self.api.faults.effects()
         return sum(e.times for e in effects if (e.behaviour, e.order_id) == (behaviour, str(order_id)))
 
     async def has_happened(self, behaviour: Behaviour, order_id: object) -> None:
-        """Returns once the behaviour has had its effect on the order: the client may know first."""
+        """Waits until the behaviour has taken effect on the order. The client may notice first."""
 
         async def times() -> int:
             return self.happened(behaviour, order_id)
@@ -69,72 +69,72 @@ class StripeDesk:
         await eventually(times, bool)
 
     def of_order(self, order_id: object) -> list[Intent]:
-        """The order's intents, oldest first."""
-        self.desk.account.settle()
-        found = self.desk.account.ledger.labelled([("order_id", str(order_id))])
+        """Returns the order's intents, oldest first."""
+        self.api.account.finish_due()
+        found = self.api.account.ledger.with_metadata([("order_id", str(order_id))])
         return [intent for intent, _, _ in reversed(found)]
 
     def refunds_of(self, order_id: object) -> list[Refund]:
-        """What was given back of the order."""
-        return self.desk.account.ledger.refunds_of(str(order_id))
+        """Returns the order's refunds, oldest first."""
+        return self.api.account.ledger.refunds_of(str(order_id))
 
     def captured(self, order_id: object) -> list[int]:
-        """Every amount captured for the order."""
+        """Returns every amount captured for the order."""
         return [i.amount_received for i in self.of_order(order_id) if i.status == "succeeded"]
 
     def given_back(self, order_id: object) -> list[int]:
-        """Every amount given back for the order."""
+        """Returns every amount refunded for the order."""
         return [refund.amount for refund in self.refunds_of(order_id) if refund.status != "failed"]
 
     def touch(self, intent: Intent) -> None:
-        """The intent changed just now, so its change is not searchable yet."""
-        with self.desk.account.ledger.transaction():
-            self.desk.account.ledger.change_intent(intent, time.time())
+        """Marks the intent as changed now, so that search does not show the change yet."""
+        with self.api.account.ledger.transaction():
+            self.api.account.ledger.change_intent(intent, time.time())
 
     async def search(self, query: str) -> list[tuple[str, str]]:
-        """Ids and statuses of the intents that search finds."""
+        """Returns ids and statuses of the intents that search finds."""
         async with httpx.AsyncClient(base_url=self.url, trust_env=False) as http:
             found = (await http.get("/v1/payment_intents/search", params={"query": query})).json()
         return [(intent["id"], intent["status"]) for intent in found["data"]]
 
     def totals(self) -> Totals:
-        """The ledger in figures."""
-        return self.desk.account.ledger.totals()
+        """Returns the ledger's totals."""
+        return self.api.account.ledger.totals()
 
     def begin_outage(self) -> None:
-        """503 until the outage is ended."""
-        self.desk.personality.begin_outage(Behaviour.UNAVAILABLE, 3600)
+        """Answers 503 until `behave` is called, at most an hour."""
+        self.api.faults.begin_outage(Behaviour.UNAVAILABLE, 3600)
 
     def behave(self) -> None:
-        """It works again, whatever it was told."""
-        self.desk.personality.reset()
+        """Drops every planned fault."""
+        self.api.faults.reset()
 
     def forget_keys(self) -> None:
-        """A day has passed."""
-        self.desk.account.forget_keys()
+        """Forgets every idempotency key, as if a day had passed."""
+        self.api.account.forget_keys()
 
 
 @asynccontextmanager
-async def serving_desk(pace: Pace = BRISK, file: Path | None = None) -> AsyncIterator[StripeDesk]:
-    """The server on a free port, scripted; without a file its ledger is in memory."""
-    pace = replace(pace)  # a test may change its own
+async def stripe_server(timing: Timing = BRISK, file: Path | None = None) -> AsyncIterator[StripeServer]:
+    """Serves on a free port, with the control API. Without a file the ledger is in memory."""
+    timing = replace(timing)  # a test may change its own
     with ledger.opened(file) as opened, listen("127.0.0.1", 0) as listener:
-        account = Account(opened, pace, clock=lambda: time.time() - desk.ago)
-        desk = StripeDesk(Desk(account), f"http://127.0.0.1:{listener.getsockname()[1]}")
-        app = application(desk.desk, scripted=True)
+        account = Account(opened, timing, clock=lambda: time.time() - server.ago)
+        server = StripeServer(StripeApi(account), f"http://127.0.0.1:{listener.getsockname()[1]}")
+        app = application(server.api, scripted=True)
 
         async def noted(scope: Scope, receive: Receive, send: Send) -> None:
-            desk.headers = dict(_decoded(scope["headers"]))
-            desk.requests.append((scope["path"], desk.headers.get("idempotency-key")))
-            refusal = desk.refusals.pop(_step(scope), None) if desk.refusals else None
+            server.headers = dict(_decoded(scope["headers"]))
+            server.requests.append((scope["path"], server.headers.get("idempotency-key")))
+            refusal = server.refusals.pop(_step(scope), None) if server.refusals else None
             if refusal:
                 status, error = refusal
-                await Connection(scope, receive, send).say(status, {"error": error})
+                await Connection(scope, receive, send).answer_json(status, {"error": error})
             else:
                 await app(scope, receive, send)
 
         async with serving(noted, listener):
-            yield desk
+            yield server
 
 
 def _step(scope: Scope) -> Step:

@@ -1,9 +1,9 @@
-"""The personality: in which way the server misbehaves next, and what of that has had its effect.
+"""The fault plan: which requests the server answers wrongly, how, and how often that has taken effect.
 
-A behaviour is told for the next requests of a step (of one order, or of any), for a share of a step's
-requests, or for all requests for some time. A script waits until it can have its effect: an answer that was
-saved is only replayed, so what happens while work is done waits for a request that does any.
-A behaviour counts when it has had its effect, never because it was told.
+A test plans a behaviour for the next requests of a step, of one order or of any (a script), for a share of
+the requests (a rate), or for every request during some time (an outage). A script waits for a request on
+which it can take effect: a saved answer is only repeated, so a behaviour that changes the work waits for a
+request that does some. A behaviour is counted when it takes effect, not when it is planned.
 """
 
 import random
@@ -17,7 +17,7 @@ import msgspec
 
 
 class Step(StrEnum):
-    """What a request asks for."""
+    """The endpoint of a request."""
 
     CREATE = "create"
     CONFIRM = "confirm"
@@ -33,7 +33,7 @@ class Step(StrEnum):
 class Behaviour(StrEnum):
     """A way to misbehave."""
 
-    # Before anything is looked at: nothing is done, nothing is saved.
+    # Before the request is read: nothing is done and nothing is saved.
     TIMEOUT_BEFORE = "timeout_before"
     """No answer, and nothing done."""
     REFUSED = "refused"
@@ -45,37 +45,37 @@ class Behaviour(StrEnum):
     RATE_LIMITED = "rate_limited"
     """429 with Retry-After."""
     LOCK_TIMEOUT = "lock_timeout"
-    """429, because another request is said to work on the same object."""
+    """429, as if another request were using the same object."""
     KEY_IN_USE = "key_in_use"
-    """409, because another request with the key is said to be under way."""
+    """409, as if another request with the key were under way."""
     KEY_CONFLICT = "key_conflict"
-    """400, because the key is said to have been used with other parameters."""
+    """400, as if the key had been used with other parameters."""
 
     # While the work is done.
     SLOW = "slow"
-    """Takes its time before it does anything; the key is in use meanwhile."""
+    """Waits before the work begins. The key is in use meanwhile."""
     SAVED_ERROR_BEFORE = "saved_error_before"
-    """Does nothing; a 500 is the answer, and saved with the key."""
+    """Does nothing, and saves a 500 with the key."""
     SAVED_ERROR_AFTER = "saved_error_after"
-    """Does its work; a 500 is the answer, and saved with the key."""
+    """Does the work, and saves a 500 with the key."""
     PROCESSING = "processing"
-    """A confirmed intent is `processing` for a while; the answer to any other step only says so."""
+    """A confirmed intent stays `processing` for a while. At other steps only the answer says `processing`."""
 
-    # Once everything is done and saved: only the answer suffers.
+    # After the work is done and saved: only the answer goes wrong.
     TIMEOUT_AFTER = "timeout_after"
     """No answer."""
     RESET = "reset"
     """The connection is reset in the middle of the answer."""
     SLOW_DRIP = "slow_drip"
-    """The answer comes a few bytes at a time."""
+    """The answer arrives a few bytes at a time."""
     NONSENSE = "nonsense"
-    """Something else with status 200."""
+    """HTML with status 200."""
     NO_OBJECT = "no_object"
-    """JSON, but no object, with status 200."""
+    """A JSON array with status 200."""
     EMPTY_OBJECT = "empty_object"
-    """An object without anything in it, with status 200."""
+    """An empty JSON object with status 200."""
     ANOTHER_ORDER = "another_order"
-    """The answer is about another order's object, paid, given back or cancelled already."""
+    """The answer shows another order's object, already paid, refunded or canceled."""
     UNKNOWN_STATUS = "unknown_status"
     """The object has a status that Stripe does not have."""
 
@@ -92,36 +92,36 @@ BEFORE: Final = frozenset(
         Behaviour.KEY_CONFLICT,
     }
 )
-"""Nothing was done and nothing was saved."""
+"""Behaviours that refuse a request before it is read."""
 SAVED: Final = frozenset({Behaviour.SAVED_ERROR_BEFORE, Behaviour.SAVED_ERROR_AFTER})
 
 
-class Pace(msgspec.Struct, forbid_unknown_fields=True):
-    """How long things take, in seconds."""
+class Timing(msgspec.Struct, forbid_unknown_fields=True):
+    """How long things take, in seconds, and two limits of the same kind."""
 
     key_seconds: float = 86_400.0
     """How long a key is remembered: at least 24 hours, https://docs.stripe.com/api/idempotent_requests."""
     search_seconds: float = 60.0
     """How far search lags behind: under a minute, https://docs.stripe.com/search#data-freshness."""
     processing_seconds: float = 5.0
-    """How long a payment is processing that was told to."""
+    """How long a payment with the behaviour PROCESSING takes."""
     pending_refund_seconds: float = 5.0
     """How long a refund to `pm_card_pendingRefund` is pending."""
     failing_refund_seconds: float = 0.0
-    """When a refund to `pm_card_refundFail` fails, having succeeded until then; 0: it is made as failed."""
+    """How long a refund to `pm_card_refundFail` is `succeeded` before it fails. 0: it fails at once."""
     failing_refunds: int = 1_000_000
-    """How many refunds of one payment with `pm_card_refundFail` fail."""
+    """How many refunds of one payment with `pm_card_refundFail` fail. Later ones succeed."""
     hang_seconds: float = 60.0
-    """How long a connection is held open without an answer, unless the client gives up first."""
+    """How long a connection stays open without an answer, unless the client disconnects first."""
     slow_seconds: float = 2.0
     drip_seconds: float = 20.0
-    """How long an answer drips."""
+    """How long an answer with SLOW_DRIP takes."""
     retry_after: int = 1
-    """What a 429 asks for."""
+    """The `Retry-After` of a 429."""
 
 
 class Effect(msgspec.Struct, frozen=True):
-    """How often a behaviour has had its effect on an order's step."""
+    """How often a behaviour took effect on a step of an order."""
 
     behaviour: Behaviour
     step: Step
@@ -131,7 +131,7 @@ class Effect(msgspec.Struct, frozen=True):
 
 @dataclass
 class Rate:
-    """A share of a step's requests; `step` None is any step."""
+    """A behaviour for a share of the requests; `step` None is every step."""
 
     behaviour: Behaviour
     step: Step | None
@@ -140,54 +140,54 @@ class Rate:
 
 
 @dataclass
-class Personality:
-    """Behaves, until it is told otherwise."""
+class FaultPlan:
+    """The planned faults, none at first, and the counts of their effects."""
 
     scripts: dict[tuple[str | None, Step], deque[Behaviour]] = field(
         default_factory=lambda: defaultdict(deque)
     )
-    """By order and step, None for any order; each is used up one request at a time."""
+    """By order and step, None for any order. Each request takes one entry."""
     rates: list[Rate] = field(default_factory=list)
     outage: Behaviour | None = None
     outage_until: float = 0.0
     """On this process's monotonic clock."""
-    effects: Counter[tuple[Behaviour, Step, str | None]] = field(default_factory=Counter)
+    _counts: Counter[tuple[Behaviour, Step, str | None]] = field(default_factory=Counter)
 
     def script(self, behaviour: Behaviour, step: Step, order_id: str | None, times: int) -> None:
-        """The next requests of this step misbehave so, after those told before."""
+        """Plans the behaviour for the next requests of the step, after those planned before."""
         self.scripts[order_id, step].extend([behaviour] * times)
 
     def rate(self, behaviour: Behaviour, step: Step | None, share: float, seed: int | None) -> None:
-        """This share of the step's requests misbehaves so; a seed draws the same again."""
+        """Plans the behaviour for this share of the requests. The same seed chooses the same requests."""
         dice = random.Random(seed)  # noqa: S311  # no secret
         self.rates.append(Rate(behaviour, step, share, dice))
 
     def begin_outage(self, behaviour: Behaviour, seconds: float) -> None:
-        """Every request misbehaves so for this time; 0 seconds end it."""
+        """Plans the behaviour for every request during this time. 0 seconds end the outage."""
         self.outage, self.outage_until = behaviour, time.monotonic() + seconds
 
     def reset(self) -> None:
-        """Behaves from now on. What has had its effect stays counted."""
+        """Drops every planned fault. The counts stay."""
         self.scripts.clear()
         self.rates.clear()
         self.outage = None
 
     @property
-    def misbehaves(self) -> bool:
-        """Whether anything is told."""
-        return bool(self.scripts or self.rates or self.outage)
+    def is_empty(self) -> bool:
+        """Whether no fault is planned."""
+        return not (self.scripts or self.rates or self.outage)
 
-    def choose(self, step: Step, order_id: str | None, *, works: bool, keyed: bool) -> Behaviour | None:
-        """How this request misbehaves, if it does.
+    def choose(self, step: Step, order_id: str | None, *, executes: bool, saves: bool) -> Behaviour | None:
+        """Returns the behaviour for this request, taken from its script if it has one, or None.
 
-        `works` tells whether it will do work, rather than get an answer that was saved; `keyed` whether its
-        answer would be saved.
+        `executes`: the request will do work, so its answer is neither saved already nor an error.
+        `saves`: its answer will be saved with a key.
         """
 
         def possible(behaviour: Behaviour) -> bool:
-            return (behaviour not in SAVED or (works and keyed)) and not (
-                (behaviour is Behaviour.SLOW and not works)
-                or (behaviour is Behaviour.PROCESSING and step is Step.CONFIRM and not works)
+            return (behaviour not in SAVED or (executes and saves)) and not (
+                (behaviour is Behaviour.SLOW and not executes)
+                or (behaviour is Behaviour.PROCESSING and step is Step.CONFIRM and not executes)
             )
 
         for order in (order_id, None):
@@ -206,10 +206,10 @@ class Personality:
                 return rate.behaviour
         return None
 
-    def happened(self, behaviour: Behaviour, step: Step, order_id: str | None) -> None:
-        """The behaviour has had its effect."""
-        self.effects[behaviour, step, order_id] += 1
+    def record(self, behaviour: Behaviour, step: Step, order_id: str | None) -> None:
+        """Counts an effect of the behaviour."""
+        self._counts[behaviour, step, order_id] += 1
 
-    def told(self) -> list[Effect]:
-        """What has had its effect so far."""
-        return [Effect(*effect, times) for effect, times in self.effects.items()]
+    def effects(self) -> list[Effect]:
+        """Returns the counts so far."""
+        return [Effect(*effect, times) for effect, times in self._counts.items()]
