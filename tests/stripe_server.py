@@ -1,4 +1,4 @@
-"""The server of `sandbox.stripe` inside the test's process, where the test sees its requests and its ledger."""
+"""The server of `sandbox.stripe` inside the test's process, which sees its requests and its ledger."""
 
 import re
 import time

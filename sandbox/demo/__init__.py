@@ -1,5 +1,4 @@
-"""The demo: realistic orders go through the whole system before your eyes, and are checked at the end.
+"""The demo sends the example orders through the whole system, shows each on its way, and checks the outcome.
 
-Owns: a fresh state folder per run, `var/demo/<time>`. Speaks to the system over HTTP, as a merchant's backend
-does.
+Owns: a new state folder per run, `var/demo/<time>`. Calls the system over HTTP, as a merchant's backend does.
 """

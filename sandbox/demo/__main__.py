@@ -6,24 +6,26 @@ from typing import Annotated
 import typer
 
 from ops.carrying_out import carry_out
+from sandbox.demo import examples
 from sandbox.demo.command import demo
 
 
 def main(
     orders: Annotated[
-        Path | None,
+        Path,
         typer.Option(
             metavar="FOLDER",
-            help="A folder with other orders, and an expected.toml that says where each ends.",
+            show_default="examples/",
+            help="A folder with other orders, and an expected.toml with the final status of each.",
         ),
-    ] = None,
+    ] = examples.FOLDER,
 ) -> None:
     """Watch realistic orders go through the whole system.
 
-    Starts it on a fresh folder and a free port, places the orders of examples/ and shows each on its way.
-    Payments are simulated and mails are files, whatever PAYMENT_PROVIDER and SMTP_URL say.
+    Starts the system with a new state folder and a free port, places the orders of examples/ and shows each
+    on its way. Payments are simulated and mails are files; PAYMENT_PROVIDER and SMTP_URL do not count here.
 
-    Exits 0 only if every order ended where it should, and every mail was written.
+    Exits 0 if every order ended as expected and every mail was written.
     """
     carry_out(lambda: demo(orders))
 

@@ -1,4 +1,4 @@
-"""The demo: the examples through the whole system, watched, and checked at the end."""
+"""Runs the demo: starts the system, places the orders, shows their progress and checks the outcome."""
 
 import asyncio
 import time
@@ -20,107 +20,106 @@ from ops.errors import INTERRUPTED
 from ops.journal import log_to
 from ops.run import HOST
 from ops.state import State
-from sandbox.demo import examples, folder
-from sandbox.demo.journey import Journey, place
+from sandbox.demo import examples
+from sandbox.demo.folder import new_state
 from sandbox.demo.mailbox import Mailbox
-from sandbox.demo.screen import Screen, console, summary
+from sandbox.demo.order import DemoOrder, place_all
+from sandbox.demo.screen import Screen, console, outcomes
 
 DEADLINE: Final = 60.0
-"""Seconds after which an order that has not come to its end counts as stuck."""
-PACE: Final = 0.12
-"""Seconds between two orders where somebody watches: the system is faster than the eye."""
-LOOK_AGAIN: Final = 0.05
-"""Seconds between two looks at where the orders stand."""
+"""Seconds after which unfinished orders count as stuck."""
+PAUSE: Final = 0.12
+"""Seconds between two orders on a terminal, where they would pass too fast to watch."""
+POLL: Final = 0.05
+"""Seconds between two requests for the state of the orders."""
 
 
-async def demo(orders: Path | None) -> int:
-    """Runs the demo; returns the exit status: 0 only if everything ended as the examples say.
-
-    `orders` is a folder of other examples than those that come with the project.
+async def demo(folder: Path) -> int:
+    """Sends the examples in `folder` through the system. Returns the exit status: 0 if all ended as expected.
 
     Raises:
-        CommandFailed: it could not begin, or the database was lost.
+        CommandFailed: the system can't start, or its database was lost.
     """
-    begun = time.monotonic()
+    started = time.monotonic()
     stop = stop_on_signals()
-    journeys = [Journey(example) for example in examples.load(orders or examples.FOLDER)]
-    screen = Screen(journeys, console())
-    async with folder.fresh() as state:
-        log_to(state.log, screen.tell)
+    orders = [DemoOrder(example) for example in examples.load(folder)]
+    screen = Screen(orders, console())
+    async with new_state() as state:
+        log_to(state.log, screen.warn)
         mailbox = Mailbox(state.mails)
-        screen.console.print(f"The whole system starts in one process, in {state.folder} …")
+        screen.console.print(f"Starting five services and PostgreSQL in one process, in {state.folder} …")
         with suppress(Stopped):
-            await _send_through(journeys, state, mailbox, screen, stop)
+            await _run(orders, state, mailbox, screen, stop)
         if stop.is_set():
-            screen.console.print("Stopped before the end.")
+            screen.console.print("Stopped before every order had ended.")
             return INTERRUPTED
-        return _report(journeys, state, mailbox, screen.console, time.monotonic() - begun)
+        return _report(orders, state, mailbox, screen.console, time.monotonic() - started)
 
 
-async def _send_through(
-    journeys: Sequence[Journey], state: State, mailbox: Mailbox, screen: Screen, stop: asyncio.Event
+async def _run(
+    orders: Sequence[DemoOrder], state: State, mailbox: Mailbox, screen: Screen, stop: asyncio.Event
 ) -> None:
-    """Raises Stopped when `stop` was set before the system was ready."""
-    ended = asyncio.Event()
+    """Starts the system, sends the orders and stops it. Raises Stopped if `stop` is set before it serves."""
+    done = asyncio.Event()
     async with AsyncExitStack() as stack:
         listener = stack.enter_context(listen(HOST, 0))
         async with abandoned_when(stop.wait):
             system = await stack.enter_async_context(embedded(state, None, Outside.nothing(state)))
         async with asyncio.TaskGroup() as group:
-            group.create_task(system.serve(listener, ended), name="system")
+            group.create_task(system.serve(listener, done), name="system")
             with suppress(Stopped):
                 async with abandoned_when(stop.wait):
-                    await _watch(journeys, f"http://{HOST}:{listener.getsockname()[1]}", mailbox, screen)
-            ended.set()
+                    await _watch(orders, f"http://{HOST}:{listener.getsockname()[1]}", mailbox, screen)
+            done.set()
 
 
-async def _watch(journeys: Sequence[Journey], origin: str, mailbox: Mailbox, screen: Screen) -> None:
-    """Places the orders and follows them until all have ended and the mails are there, at most DEADLINE."""
-    screen.console.print(f"It serves on {origin}. {len(journeys)} orders are placed:")
-    pace = PACE if screen.is_watched else 0.0
+async def _watch(orders: Sequence[DemoOrder], origin: str, mailbox: Mailbox, screen: Screen) -> None:
+    """Places the orders and shows them until all are finished and mailed, or DEADLINE has passed."""
+    screen.console.print(f"Serving on {origin}. Placing {len(orders)} orders:")
+    pause = PAUSE if screen.is_live else 0.0
     with suppress(TimeoutError):
         async with asyncio.timeout(DEADLINE), httpx.AsyncClient(base_url=origin, trust_env=False) as api:
-            placing = asyncio.create_task(place(journeys, api, pace=pace))
+            placing = asyncio.create_task(place_all(orders, api, pause=pause))
             try:
-                with screen.shown():
-                    while not (placing.done() and _is_quiet(journeys, mailbox)):
-                        await asyncio.gather(*(journey.follow(api) for journey in journeys))
+                with screen.running():
+                    while not (placing.done() and _all_finished(orders, mailbox)):
+                        await asyncio.gather(*(order.refresh(api) for order in orders))
                         screen.update()
-                        await asyncio.sleep(LOOK_AGAIN)
+                        await asyncio.sleep(POLL)
                 await placing
             finally:
                 placing.cancel()
 
 
-def _is_quiet(journeys: Sequence[Journey], mailbox: Mailbox) -> bool:
-    return all(journey.is_over for journey in journeys) and not mailbox.missing(journeys)
+def _all_finished(orders: Sequence[DemoOrder], mailbox: Mailbox) -> bool:
+    return all(order.is_finished for order in orders) and not mailbox.missing(orders)
 
 
 def _report(
-    journeys: Sequence[Journey], state: State, mailbox: Mailbox, console: Console, seconds: float
+    orders: Sequence[DemoOrder], state: State, mailbox: Mailbox, console: Console, seconds: float
 ) -> int:
     say = partial(console.print, soft_wrap=True, markup=False)
     say("")
-    console.print(summary(journeys))
-    for journey in journeys:
-        if journey.example.sent_twice and not journey.replay:
-            say(f"\n{journey.example.reference} was sent twice under one Idempotency-Key: still one order.")
+    console.print(outcomes(orders))
+    for order in orders:
+        if order.example.sent_twice and not order.replay_failure:
+            say(f"\n{order.example.reference} was sent twice with one Idempotency-Key, and is one order.")
     mails = mailbox.by_stage()
-    say(f"\n{sum(mails.values())} mails to the customers are in {state.mails}:")
+    say(f"\n{sum(mails.values())} mails to customers are in {state.mails}:")
     counts = ", ".join(f"{mails[stage]} {stage}" for stage in RANKS if stage in mails)
     console.print(Padding(counts, (0, 0, 0, 2)))
-    faults = [fault for journey in journeys for fault in journey.faults()] + mailbox.missing(journeys)
-    if faults:
-        say(f"\nNot everything ended as it should (the services' log is {state.log}):", style="bold red")
-        for fault in faults:
-            say(f"  {fault}")
+    failures = [failure for order in orders for failure in order.failures()] + mailbox.missing(orders)
+    if failures:
+        say(f"\nNot everything ended as expected (the log is {state.log}):", style="bold red")
+        for failure in failures:
+            say(f"  {failure}")
         return 1
-    good = f"All {len(journeys)} orders ended where they should, with every mail, in {seconds:.1f} seconds."
-    say(f"\n{good}", style="bold green")
+    success = f"All {len(orders)} orders ended as expected, with every mail, in {seconds:.1f} seconds."
+    say(f"\n{success}", style="bold green")
     say(f"""
 Try next:
-  make run                  the same system, to place your own orders
+  make run                  serve the same system, to place your own orders
   STATE={state.folder} make run
-                            the same system with these orders in it
-  make up                   the same in containers, with RabbitMQ and a mailbox""")
+                            serve it with these orders in it
+  make up                   run it in containers, with RabbitMQ and a mailbox""")
     return 0

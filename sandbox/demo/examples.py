@@ -1,4 +1,4 @@
-"""The orders in `examples/`, and where each of them ends."""
+"""The example orders in `examples/`, with the outcome that each must have."""
 
 import json
 import tomllib
@@ -12,41 +12,42 @@ FOLDER: Final = Path(__file__).resolve().parents[2] / "examples"
 
 
 class ExamplesUnusable(CommandFailed):
-    """The example orders are not there, or can't be read."""
+    """The example orders are missing or can't be read."""
 
 
 @dataclass(frozen=True)
 class Example:
-    """An order as a merchant's backend would place it, and what must become of it."""
+    """An order as a merchant's backend places it, and its expected outcome."""
 
     name: str
     order: dict[str, Any]
     total: str
-    """With tax, as the API says it."""
+    """With tax, as the API formats it."""
     ends: str
     """Its final status."""
     reason: str | None = None
-    """The code of why it did not end well."""
+    """The reason code of an order that is not shipped."""
     sent_twice: bool = False
+    """Whether the demo repeats the request under the same Idempotency-Key."""
 
     @property
     def reference(self) -> str:
-        """The merchant's own number for it."""
+        """The merchant's own number of the order."""
         return str(self.order["reference"])
 
     @property
     def country(self) -> str:
-        """Where the parcel goes."""
+        """The country that the parcel goes to."""
         return str(self.order["shipping_address"]["country"])
 
     @property
     def currency(self) -> str:
-        """What it is paid in."""
+        """The currency of its prices."""
         return str(self.order["currency"])
 
 
 def load(folder: Path) -> list[Example]:
-    """The examples in the order of `expected.toml`. Raises ExamplesUnusable."""
+    """Reads the examples, in the sequence of `expected.toml`. Raises ExamplesUnusable."""
     try:
         expected = tomllib.loads((folder / "expected.toml").read_text("utf-8"))
         return [

@@ -1,4 +1,4 @@
-"""Where a demo keeps its state: a folder of its own, of which the latest few are kept to look at."""
+"""The state folders of demo runs. The latest few stay, so that people can look into them."""
 
 import asyncio
 import os
@@ -18,10 +18,11 @@ KEPT: Final = 3
 
 
 @asynccontextmanager
-async def fresh() -> AsyncIterator[State]:
-    """A new folder, held. Older ones than the latest KEPT are removed, with what a kill left running on them.
+async def new_state() -> AsyncIterator[State]:
+    """Creates and locks a state folder, and removes all but the latest KEPT.
 
-    One that a demo still works on stays, and one of another account.
+    Stops a PostgreSQL that a killed run left on a removed folder. Keeps folders that are in use or belong to
+    another account.
     """
     name = f"{datetime.now().astimezone():%Y%m%d-%H%M%S}-{os.getpid()}"
     with held(PARENT / name) as state:

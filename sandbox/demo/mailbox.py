@@ -1,4 +1,4 @@
-"""The mails that the demo's customers got, read as any mail program would."""
+"""The mails to the demo's customers, read from the `.eml` files."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -7,34 +7,34 @@ from email.policy import default
 from pathlib import Path
 
 from events.journey import WAYS
-from sandbox.demo.journey import Journey
+from sandbox.demo.order import DemoOrder
 
 
 class Mailbox:
-    """A folder of `.eml` files. What was read once is not read again."""
+    """A folder of `.eml` files. Each file is read once."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._read: dict[Path, tuple[str, str]] = {}
 
-    def missing(self, journeys: Iterable[Journey]) -> list[str]:
-        """Mails that should be there and are not, a sentence each; one per order and stage is due."""
-        self._look()
-        there = set(self._read.values())
+    def missing(self, orders: Iterable[DemoOrder]) -> list[str]:
+        """Returns a sentence for each missing mail. One is due per order and stage."""
+        self._read_new()
+        written = set(self._read.values())
         return [
-            f"{journey.example.reference}: no mail about {stage} to {address}."
-            for journey in journeys
-            for stage in WAYS.get(journey.status or "", ())
-            for address in [journey.example.order["customer"]["email"]]
-            if (f"{journey.id}.{stage}", address) not in there
+            f"{order.example.reference}: no mail about {stage} to {address}."
+            for order in orders
+            for stage in WAYS.get(order.status or "", ())
+            for address in [order.example.order["customer"]["email"]]
+            if (f"{order.id}.{stage}", address) not in written
         ]
 
     def by_stage(self) -> Mapping[str, int]:
-        """How many mails there are about each stage."""
-        self._look()
+        """Counts the mails about each stage."""
+        self._read_new()
         return Counter(message.partition(".")[2] for message, _ in self._read.values())
 
-    def _look(self) -> None:
+    def _read_new(self) -> None:
         for path in self._folder.glob("*.eml"):
             if path not in self._read:
                 with path.open("rb") as file:

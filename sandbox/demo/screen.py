@@ -1,4 +1,4 @@
-"""What the demo shows: each order on its way, and the table of where they ended."""
+"""The demo's output: the progress of each order, and a table of how they ended."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -10,9 +10,9 @@ from rich.table import Table
 from rich.text import Text
 
 from events.journey import WAYS
-from sandbox.demo.journey import Journey
+from sandbox.demo.order import DemoOrder
 
-LOOK: Final = {
+MARKS: Final = {
     "ORDER_CREATED": ("●", "cyan"),
     "INVOICE_CREATED": ("●", "cyan"),
     "PAYMENT_CONFIRMED": ("●", "cyan"),
@@ -21,81 +21,81 @@ LOOK: Final = {
     "SHIPPED": ("●", "green"),
     "PAYMENT_REFUNDED": ("↩", "yellow"),
 }
-"""A mark and a colour for each stage."""
+"""A character and a colour for each stage."""
 _STEPS: Final = max(len(path) for path in WAYS.values())
 _LOG_WIDTH: Final = 110
-"""Characters in a line where nobody watches: wide enough for every column."""
+"""The width of the table outside of a terminal, enough for every column."""
 
 
 class Screen:
-    """Shows journeys while they happen: as a picture that changes, or as lines where it is not a terminal."""
+    """Shows progress: a live table on a terminal, elsewhere a line for each finished order."""
 
-    def __init__(self, journeys: Sequence[Journey], console: Console) -> None:
+    def __init__(self, orders: Sequence[DemoOrder], console: Console) -> None:
         self.console = console
-        self._journeys = journeys
-        self._told: set[str] = set()
-        self._is_over = False
+        self._orders = orders
+        self._printed: set[str] = set()
+        self._is_done = False
         self._live = (
-            Live(console=console, auto_refresh=False, get_renderable=self._picture, transient=True)
+            Live(console=console, auto_refresh=False, get_renderable=self._progress_table, transient=True)
             if console.is_terminal
             else None
         )
 
     @property
-    def is_watched(self) -> bool:
-        """Whether somebody sees it happen."""
+    def is_live(self) -> bool:
+        """Whether the output is a terminal."""
         return self._live is not None
 
     @contextmanager
-    def shown(self) -> Iterator[None]:
-        """The screen is in use until the context ends."""
+    def running(self) -> Iterator[None]:
+        """Shows the live table inside the block."""
         with self._live or nullcontext():
             yield
-        self._is_over = True
+        self._is_done = True
 
-    def tell(self, notice: str) -> None:
-        """Something that the services warn of; nothing any more once the orders are through."""
-        if not self._is_over:
+    def warn(self, notice: str) -> None:
+        """Prints a warning of the services, unless the orders are done: then the system is stopping."""
+        if not self._is_done:
             self.console.print(notice, markup=False, style="yellow")
 
     def update(self) -> None:
-        """The journeys went on."""
+        """Shows the orders' current state."""
         if self._live:
             self._live.refresh()
             return
-        for journey in self._journeys:
-            name = journey.example.name
-            if journey.is_over and name not in self._told:
-                self._told.add(name)
-                path = " > ".join(WAYS.get(journey.status or "", ("refused",)))
-                self.console.print(f"{journey.example.reference:<9}{path}", soft_wrap=True, highlight=False)
+        for order in self._orders:
+            name = order.example.name
+            if order.is_finished and name not in self._printed:
+                self._printed.add(name)
+                path = " > ".join(WAYS.get(order.status or "", ("refused",)))
+                self.console.print(f"{order.example.reference:<9}{path}", soft_wrap=True, highlight=False)
 
-    def _picture(self) -> Table:
-        """All journeys, in as many columns as it takes to fit on the screen."""
+    def _progress_table(self) -> Table:
+        """Arranges all orders in as many columns as the terminal's height needs."""
         rows = max(1, self.console.height - 3)
-        columns = -(-len(self._journeys) // rows)
+        columns = -(-len(self._orders) // rows)
         if columns > 1:
-            rows = -(-len(self._journeys) // columns)
+            rows = -(-len(self._orders) // columns)
         grid = Table.grid(padding=(0, 2))
         for start in range(rows):
-            grid.add_row(*(_progress(journey) for journey in self._journeys[start::rows]))
+            grid.add_row(*(_progress(order) for order in self._orders[start::rows]))
         return grid
 
 
-def _progress(journey: Journey) -> Text:
-    """One journey in 35 characters."""
-    line = Text(f"{journey.example.reference:<9}{journey.example.country} ", no_wrap=True, overflow="crop")
-    for stage, (mark, colour) in LOOK.items():
-        if stage in journey.stages:
+def _progress(order: DemoOrder) -> Text:
+    """Formats one order in 35 characters."""
+    line = Text(f"{order.example.reference:<9}{order.example.country} ", no_wrap=True, overflow="crop")
+    for stage, (mark, colour) in MARKS.items():
+        if stage in order.stages:
             line.append(mark, colour)
-    to_come = _STEPS - len(journey.stages)
-    line.append((" " if journey.is_over else "·") * to_come, "dim")
-    status = "refused" if journey.refusal else journey.status or ""
-    return line.append(f" {status:<17}", LOOK.get(status, ("", ""))[1])
+    to_come = _STEPS - len(order.stages)
+    line.append((" " if order.is_finished else "·") * to_come, "dim")
+    status = "refused" if order.refusal else order.status or ""
+    return line.append(f" {status:<17}", MARKS.get(status, ("", ""))[1])
 
 
-def summary(journeys: Sequence[Journey]) -> Table:
-    """Where every order ended, with what came of it."""
+def outcomes(orders: Sequence[DemoOrder]) -> Table:
+    """Makes the table of how every order ended."""
     table = Table(header_style="bold", box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for heading in ("Order", "To"):
         table.add_column(heading, no_wrap=True)
@@ -103,20 +103,20 @@ def summary(journeys: Sequence[Journey]) -> Table:
     table.add_column("Ended at", overflow="fold")
     table.add_column("Invoice", overflow="fold")
     table.add_column("Tracking number, or reason", overflow="fold")
-    for journey in journeys:
-        colour = LOOK.get(journey.status or "", ("", "red"))[1]
+    for order in orders:
+        colour = MARKS.get(order.status or "", ("", "red"))[1]
         table.add_row(
-            journey.example.reference,
-            journey.example.country,
-            f"{journey.order['total']} {journey.example.currency}" if journey.order else "",
-            Text(journey.status or "refused", colour),
-            journey.detail("invoice", "number"),
-            journey.detail("shipment", "tracking_number") or journey.detail("reason", "code"),
+            order.example.reference,
+            order.example.country,
+            f"{order.document['total']} {order.example.currency}" if order.document else "",
+            Text(order.status or "refused", colour),
+            order.detail("invoice", "number"),
+            order.detail("shipment", "tracking_number") or order.detail("reason", "code"),
         )
     return table
 
 
 def console() -> Console:
-    """Standard output, for people; in a log it is wide, and has no control codes."""
+    """Returns standard output as a console. Outside of a terminal it is wide, without control codes."""
     console = Console(highlight=False)
     return console if console.is_terminal else Console(highlight=False, width=_LOG_WIDTH)

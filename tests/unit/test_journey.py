@@ -20,7 +20,7 @@ from events.journey import (
     stage_begun_by,
 )
 from ops.services import SERVICES, load
-from sandbox.demo.screen import LOOK
+from sandbox.demo.screen import MARKS
 from services.email.domain import SUBJECTS
 from tests.factories import NOON, a_delay, an_order, one_of_each
 
@@ -63,7 +63,7 @@ def test_an_order_has_three_ways_and_each_milestone_is_on_one() -> None:
 
 
 def test_what_people_see_has_something_for_every_milestone() -> None:
-    assert SUBJECTS.keys() == LOOK.keys() == RANKS.keys()
+    assert SUBJECTS.keys() == MARKS.keys() == RANKS.keys()
 
 
 def test_a_reason_is_a_code_of_its_own_and_a_sentence_for_every_stage() -> None:
