@@ -1,4 +1,4 @@
-"""`make bench`: what an order costs, side by side; `--only orderflow,floor` runs a part of it."""
+"""`make bench` measures the cost of an order in Orderflow and its peers."""
 
 import argparse
 import asyncio
@@ -18,37 +18,47 @@ from bench import report, scenarios, selection
 from bench.earlier import EarlierVersion, NoEarlierVersion, unpacked
 from bench.load import Refused
 from bench.measure import CountsAreWrong
-from bench.rounds import CORES, in_turn, play
+from bench.round_trips import of_lone_orders
+from bench.rounds import CORES, in_turn, run_round
 from bench.selection import Selection
 from bench.servers import NoServer, servers
 from bench.systems import PEERS, ROOT, DidNotStart, make_environment_of_peers, orderflow
-from bench.trips import of_lone_orders
 
 
 def main() -> int:
-    """Reads what is asked for, runs it, says what was seen; the exit status."""
+    """Parses the options and runs the benchmark; returns the exit status."""
     options = argparse.ArgumentParser(description=__doc__, prog="make bench")
+    options.add_argument("--rounds", type=int, help="number of rounds (default 3; 4 with --against)")
     options.add_argument(
-        "--rounds", type=int, help="how often every system has its turn (3; 4 with --against)"
+        "--orders", type=int, default=8000, help="orders for Orderflow at saturation (default %(default)s)"
     )
-    options.add_argument("--orders", type=int, default=8000, help="of Orderflow, at saturation")
-    options.add_argument("--peer-orders", type=int, default=1200, help="of each peer, at saturation")
-    options.add_argument("--growth", type=int, default=200_000, help="orders in the tables at the end")
+    options.add_argument(
+        "--peer-orders",
+        type=int,
+        default=1200,
+        help="orders for each peer at saturation (default %(default)s)",
+    )
+    options.add_argument(
+        "--growth",
+        type=int,
+        default=200_000,
+        help="orders in the tables when `growth` ends (default %(default)s)",
+    )
     options.add_argument(
         "--only",
         type=selection.names,
         action="extend",
         default=[],
         metavar="NAMES",
-        help=f"these alone, of {', '.join(selection.NAMES)} (rounds: all systems and the floor)",
+        help=f"run these parts only: {', '.join(selection.NAMES)} (rounds: all systems and the floor)",
     )
     options.add_argument(
-        "--against", metavar="COMMIT", help="Orderflow at an earlier commit, in the same rounds"
+        "--against", metavar="COMMIT", help="also measure Orderflow at an earlier commit, in the same rounds"
     )
     chosen = options.parse_args()
     chosen.rounds = chosen.rounds or (
         4 if chosen.against else 3
-    )  # an even number, so that both go first as often
+    )  # even, so that each goes first equally often
     logging.getLogger("testcontainers").setLevel(logging.WARNING)
     console = Console(soft_wrap=True)
     folder = ROOT / "var" / "bench" / f"{datetime.now(UTC):%Y%m%d-%H%M%S}"
@@ -57,7 +67,7 @@ def main() -> int:
         with unpacked(chosen.against) if chosen.against else nullcontext() as earlier:
             return uvloop.run(_until_sigterm(_bench(chosen, earlier, folder, console)))
     except (asyncio.CancelledError, KeyboardInterrupt):
-        console.print("Interrupted; what was started is removed.")
+        console.print("Interrupted. Everything that was started is removed.")
         return 130
     except (CountsAreWrong, DidNotStart, NoEarlierVersion, NoServer, Refused) as failed:
         console.print(f"[red]{failed}[/]")
@@ -65,7 +75,7 @@ def main() -> int:
 
 
 async def _until_sigterm(run: Coroutine[Any, Any, int]) -> int:
-    """Runs it; SIGTERM ends it as SIGINT does, with everything removed that it has started."""
+    """Runs the benchmark. SIGTERM cancels it as SIGINT does, so that everything it started is removed."""
     task = asyncio.ensure_future(run)
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
     return await task
@@ -85,20 +95,20 @@ async def _bench(
     results = report.Results(cores=CORES)
     if earlier:
         results.earlier = ours[-1].name
-    with console.status("starting PostgreSQL and RabbitMQ") as status:
+    with console.status("Starting PostgreSQL and RabbitMQ") as status:
 
         def progress(what: str, count: int) -> None:
             status.update(f"{count:,} {what}")
 
         async with servers() as both:
-            results.servers = both.said
-            console.print(f"PostgreSQL and RabbitMQ: {both.said}; all is kept in {folder}")
+            results.servers = both.origin
+            console.print(f"PostgreSQL and RabbitMQ: {both.origin}. Results and logs go to {folder}")
             for system in systems:
                 console.print(f"  {system.name}: {dict(system.tuning)}")
                 results.tuning[system.name] = dict(system.tuning)
             for number in range(1, chosen.rounds + 1) if systems else ():
                 console.rule(f"round {number} of {chosen.rounds}")
-                played = await play(
+                played = await run_round(
                     in_turn(systems, number),
                     both,
                     folder,

@@ -1,4 +1,4 @@
-"""An earlier commit's code, unpacked, for processes that run beside this checkout's."""
+"""Unpacks an earlier commit's code, for processes that run beside those of this checkout."""
 
 import io
 import os
@@ -16,31 +16,31 @@ _ROOT: Final = Path(__file__).resolve().parents[1]
 
 
 class NoEarlierVersion(Exception):
-    """An earlier commit's code can't be had."""
+    """The earlier commit's code can't be unpacked."""
 
-    def __init__(self, commit: str, said: str) -> None:
-        super().__init__(f"{self.__doc__} ({commit}: {said})")
+    def __init__(self, commit: str, reason: str) -> None:
+        super().__init__(f"{self.__doc__} ({commit}: {reason})")
 
 
 @dataclass(frozen=True)
 class EarlierVersion:
-    """The code of a commit: `libs`, `services` and `ops`, in a folder of its own."""
+    """The code of a commit (`libs`, `services` and `ops`) in a folder of its own."""
 
     commit: str
-    """Abbreviated, as git does it."""
+    """The abbreviated hash."""
     folder: Path
 
     @property
     def python_path(self) -> str:
-        """PYTHONPATH of its processes; their working directory is the folder."""
+        """PYTHONPATH for its processes. Their working directory is `folder`."""
         return os.pathsep.join((str(self.folder), str(self.folder / "libs")))
 
 
 @contextmanager
 def unpacked(commit: str) -> Iterator[EarlierVersion]:
-    """The code of this commit, in a folder that is removed at the end. Raises NoEarlierVersion.
+    """Unpacks the code of a commit, and removes it at the end of the block. Raises NoEarlierVersion.
 
-    Any name that git knows is a commit: a hash, a tag, `HEAD~3`.
+    `commit` is any name that git resolves: a hash, a tag, `HEAD~3`.
     """
     short = _git(
         commit,
@@ -60,7 +60,7 @@ def unpacked(commit: str) -> Iterator[EarlierVersion]:
 
 
 def differs(commit: str) -> bool:
-    """Whether this checkout's code is another than the commit's. Raises NoEarlierVersion."""
+    """Returns whether this checkout's code differs from the commit's. Raises NoEarlierVersion."""
     return bool(_git(commit, "diff", "--name-only", commit, "--", *_CODE))
 
 

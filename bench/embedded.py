@@ -1,4 +1,4 @@
-"""`make run`, measured: one process with its own PostgreSQL, events in memory, mails as files."""
+"""Measures `make run`: one process with its own PostgreSQL, events in memory and mails as files."""
 
 import sys
 from collections.abc import Sequence
@@ -8,12 +8,12 @@ from typing import Any, Final
 from bench.measure import measure_closed
 from bench.meters import Usage
 from bench.rounds import CONNECTIONS, WARM_UP, Progress
-from bench.servers import Place, Servers
+from bench.servers import Servers, Workspace
 from bench.systems import DidNotStart, System, orderflow, running
 from ops.postgres import running_postgres
 
 _NOTHING: Final = Usage(0.0, 0.0)
-"""Its PostgreSQL is a child of the process, and counted with it; there is no broker."""
+"""The process's own meter counts its PostgreSQL, a child process. There is no broker."""
 
 
 def _no_broker(_: Sequence[str]) -> None:
@@ -21,7 +21,7 @@ def _no_broker(_: Sequence[str]) -> None:
 
 
 async def measure_embedded(logs: Path, orders: int, progress: Progress) -> dict[str, Any]:
-    """As the rounds measure the five processes."""
+    """Measures throughput and CPU at the same numbers of connections as the rounds."""
     state = logs / "embedded"
     as_processes = orderflow()
     system = System(
@@ -29,23 +29,25 @@ async def measure_embedded(logs: Path, orders: int, progress: Progress) -> dict[
         python=Path(sys.executable),
         setup=(),
         services={"order": ("-m", "ops.main", "run")},
-        environment=lambda place, service: {"STATE": str(state)},  # it has its own database
+        environment=lambda workspace, service: {"STATE": str(state)},  # it starts its own database
         tables=as_processes.tables,
         tuning=as_processes.tuning,
     )
-    nowhere = Place("", "")
+    nowhere = Workspace("", "")
     seen = {}
     async with running(system, nowhere, logs) as alive:
         url = running_postgres(state / "postgres")
         if url is None:
             raise DidNotStart("The embedded PostgreSQL does not run.")
-        place = Place(url.replace("+asyncpg", ""), "")
-        servers = Servers(place.database_url, "", lambda: _NOTHING, lambda: _NOTHING, _no_broker, "embedded")
-        await measure_closed(alive, place, servers, 32, WARM_UP, progress)
+        workspace = Workspace(url.replace("+asyncpg", ""), "")
+        servers = Servers(
+            workspace.database_url, "", lambda: _NOTHING, lambda: _NOTHING, _no_broker, "embedded"
+        )
+        await measure_closed(alive, workspace, servers, 32, WARM_UP, progress)
         for connections in CONNECTIONS:
-            seen[connections] = await measure_closed(alive, place, servers, connections, orders, progress)
-    told = "; ".join(
+            seen[connections] = await measure_closed(alive, workspace, servers, connections, orders, progress)
+    summary = "; ".join(
         f"{connections} connections: {m.per_second:,.0f} orders/s, {m.cpu_total:.2f} ms of CPU an order"
         for connections, m in seen.items()
     )
-    return {"measured": {str(c): m.document() for c, m in seen.items()}, "said": told}
+    return {"measured": {str(c): m.document() for c, m in seen.items()}, "summary": summary}

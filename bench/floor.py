@@ -1,4 +1,4 @@
-"""The floor: the parts alone, with nothing between them. An order can't cost less with these parts."""
+"""The floor: the cost of PostgreSQL, FastAPI and RabbitMQ alone. An order that uses them can't cost less."""
 
 import asyncio
 import json
@@ -14,39 +14,39 @@ import aio_pika
 import asyncpg
 
 from bench import load, meters
-from bench.servers import Place, Servers, free_port
+from bench.servers import Servers, Workspace, free_port
 
 ORDERS: Final = 4000
 BATCH: Final = 100
 CONNECTIONS: Final = 128
 SERVICES: Final = ("order", "invoice", "billing", "shipment", "email", "provider")
 LISTENERS: Final = {"order": 3, "invoice": 1, "billing": 1, "shipment": 1, "email": 4}
-"""How many of an order's four events each service hears."""
+"""How many of an order's four events each service consumes."""
 
 
 @dataclass(frozen=True)
 class Floor:
-    """Milliseconds of one core per order, server and client together."""
+    """Milliseconds of one core per order, of server and client together."""
 
     postgresql: float
-    """Our rows, in batches of 100 orders, a statement for each table."""
+    """Inserting Orderflow's rows, in batches of 100 orders with a statement per table."""
     fastapi: float
-    """An application that reads our order with pydantic and answers with it."""
+    """Parsing the order with pydantic and answering with it."""
     rabbitmq: float
-    """Our messages, published with confirms and consumed by as many queues as ours."""
+    """Publishing Orderflow's messages with confirms and consuming them from as many queues."""
 
     @property
     def total(self) -> float:
-        """All three."""
+        """The sum of the three."""
         return self.postgresql + self.fastapi + self.rabbitmq
 
 
-async def floor(place: Place, servers: Servers, events_per_message: float) -> Floor:
-    """Measured beside what Orderflow has just left in its place."""
+async def floor(workspace: Workspace, servers: Servers, events_per_message: float) -> Floor:
+    """Measures the floor with the rows and events that Orderflow has left in the workspace."""
     return Floor(
-        postgresql=await _postgresql(place, servers),
+        postgresql=await _postgresql(workspace, servers),
         fastapi=await _fastapi(),
-        rabbitmq=await _rabbitmq(place, servers, events_per_message),
+        rabbitmq=await _rabbitmq(workspace, servers, events_per_message),
     )
 
 
@@ -55,11 +55,11 @@ def _own_cpu() -> float:
     return times.user + times.system
 
 
-# PostgreSQL: the rows that Orderflow has written are read, and written again into tables like its own.
+# PostgreSQL: reads the rows that Orderflow has written, and inserts them into copies of its tables.
 
 
-async def _postgresql(place: Place, servers: Servers) -> float:
-    connection = await asyncpg.connect(place.database_url)
+async def _postgresql(workspace: Workspace, servers: Servers) -> float:
+    connection = await asyncpg.connect(workspace.database_url)
     try:
         copies = [await _copy(connection, schema, table) for schema, table in await _tables(connection)]
         orders: int = min(ORDERS, await connection.fetchval('SELECT count(*) FROM "order".orders'))
@@ -91,7 +91,7 @@ async def _tables(connection: "asyncpg.Connection[Any]") -> list[tuple[str, str]
 async def _copy(
     connection: "asyncpg.Connection[Any]", schema: str, table: str
 ) -> tuple[str, list[list[Any]], float]:
-    """An INSERT into a copy of the table, its rows by column, and how many of them an order has."""
+    """Copies the table's definition; returns an INSERT for it, the rows by column, and rows per order."""
     name, copy = f'"{schema}".{table}', f'floor."{schema}_{table}"'
     await connection.execute("CREATE SCHEMA IF NOT EXISTS floor")
     await connection.execute(f"CREATE TABLE {copy} (LIKE {name} INCLUDING DEFAULTS INCLUDING INDEXES)")
@@ -103,10 +103,12 @@ async def _copy(
         WHERE attrelid = $1::regclass AND attnum > 0 AND NOT attisdropped ORDER BY attnum""",
         name,
     )
-    # Arrays go through as text, as in events.statements: unnest would flatten them.
-    picked = ", ".join(f"{f['attname']}::text" if f["type"].endswith("[]") else f["attname"] for f in fields)
+    # Arrays are passed as text, because unnest would flatten them.
+    selected = ", ".join(
+        f"{f['attname']}::text" if f["type"].endswith("[]") else f["attname"] for f in fields
+    )
     per_order = rows / orders
-    found = await connection.fetch(f"SELECT {picked} FROM {name} LIMIT {int(per_order * ORDERS) + 1}")
+    found = await connection.fetch(f"SELECT {selected} FROM {name} LIMIT {int(per_order * ORDERS) + 1}")
     arrays = ", ".join(
         f"${n}::{'text' if f['type'].endswith('[]') else f['type']}[]" for n, f in enumerate(fields, start=1)
     )
@@ -140,8 +142,8 @@ async def _fastapi() -> float:
 
 
 def _serve_alone(port: int) -> None:
-    """The process that is measured: FastAPI as its documentation shows it."""
-    import uvicorn  # noqa: PLC0415  # only this process serves
+    """Serves a FastAPI application written as its documentation teaches. Runs in the measured process."""
+    import uvicorn  # noqa: PLC0415  # only the measured process needs it
     from fastapi import FastAPI  # noqa: PLC0415
     from pydantic import BaseModel  # noqa: PLC0415
 
@@ -189,21 +191,24 @@ def _serve_alone(port: int) -> None:
 
 
 def _messages(event: bytes, events: int, per_message: float) -> Iterator[bytes]:
-    """Messages of about as many events each as ours had, from one event's body."""
+    """Makes messages that repeat one event, with about as many events each as Orderflow's."""
     size = max(1, round(per_message))
     for begin in range(0, events, size):
         yield b"[" + b",".join(event for _ in range(min(size, events - begin))) + b"]"
 
 
-async def _rabbitmq(place: Place, servers: Servers, events_per_message: float) -> float:
-    connection = await asyncpg.connect(place.database_url)
+async def _rabbitmq(workspace: Workspace, servers: Servers, events_per_message: float) -> float:
+    connection = await asyncpg.connect(workspace.database_url)
     try:
         body = await connection.fetchval('SELECT body FROM "billing".outbox LIMIT 1')
     finally:
         await connection.close()
     event = json.dumps(json.loads(body)[0], separators=(",", ":"), ensure_ascii=False).encode()
     expected = dict.fromkeys(LISTENERS, 0)
-    publishing, consuming = await aio_pika.connect(place.broker_url), await aio_pika.connect(place.broker_url)
+    publishing, consuming = (
+        await aio_pika.connect(workspace.broker_url),
+        await aio_pika.connect(workspace.broker_url),
+    )
     async with publishing, consuming:
         channel = await publishing.channel()
         reading = await consuming.channel()

@@ -1,4 +1,4 @@
-"""The load: orders over HTTP, from as many connections as asked for, for as little CPU as Python allows."""
+"""The load: orders over HTTP on a given number of connections, with little CPU of its own."""
 
 import asyncio
 import itertools
@@ -17,12 +17,12 @@ _ITEMS: Final = [
     {"sku": "BOX-12", "name": "Gift box, large", "quantity": 3, "unit_price": "4.99", "tax_rate": "0.17"},
 ]
 _ATTEMPTS: Final = 3
-"""On as many connections an order is tried; a new one that is closed at once is no keep-alive timeout."""
+"""Connections on which an order is tried. After a keep-alive timeout the second one works."""
 ITEMS_PER_ORDER: Final = len(_ITEMS)
 
 
 def order(number: int) -> dict[str, Any]:
-    """An order of three items, like every other but for its reference and its buyer."""
+    """Makes an order of three items. Orders differ in their reference and customer only."""
     return {
         "reference": f"BENCH-{number}",
         "customer": {"name": "Ana Souza", "email": f"ana{number}@example.com", "locale": "pt-BR"},
@@ -39,7 +39,7 @@ def order(number: int) -> dict[str, Any]:
 
 
 def requests() -> Iterator[bytes]:
-    """`POST /orders` without end, each another order."""
+    """Generates requests `POST /orders` without end, each with a new order."""
     for number in itertools.count(1):
         body = json.dumps(order(number), ensure_ascii=False).encode()
         head = (
@@ -50,27 +50,27 @@ def requests() -> Iterator[bytes]:
 
 
 class Refused(Exception):
-    """An order was not accepted, or the connection ended before the answer."""
+    """An order was not accepted, or the connection was lost before the answer."""
 
 
 class NeverTaken(Refused):
-    """The connection was closed, and the peer can't have read the request."""
+    """The connection was closed before the peer can have read the request."""
 
 
 @dataclass
 class Answers:
-    """What became of the requests."""
+    """Times and counts of the requests that were answered."""
 
     began: float = field(default_factory=time.time)
-    """When the first was sent, by the wall clock."""
+    """When the first request was sent, by the wall clock."""
     seconds: list[float] = field(default_factory=list)
-    """How long each answer took, a replaced connection included."""
+    """The time of each answer, including a replaced connection."""
     replaced: int = 0
-    """Connections that the peer closed between two requests."""
+    """The number of connections that the peer closed between two requests."""
 
 
 class _Connection(asyncio.Protocol):
-    """One connection that sends a request, waits for its answer, and sends the next."""
+    """One connection, with one request at a time."""
 
     def __init__(self) -> None:
         self._transport: asyncio.Transport | None = None
@@ -80,14 +80,14 @@ class _Connection(asyncio.Protocol):
         self._parser = httptools.HttpResponseParser(self)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)  # uvloop's is none by its type
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's class is no subclass of it
 
     def data_received(self, data: bytes) -> None:
         self._answering = True
         self._parser.feed_data(data)
 
     def on_message_complete(self) -> None:
-        """The parser has seen the whole answer."""
+        """Passes the status on when the parser has read the whole answer."""
         status = self._parser.get_status_code()
         self._parser = httptools.HttpResponseParser(self)
         if self._answer and not self._answer.done():
@@ -101,13 +101,13 @@ class _Connection(asyncio.Protocol):
             self._answer.set_exception(lost(f"The connection was lost before an answer: {exc or 'closed'}."))
 
     async def ask(self, request: bytes) -> int:
-        """The status of the answer. Raises NeverTaken when it is safe to ask again, Refused when it is not.
+        """Returns the answer's status. Raises NeverTaken if the request may be sent again, Refused if not.
 
-        A POST is not idempotent, and may be sent again only where the peer can't have acted on it (RFC 9110,
-        9.2.2). There are two such cases: the connection was closed before the request was written, and it was
-        reset without a byte of an answer. The kernel resets a connection when its process closes it with the
-        request unread, or had closed it before: a keep-alive timeout. A process that dies after reading the
-        request ends the connection in order; whether it took the order can't be known.
+        A POST is not idempotent and may be sent again only if the peer can't have acted on it (RFC 9110,
+        9.2.2): if the connection was closed before the request was written, or was reset without a byte of an
+        answer. The kernel resets a connection whose process closes it without reading the request, as after a
+        keep-alive timeout. A process that dies after reading the request closes the connection normally, so
+        whether it accepted the order is unknown.
         """
         assert self._transport
         if self._lost or self._transport.is_closing():
@@ -117,7 +117,7 @@ class _Connection(asyncio.Protocol):
         return await self._answer
 
     def close(self) -> None:
-        """Ends it."""
+        """Closes the connection."""
         if self._transport:
             self._transport.close()
 
@@ -125,13 +125,13 @@ class _Connection(asyncio.Protocol):
 async def closed_loop(
     port: int, connections: int, orders: int, placed: Callable[[int], None] = lambda _: None
 ) -> Answers:
-    """Places so many orders; each connection sends the next when it has the answer to the last.
+    """Places the orders; each connection sends its next order after the answer to its last. Raises Refused.
 
-    `placed` is told now and then how many there are. Raises Refused.
+    Calls `placed` with the number of answered orders, about every hundred orders.
     """
     answers, waiting = Answers(), itertools.islice(requests(), orders)
 
-    async def keep_asking() -> None:
+    async def send_in_turn() -> None:
         connection = await _connect(port)
         try:
             for request in waiting:
@@ -141,14 +141,14 @@ async def closed_loop(
         finally:
             connection.close()
 
-    async with _all() as group:
+    async with _raising_refused() as group:
         for _ in range(connections):
-            group.create_task(keep_asking())
+            group.create_task(send_in_turn())
     return answers
 
 
 async def open_loop(port: int, per_second: float, orders: int) -> Answers:
-    """Places orders at a steady rate, whatever the answers do. Raises Refused."""
+    """Places orders at a steady rate, without waiting for answers. Raises Refused."""
     answers = Answers()
     idle: list[_Connection] = []
     loop = asyncio.get_running_loop()
@@ -159,7 +159,7 @@ async def open_loop(port: int, per_second: float, orders: int) -> Answers:
 
     start = loop.time()
     try:
-        async with _all() as group:
+        async with _raising_refused() as group:
             for number, request in enumerate(itertools.islice(requests(), orders)):
                 await asyncio.sleep(start + number / per_second - loop.time())
                 group.create_task(place(request))
@@ -170,8 +170,8 @@ async def open_loop(port: int, per_second: float, orders: int) -> Answers:
 
 
 @asynccontextmanager
-async def _all() -> AsyncIterator[asyncio.TaskGroup]:
-    """Tasks that end together. Raises the first Refused of theirs alone, not in a group."""
+async def _raising_refused() -> AsyncIterator[asyncio.TaskGroup]:
+    """Opens a task group that raises the first Refused itself, not in an exception group."""
     try:
         async with asyncio.TaskGroup() as group:
             yield group
@@ -183,7 +183,7 @@ async def _all() -> AsyncIterator[asyncio.TaskGroup]:
 
 
 async def answers_healthy(port: int) -> bool:
-    """Whether `/healthz` says 200."""
+    """Returns whether `/healthz` answers 200."""
     with suppress(Refused):
         connection = await _connect(port)
         try:
@@ -202,7 +202,7 @@ async def _connect(port: int) -> _Connection:
 
 
 async def _place(port: int, connection: _Connection, request: bytes, answers: Answers) -> _Connection:
-    """Places an order, on a new connection if this one was closed; the connection that was answered."""
+    """Places an order, on a new connection if this one was closed. Returns the connection that it used."""
     sent, status = time.perf_counter(), 0
     for attempt in range(_ATTEMPTS):
         try:

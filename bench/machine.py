@@ -1,7 +1,7 @@
-"""The machine: how fast it is, and how steady, by a fixed piece of work before every round.
+"""The machine's speed, from a fixed piece of work before every round.
 
-Other work on the machine shows here as it does in the figures: readers can compare machines, and distrust a
-run on an unsteady one. `python -m bench.machine` does the Python part once and prints its seconds.
+Other work on the machine slows it as it slows the measured systems. Readers can compare machines, and
+distrust a run whose rounds differ much. `python -m bench.machine` runs the Python part once and prints its seconds.
 """
 
 import asyncio
@@ -15,51 +15,51 @@ from typing import Final
 
 import asyncpg
 
-from bench.servers import Place
+from bench.servers import Workspace
 
 _STEPS: Final = 2_000_000
 _COMMITS: Final = 200
 UNSTEADY: Final = 0.1
-"""A spread from which on a run is not to be trusted."""
+"""The spread at which a run is not to be trusted."""
 
 
 @dataclass(frozen=True)
-class Machine:
-    """What the fixed work took."""
+class MachineSpeed:
+    """How long the fixed work took."""
 
     python_ms: float
-    """Milliseconds of a loop in pure Python, on every core at once: the mean of the cores."""
+    """Milliseconds of a loop in pure Python that runs on every core at once, the mean of the cores."""
     commit_ms: float
-    """Milliseconds of a commit of one row, one after the other on one connection: the median of 200."""
+    """Milliseconds of a commit of one row, the median of 200 in sequence on one connection."""
 
 
 @dataclass(frozen=True)
 class Steadiness:
-    """A figure over the rounds."""
+    """The median and spread of a figure over the rounds."""
 
-    middle: float
+    median: float
     spread: float
-    """From the least to the most, as a part of the middle."""
+    """The difference of maximum and minimum, divided by the median."""
 
     @classmethod
     def of(cls, figures: Sequence[float]) -> "Steadiness":
-        """Of a figure of each round."""
+        """Computes both from the figure of each round."""
         middle = median(figures)
         return cls(middle, (max(figures) - min(figures)) / middle)
 
     @property
     def is_steady(self) -> bool:
-        """Whether the rounds can be trusted."""
+        """Whether the spread is small enough to trust the run."""
         return self.spread < UNSTEADY
 
 
-async def probe(place: Place, cores: int) -> Machine:
-    """Does the fixed work, in some three seconds."""
-    return Machine(await _python(cores), await _commits(place))
+async def probe(workspace: Workspace, cores: int) -> MachineSpeed:
+    """Does the fixed work, which takes about three seconds."""
+    return MachineSpeed(await _python(cores), await _commits(workspace))
 
 
 def loop_seconds() -> float:
-    """How long the loop takes: integers, a list, a dictionary and calls, as an interpreter is used."""
+    """Times a loop with integers, a list, a dictionary and calls, as interpreted code typically uses them."""
     began = time.perf_counter()
     seen: dict[int, int] = {}
     recent = [0] * 64
@@ -79,14 +79,14 @@ async def _python(cores: int) -> float:
             cwd=Path(__file__).resolve().parents[1],
             stdout=asyncio.subprocess.PIPE,
         )
-        said, _ = await process.communicate()
-        return float(said)
+        output, _ = await process.communicate()
+        return float(output)
 
     return 1000 * mean(await asyncio.gather(*(once() for _ in range(cores))))
 
 
-async def _commits(place: Place) -> float:
-    connection = await asyncpg.connect(place.database_url)
+async def _commits(workspace: Workspace) -> float:
+    connection = await asyncpg.connect(workspace.database_url)
     try:
         await connection.execute("CREATE TABLE machine (id integer PRIMARY KEY)")
         took = []
@@ -100,4 +100,4 @@ async def _commits(place: Place) -> float:
 
 
 if __name__ == "__main__":
-    print(loop_seconds())  # noqa: T201  # for the process that started this one
+    print(loop_seconds())  # noqa: T201  # read by the process that started this one

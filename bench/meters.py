@@ -1,4 +1,4 @@
-"""Meters: what CPU time and memory processes and containers have used."""
+"""Meters of the CPU time and memory of processes and containers."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -8,23 +8,23 @@ import psutil
 from testcontainers.core.container import DockerContainer
 
 Meter = Callable[[], "Usage"]
-"""Reads what something has used since it was started."""
+"""Reads the CPU and memory that a process or container has used since its start."""
 
 _MIB: Final = 1 << 20
 
 
 @dataclass(frozen=True)
 class Usage:
-    """What was used until now."""
+    """CPU and memory used so far."""
 
     cpu: float
     """Seconds of one core, user and system."""
     memory: float
-    """MiB, resident; memory that several processes share counts once for each."""
+    """Resident MiB. Memory that several processes share is counted for each of them."""
 
 
 def of_process(pid: int) -> Usage:
-    """A process and all that it has started, also those that have ended and were waited for."""
+    """Measures a process and its descendants, including those that ended and were waited for."""
     try:
         root = psutil.Process(pid)
         alive = [root, *root.children(recursive=True)]
@@ -42,14 +42,14 @@ def of_process(pid: int) -> Usage:
 
 
 def of_container(container: DockerContainer) -> Usage:
-    """A container, as the kernel accounts for its control group."""
-    said = container.get_wrapped_container().stats(stream=False, one_shot=True)
-    memory = said["memory_stats"]
+    """Measures a container by its control group."""
+    stats = container.get_wrapped_container().stats(stream=False, one_shot=True)
+    memory = stats["memory_stats"]
     pages = memory["stats"]
-    anonymous = pages.get("anon", pages.get("rss", 0))  # version 2 of control groups, and version 1
-    return Usage(said["cpu_stats"]["cpu_usage"]["total_usage"] / 1e9, anonymous / _MIB)
+    anonymous = pages.get("anon", pages.get("rss", 0))  # control groups of version 2, and of version 1
+    return Usage(stats["cpu_stats"]["cpu_usage"]["total_usage"] / 1e9, anonymous / _MIB)
 
 
 def total(usages: Sequence[Usage]) -> Usage:
-    """All of them together."""
+    """Adds them up."""
     return Usage(sum(usage.cpu for usage in usages), sum(usage.memory for usage in usages))

@@ -1,4 +1,4 @@
-"""Pairs: Orderflow and an earlier commit of it, each round's figure of the one over the other's."""
+"""Compares this checkout with an earlier commit, as the ratio of their figures in each round."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -11,19 +11,18 @@ from bench.systems import OURS
 
 @dataclass(frozen=True)
 class Figure:
-    """What is compared."""
+    """One figure of the comparison."""
 
     name: str
     of: Callable[[Turn], float]
-    most: bool = True
-    """Whether less is better."""
+    less_is_better: bool = True
 
 
 FIGURES: Final = (
     Figure("CPU ms an order, 128 connections", lambda turn: turn.closed[128].cpu_total),
     Figure("CPU ms an order, 32", lambda turn: turn.closed[32].cpu_total),
-    Figure("orders/s, 128 connections", lambda turn: turn.closed[128].per_second, most=False),
-    Figure("orders/s, 32", lambda turn: turn.closed[32].per_second, most=False),
+    Figure("orders/s, 128 connections", lambda turn: turn.closed[128].per_second, less_is_better=False),
+    Figure("orders/s, 32", lambda turn: turn.closed[32].per_second, less_is_better=False),
     Figure("POST p99 ms, 128 connections", lambda turn: turn.closed[128].post.p99),
     Figure("POST p99 ms, 32", lambda turn: turn.closed[32].post.p99),
     Figure("order to last mail p50 ms, 20/s", lambda turn: steady(turn).end_to_end.p50),
@@ -35,7 +34,7 @@ FIGURES: Final = (
 
 @dataclass(frozen=True)
 class Compared:
-    """A figure of both, over the rounds."""
+    """A figure of both commits in every round."""
 
     figure: Figure
     now: list[float]
@@ -43,7 +42,7 @@ class Compared:
 
     @property
     def ratios(self) -> list[float]:
-        """This checkout's figure over the earlier commit's, of each round."""
+        """This checkout's figure divided by the earlier commit's, for each round."""
         return [now / earlier for now, earlier in zip(self.now, self.earlier, strict=True)]
 
     @property
@@ -53,21 +52,21 @@ class Compared:
 
     @property
     def is_sure(self) -> bool:
-        """Whether every round says the same: all better, or all worse."""
+        """Whether all rounds agree: all better, or all worse."""
         return min(self.ratios) > 1 or max(self.ratios) < 1
 
     @property
     def is_better(self) -> bool:
-        """Whether this checkout does better than the earlier commit."""
-        return self.ratio < 1 if self.figure.most else self.ratio > 1
+        """Whether this checkout is better than the earlier commit."""
+        return self.ratio < 1 if self.figure.less_is_better else self.ratio > 1
 
     def document(self) -> dict[str, Any]:
-        """For the file of results."""
+        """Returns the fields for `results.json`."""
         return {"now": self.now, "earlier": self.earlier, "ratios": self.ratios, "ratio": self.ratio}
 
 
 def compare(rounds: Sequence[Round], earlier: str) -> list[Compared]:
-    """Every figure of Orderflow beside the named system's, from the rounds that both were in."""
+    """Compares every figure of Orderflow with the `earlier` system's, from the rounds that have both."""
     both = [played.turns for played in rounds if {OURS, earlier} <= played.turns.keys()]
     if not both:
         return []

@@ -11,30 +11,30 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.machine import Steadiness
-from bench.measure import SERVERS, Measured
+from bench.measure import SERVERS, Latency, Measurement
 from bench.pairs import Compared, compare
+from bench.round_trips import Cost
 from bench.rounds import CONNECTIONS, STEADY_PER_SECOND, Round, Turn, capacity, quarter, steady
 from bench.systems import CELERY, FASTSTREAM, OURS, SAME_GUARANTEES
-from bench.trips import Trips
 
 _PARTS: Final = ("services", *SERVERS)
-"""Where CPU goes."""
+"""The parts that CPU is counted for."""
 
 
 @dataclass(frozen=True)
 class Goal:
-    """A ratio that is to be reached; `most` says that less is better."""
+    """A ratio to be reached."""
 
     name: str
     must: float
     reach_for: float
     ratio: Callable[[Round], float | None]
-    """Of a round; none when a side of it took no part."""
-    most: bool = False
+    """Computes the ratio of a round; None if one of the sides took no part."""
+    less_is_better: bool = False
 
     def is_met(self, value: float, goal: float) -> bool:
-        """Whether the value is as good as the goal, or better."""
-        return value <= goal if self.most else value >= goal
+        """Returns whether the value reaches the goal."""
+        return value <= goal if self.less_is_better else value >= goal
 
 
 def _against(peer: str, figure: Callable[[Turn], float]) -> Callable[[Round], float | None]:
@@ -69,57 +69,63 @@ GOALS: Final = (
     Goal("orders/s against Celery, 32", 10, 15, _throughput(CELERY, 32)),
     Goal("orders/s against the same guarantees, 128", 10, 12, _throughput(SAME_GUARANTEES, 128)),
     Goal("orders/s against the same guarantees, 32", 6, 10, _throughput(SAME_GUARANTEES, 32)),
-    Goal("CPU an order against the floor's sum, 128", 2, 1.5, _cpu_over_floor, most=True),
-    Goal("end-to-end p50 at 20/s against the same guarantees", 1, 1, _steady_p50(SAME_GUARANTEES), most=True),
+    Goal("CPU an order against the floor's sum, 128", 2, 1.5, _cpu_over_floor, less_is_better=True),
+    Goal(
+        "end-to-end p50 at 20/s against the same guarantees",
+        1,
+        1,
+        _steady_p50(SAME_GUARANTEES),
+        less_is_better=True,
+    ),
     Goal(
         "end-to-end p50 at a quarter of capacity against the same guarantees",
         1,
         1,
         _quarter_p50(SAME_GUARANTEES),
-        most=True,
+        less_is_better=True,
     ),
-    Goal("end-to-end p50 at 20/s against FastStream", 1, 0.5, _steady_p50(FASTSTREAM), most=True),
+    Goal("end-to-end p50 at 20/s against FastStream", 1, 0.5, _steady_p50(FASTSTREAM), less_is_better=True),
     Goal(
         "end-to-end p50 at a quarter of capacity against FastStream",
         1,
         0.5,
         _quarter_p50(FASTSTREAM),
-        most=True,
+        less_is_better=True,
     ),
     Goal(
         "POST p99 at saturation against FastStream",
         0.25,
         0.1,
         _against(FASTSTREAM, lambda turn: turn.closed[128].post.p99),
-        most=True,
+        less_is_better=True,
     ),
 )
 
 
 @dataclass
 class Results:
-    """All that was seen."""
+    """All results of a run."""
 
     cores: int
     servers: str = ""
     earlier: str = ""
-    """The name of the system that is an earlier commit of Orderflow."""
+    """The name of the system that is an earlier commit, if there is one."""
     tuning: dict[str, dict[str, object]] = field(default_factory=dict)
     rounds: list[Round] = field(default_factory=list)
-    trips: dict[str, dict[str, Trips]] = field(default_factory=dict)
-    """By system, and user of its database."""
+    trips: dict[str, dict[str, Cost]] = field(default_factory=dict)
+    """By system, and by user of its database."""
     scenarios: dict[str, Any] = field(default_factory=dict)
 
     def ratios(self, goal: Goal) -> list[float]:
-        """A goal's ratio in each round that has both sides of it."""
+        """Returns a goal's ratio in each round that has both sides."""
         return [ratio for played in self.rounds if (ratio := goal.ratio(played)) is not None]
 
     def compared(self) -> list[Compared]:
-        """Orderflow beside the earlier commit, if there is one."""
+        """Compares Orderflow with the earlier commit, if there is one."""
         return compare(self.rounds, self.earlier) if self.earlier else []
 
     def write(self, folder: Path) -> None:
-        """`results.json`: every figure of every round, and the ratios."""
+        """Writes `results.json` with every figure of every round, and the ratios."""
         document = asdict(self) | {
             "ratios": {goal.name: ratios for goal in GOALS if (ratios := self.ratios(goal))},
             "pairs": {compared.figure.name: compared.document() for compared in self.compared()},
@@ -140,24 +146,24 @@ def show(results: Results, console: Console) -> None:
             console.print(_pairs(results))
     if results.trips:
         console.print(_trips(results))
-    for name, said in results.scenarios.items():
-        console.print(f"{name}: {said['said']}")
+    for name, found in results.scenarios.items():
+        console.print(f"{name}: {found['summary']}")
 
 
 def _machine(results: Results) -> str:
-    """How fast the machine was before each round, and how steady."""
+    """Describes the machine's speed, and its spread over the rounds."""
     machines = [played.machine for played in results.rounds if played.machine]
-    told = []
+    parts = []
     for name, figures in (
         (f"a loop in pure Python on all {results.cores} cores at once", [m.python_ms for m in machines]),
         ("a commit of PostgreSQL", [m.commit_ms for m in machines]),
     ):
         seen = Steadiness.of(figures)
         colour = "green" if seen.is_steady else "red"
-        told.append(
-            f"{name} {seen.middle:.3g} ms, [{colour}]spread over the rounds {100 * seen.spread:.0f} %[/]"
+        parts.append(
+            f"{name} {seen.median:.3g} ms, [{colour}]spread over the rounds {100 * seen.spread:.0f} %[/]"
         )
-    return "The machine: " + "; ".join(told)
+    return "The machine: " + "; ".join(parts)
 
 
 def _systems(results: Results) -> Table:
@@ -178,27 +184,26 @@ def _systems(results: Results) -> Table:
             table.add_row(
                 name,
                 str(connections),
-                f"{_middle(seen, lambda m: m.per_second):,.0f}",
-                f"{_middle(seen, lambda m: m.cpu_total):.2f}",
-                f"{_middle(seen, lambda m: m.post.p50):.0f} / {_middle(seen, lambda m: m.post.p99):.0f}",
-                f"{_middle(seen, lambda m: m.end_to_end.p50):,.0f} / "
-                f"{_middle(seen, lambda m: m.end_to_end.p99):,.0f}",
+                f"{_median(seen, lambda m: m.per_second):,.0f}",
+                f"{_median(seen, lambda m: m.cpu_total):.2f}",
+                _latency([m.post for m in seen]),
+                _latency([m.end_to_end for m in seen]),
             )
     return table
 
 
 def _add_columns(table: Table, *headings: str, words: int = 1) -> None:
-    """Columns with these headings: the first ones of words, the others of figures."""
+    """Adds columns with these headings. The first `words` of them hold words, the others figures."""
     for number, heading in enumerate(headings):
         table.add_column(heading, justify="left" if number < words else "right")
 
 
 def _low_loads(results: Results) -> Table:
-    """At 20 orders/s, and at a quarter of the capacity without batching."""
+    """Makes the table for 20 orders/s, and for a quarter of the capacity without batching."""
     table = Table(
         title="Low loads",
         caption=(
-            f"Capacity: what {results.cores} cores carry when every order costs the CPU that it costs at "
+            f"Capacity: the orders/s that keep {results.cores} cores busy, at the CPU per order of "
             f"{STEADY_PER_SECOND:.0f}/s, where nothing is batched. Each system has its own."
         ),
     )
@@ -222,19 +227,18 @@ def _low_loads(results: Results) -> Table:
                 name,
                 f"{per_second:.1f}",
                 f"{100 * per_second / whole:.0f} % of {whole:.1f}",
-                f"{_middle(seen, lambda m: m.cpu_total):.1f}",
-                f"{_middle(seen, lambda m: m.post.p50):.0f} / {_middle(seen, lambda m: m.post.p99):.0f}",
-                f"{_middle(seen, lambda m: m.end_to_end.p50):.0f} / "
-                f"{_middle(seen, lambda m: m.end_to_end.p99):.0f}",
+                f"{_median(seen, lambda m: m.cpu_total):.1f}",
+                _latency([m.post for m in seen]),
+                _latency([m.end_to_end for m in seen]),
             )
     return table
 
 
 def _pairs(results: Results) -> Table:
-    """This checkout against the earlier commit."""
+    """Makes the table of this checkout against the earlier commit."""
     table = Table(
         title=f"This checkout against {results.earlier}: medians of the rounds' pairs",
-        caption=f"Coloured where all rounds agree: by chance, one in {2 ** (len(results.rounds) - 1)}.",
+        caption=f"Coloured where all rounds agree: by chance once in {2 ** (len(results.rounds) - 1)}.",
     )
     _add_columns(table, "figure", "earlier", "now", "now / earlier", "of each round")
     for compared in results.compared():
@@ -250,14 +254,14 @@ def _pairs(results: Results) -> Table:
 
 
 def _trips(results: Results) -> Table:
-    """What a lone order costs at PostgreSQL."""
+    """Makes the table of a lone order's cost at PostgreSQL."""
     table = Table(
-        title="PostgreSQL, for one lone order",
-        caption="Counted on the wire (ReadyForQuery), less what an idle system does in the same time.",
+        title="The cost of one lone order at PostgreSQL",
+        caption="Counted on the wire (ReadyForQuery), minus the cost of an idle system in the same time.",
     )
     _add_columns(table, "system", "user", "round trips", "statements", "transactions", words=2)
     for name, by_user in results.trips.items():
-        whole = sum(by_user.values(), start=Trips())
+        whole = sum(by_user.values(), start=Cost())
         rows = [*(by_user.items() if len(by_user) > 1 else ()), ("all", whole)]
         for user, trips in rows:
             table.add_row(
@@ -293,20 +297,24 @@ def _goals(results: Results) -> Table:
         if ratios:
             seen = median(ratios)
             colour = "green" if goal.is_met(seen, goal.must) else "red"
-            sign = "≤" if goal.most else "≥"
+            sign = "≤" if goal.less_is_better else "≥"
             table.add_row(
                 goal.name, f"[{colour}]{seen:.2f}[/]", f"{sign} {goal.must:g}", f"{sign} {goal.reach_for:g}"
             )
     return table
 
 
-def _middle(seen: Sequence[Measured], figure: Callable[[Measured], float]) -> float:
+def _median(seen: Sequence[Measurement], figure: Callable[[Measurement], float]) -> float:
     return median(figure(measured) for measured in seen)
 
 
+def _latency(seen: Sequence[Latency]) -> str:
+    return f"{median(s.p50 for s in seen):,.0f} / {median(s.p99 for s in seen):,.0f}"
+
+
 def plot(results: Results, folder: Path) -> None:
-    """`plot.svg`: throughput side by side, where the CPU goes, and the cost as the tables grow."""
-    from matplotlib.figure import Figure  # noqa: PLC0415  # slow to load, and needed at the end only
+    """Draws `plot.svg`: throughput, CPU by part, and the cost as the tables grow."""
+    from matplotlib.figure import Figure  # noqa: PLC0415  # slow to load, and only needed here
 
     panels: list[Callable[[Any, Results], None]] = []
     if results.rounds:
@@ -324,7 +332,7 @@ def plot(results: Results, folder: Path) -> None:
 
 def _plot_throughput(axes: Any, results: Results) -> None:
     names = list(results.rounds[0].turns)
-    axes.barh(names, [_middle(_saturated(results, name), lambda m: m.per_second) for name in names])
+    axes.barh(names, [_median(_saturated(results, name), lambda m: m.per_second) for name in names])
     axes.set_title("orders/s, 128 connections")
     axes.invert_yaxis()
 
@@ -352,5 +360,5 @@ def _plot_growth(axes: Any, results: Results) -> None:
     axes.legend(fontsize="small")
 
 
-def _saturated(results: Results, name: str) -> list[Measured]:
+def _saturated(results: Results, name: str) -> list[Measurement]:
     return [played.turns[name].closed[128] for played in results.rounds]

@@ -1,4 +1,4 @@
-"""What a run measures: systems, the floor, and what Orderflow does as the work grows, each by its name."""
+"""The parts of the benchmark that a run measures, chosen by name with `--only`."""
 
 from argparse import ArgumentTypeError
 from collections.abc import Collection
@@ -13,12 +13,12 @@ FLOOR: Final = "floor"
 ROUNDS: Final = "rounds"
 """All systems and the floor."""
 TRIPS: Final = "round-trips"
-"""Of a lone order to PostgreSQL, in each system that is named, else in Orderflow."""
+"""Round trips to PostgreSQL of a lone order, in each system that is named, or in Orderflow."""
 NAMES: Final = (ROUNDS, ORDERFLOW, FLOOR, *PEERS, TRIPS, *scenarios.ALL)
 
 
 def names(text: str) -> list[str]:
-    """The names in a comma-separated text. Raises ArgumentTypeError."""
+    """Splits a comma-separated text into names. Raises ArgumentTypeError."""
     found = [name.strip() for name in text.split(",") if name.strip()]
     unknown = [name for name in found if name not in NAMES]
     if unknown or not found:
@@ -28,7 +28,7 @@ def names(text: str) -> list[str]:
 
 @dataclass(frozen=True)
 class Selection:
-    """What is measured."""
+    """The parts to measure."""
 
     orderflow: bool
     """Whether Orderflow takes part in the rounds."""
@@ -39,10 +39,10 @@ class Selection:
 
     @classmethod
     def of(cls, only: Collection[str], *, against: bool = False) -> "Selection":
-        """Of the names chosen; of no name, everything.
+        """Selects the named parts, or everything if no name is given.
 
-        The floor is measured on what Orderflow leaves behind, and an earlier commit beside it: with either of
-        them Orderflow takes part.
+        The floor needs the rows of Orderflow's turn, and an earlier commit is compared with Orderflow, so both
+        select Orderflow too.
         """
         everything = not only
         in_rounds = everything or ROUNDS in only

@@ -1,6 +1,6 @@
-"""PostgreSQL and RabbitMQ of the benchmark's own: in containers if Docker answers, else programs found.
+"""The benchmark's own PostgreSQL and RabbitMQ: containers if Docker answers, else programs on this machine.
 
-Both as they come out of the box, durable in full: `fsync` and `synchronous_commit` are on.
+Both run fully durable: `fsync` and `synchronous_commit` are on.
 """
 
 import asyncio
@@ -35,48 +35,48 @@ _OWNER: Final = "orderflow"
 
 
 class NoServer(Exception):
-    """A server can't be had: neither does Docker answer, nor is the program there."""
+    """A server can't be started: Docker does not answer, and the program is not installed."""
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where one system lives: a database and a virtual host that nobody else uses."""
+class Workspace:
+    """A database and a virtual host of RabbitMQ that one system has to itself."""
 
     database_url: str
-    """`postgresql://…`, as the owner of everything."""
+    """`postgresql://…`, with the account that owns the database."""
     broker_url: str
 
 
 @dataclass(frozen=True)
 class Servers:
-    """Both servers, and what they have used."""
+    """Both servers, with meters of their CPU and memory."""
 
     postgres_url: str
-    """Of the owner's database."""
+    """The address of the owner's database."""
     broker_url: str
-    """Without a virtual host."""
+    """The address, without a virtual host."""
     postgres: Meter
     rabbitmq: Meter
     rabbitmqctl: Callable[[Sequence[str]], None]
-    said: str
-    """Which they are, for the report."""
+    origin: str
+    """Whether they are containers or programs, for the report."""
 
     @asynccontextmanager
-    async def place(self) -> AsyncIterator[Place]:
-        """A fresh place, dropped at the end."""
+    async def workspace(self) -> AsyncIterator[Workspace]:
+        """Creates a workspace, and drops it at the end of the block."""
         name = f"bench_{secrets.token_hex(4)}"
-        await self._ask_postgres(f"CREATE DATABASE {name}")
+        await self._execute(f"CREATE DATABASE {name}")
         await asyncio.to_thread(self.rabbitmqctl, ["add_vhost", name])
         user = urlsplit(self.broker_url).username or "guest"
         await asyncio.to_thread(self.rabbitmqctl, ["set_permissions", "-p", name, user, ".*", ".*", ".*"])
         try:
             database_url = urlunsplit(urlsplit(self.postgres_url)._replace(path=f"/{name}"))
-            yield Place(database_url, f"{self.broker_url}/{name}")
+            yield Workspace(database_url, f"{self.broker_url}/{name}")
         finally:
             await asyncio.to_thread(self.rabbitmqctl, ["delete_vhost", name])
-            await self._ask_postgres(f"DROP DATABASE {name} WITH (FORCE)")
+            await self._execute(f"DROP DATABASE {name} WITH (FORCE)")
 
-    async def _ask_postgres(self, statement: str) -> None:
+    async def _execute(self, statement: str) -> None:
         connection = await asyncpg.connect(self.postgres_url)
         try:
             await connection.execute(statement)
@@ -86,17 +86,17 @@ class Servers:
 
 @asynccontextmanager
 async def servers() -> AsyncIterator[Servers]:
-    """Both, fresh, removed at the end. Raises NoServer."""
+    """Starts both servers, and removes them at the end of the block. Raises NoServer."""
     in_containers = await asyncio.to_thread(_docker_answers)
     async with AsyncExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="orderflow-bench-")))
-        folder.chmod(0o755)  # as root, each server has an account of its own
-        postgres = _postgres_container() if in_containers else _postgres_found(folder)
+        folder.chmod(0o755)  # run by root, each server uses an account of its own
+        postgres = _postgres_container() if in_containers else _postgres_program(folder)
         postgres_url, postgres_meter = await stack.enter_async_context(postgres)
-        rabbitmq = _rabbitmq_container() if in_containers else _rabbitmq_found(folder)
+        rabbitmq = _rabbitmq_container() if in_containers else _rabbitmq_program(folder)
         broker_url, rabbitmq_meter, rabbitmqctl = await stack.enter_async_context(rabbitmq)
-        said = "containers" if in_containers else "programs found on this machine"
-        yield Servers(postgres_url, broker_url, postgres_meter, rabbitmq_meter, rabbitmqctl, said)
+        origin = "containers" if in_containers else "programs on this machine"
+        yield Servers(postgres_url, broker_url, postgres_meter, rabbitmq_meter, rabbitmqctl, origin)
 
 
 def _docker_answers() -> bool:
@@ -106,7 +106,7 @@ def _docker_answers() -> bool:
     return not subprocess.run([docker, "info"], capture_output=True, check=False).returncode
 
 
-# In containers. They are reached by their own addresses: a mapped port costs CPU that nobody accounts for.
+# Containers. Clients use their own addresses, because a mapped port costs CPU that no meter sees.
 
 
 @asynccontextmanager
@@ -141,11 +141,11 @@ async def _rabbitmq_container() -> AsyncIterator[tuple[str, Meter, Callable[[Seq
 
 @asynccontextmanager
 async def _started(container: DockerContainer) -> AsyncIterator[str]:
-    """Its address. Removed at the end, also when the start was interrupted."""
-    testcontainers_config.ryuk_disabled = True  # it is removed here, and Ryuk is one more image
+    """Starts the container and yields its address. Removes it at the end, also after an interrupted start."""
+    testcontainers_config.ryuk_disabled = True  # this block removes the container; Ryuk is one more image
     start = asyncio.ensure_future(asyncio.to_thread(container.start))
     try:
-        await asyncio.shield(start)  # a thread goes on when its task is cancelled
+        await asyncio.shield(start)  # the thread continues when its task is cancelled
         wrapped = container.get_wrapped_container()
         wrapped.reload()
         networks = wrapped.attrs["NetworkSettings"]["Networks"].values()
@@ -155,11 +155,11 @@ async def _started(container: DockerContainer) -> AsyncIterator[str]:
         await asyncio.to_thread(container.stop)
 
 
-# Programs found on this machine
+# Programs on this machine
 
 
 @asynccontextmanager
-async def _postgres_found(folder: Path) -> AsyncIterator[tuple[str, Meter]]:
+async def _postgres_program(folder: Path) -> AsyncIterator[tuple[str, Meter]]:
     async with embedded_postgres(folder / "postgres") as url:
         data = folder / "postgres" / "data"
         pid = int((data / "postmaster.pid").read_text().split()[0])
@@ -167,7 +167,7 @@ async def _postgres_found(folder: Path) -> AsyncIterator[tuple[str, Meter]]:
 
 
 @asynccontextmanager
-async def _rabbitmq_found(
+async def _rabbitmq_program(
     folder: Path,
 ) -> AsyncIterator[tuple[str, Meter, Callable[[Sequence[str]], None]]]:
     server, tool = shutil.which("rabbitmq-server"), shutil.which("rabbitmqctl")
@@ -179,7 +179,7 @@ async def _rabbitmq_found(
     if os.geteuid() == 0:
         shutil.chown(home, "rabbitmq", "rabbitmq")
     port = free_port()
-    configuration = folder / "rabbitmq.conf"  # else it reads the one of the machine's own RabbitMQ
+    configuration = folder / "rabbitmq.conf"  # without it the server reads the machine's own configuration
     configuration.write_text(f"listeners.tcp.1 = 127.0.0.1:{port}\n")
     environment = os.environ | {
         "RABBITMQ_NODENAME": node,
@@ -192,11 +192,11 @@ async def _rabbitmq_found(
     }
 
     def control(arguments: Sequence[str]) -> None:
-        said = subprocess.run(
+        done = subprocess.run(
             [tool, "--quiet", *arguments], env=environment, capture_output=True, check=False
         )
-        if said.returncode:
-            raise NoServer((said.stdout + said.stderr).decode())
+        if done.returncode:
+            raise NoServer((done.stdout + done.stderr).decode())
 
     process = await asyncio.create_subprocess_exec(
         server,
@@ -217,7 +217,7 @@ async def _rabbitmq_found(
 
 
 def free_port() -> int:
-    """A port of this machine that nobody has at this moment."""
+    """Returns a port of this machine that is free at this moment."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port: int = listener.getsockname()[1]
         return port

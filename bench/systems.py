@@ -1,4 +1,4 @@
-"""The systems that are measured: Orderflow, and the peers. Each is set up, started and counted by itself."""
+"""The measured systems: Orderflow and its peers, each with its own processes and tables."""
 
 import asyncio
 import os
@@ -16,7 +16,7 @@ from typing import Final
 from bench import load, meters
 from bench.earlier import EarlierVersion
 from bench.meters import Usage
-from bench.servers import Place, free_port
+from bench.servers import Workspace, free_port
 from ops.migrate import passwords_from_environment, url_for
 from ops.services import SERVICES
 
@@ -32,12 +32,12 @@ STOP_SECONDS: Final = 40.0
 
 
 class DidNotStart(Exception):
-    """A process of a system that is measured ended, or did not begin to serve."""
+    """A process of a measured system ended, or did not begin to serve."""
 
 
 @dataclass(frozen=True)
 class Tables:
-    """Where a system keeps what is counted."""
+    """The tables of a system that the benchmark counts rows in."""
 
     orders: str
     timeline: str
@@ -47,53 +47,49 @@ class Tables:
     shipments: str
     mails: str
 
-    def finished(self) -> str:
-        """SQL for how many mails were recorded as sent."""
-        return f"SELECT count(*) FROM {self.mails} WHERE state = 'sent'"
-
 
 @dataclass(frozen=True)
 class System:
-    """A way to build it: the commands and the environment of its processes."""
+    """A measured system: the commands, environment and tables of its processes."""
 
     name: str
-    """As in the report."""
+    """Its name in the report."""
     python: Path
     setup: Sequence[str]
-    """The command that makes its tables and its topology; then each service's."""
+    """The command that creates its tables and queues."""
     services: Mapping[str, Sequence[str]]
-    environment: Callable[[Place, str], Mapping[str, str]]
-    """Of a service in a place; of the setup when there is no service."""
+    """The command of each service."""
+    environment: Callable[[Workspace, str], Mapping[str, str]]
+    """The environment of a service in a workspace, and of the setup if the service is empty."""
     tables: Tables
     tuning: Mapping[str, object]
     outboxes: Sequence[str] = ()
-    """The schemas whose outboxes tell how many events a message carried."""
+    """The schemas with outboxes, from which the events per message are counted."""
     folder: Path = ROOT
-    """Where its code is: the working directory of its processes."""
+    """The working directory of its processes, with its code."""
 
-    async def set_up(self, place: Place, logs: Path) -> None:
-        """Makes its tables and its topology. Raises DidNotStart."""
+    async def set_up(self, workspace: Workspace, logs: Path) -> None:
+        """Creates its tables and queues. Raises DidNotStart."""
         log = logs / f"{self.name}-setup.log"
-        process = await _start(self, self.setup, self.environment(place, ""), log)
+        process = await _start(self, self.setup, self.environment(workspace, ""), log)
         if await process.wait():
             raise DidNotStart(f"{self.name} can't be set up: see {log}.")
 
 
 def orderflow(version: EarlierVersion | None = None, /, **settings: str) -> System:
-    """The five services as they run in production, with further settings; of an earlier commit, if given.
+    """Orderflow's five services as in production, of this checkout or an earlier commit, with extra settings.
 
-    An earlier commit is started and counted as this checkout is: it needs the same services, settings and
-    tables.
+    An earlier commit needs the same services, settings and tables.
     """
     code = {"PYTHONPATH": version.python_path} if version else {}
 
-    def environment(place: Place, service: str) -> dict[str, str]:
+    def environment(workspace: Workspace, service: str) -> dict[str, str]:
         passwords = passwords_from_environment()
-        owner = place.database_url.replace("postgresql://", "postgresql+asyncpg://")
+        owner = workspace.database_url.replace("postgresql://", "postgresql+asyncpg://")
         return {
             "DATABASE_URL": url_for(owner, service, passwords[service]) if service else owner,
             "PROVIDER_DATABASE_URL": url_for(owner, "provider", passwords["provider"]),
-            "BROKER_URL": place.broker_url,
+            "BROKER_URL": workspace.broker_url,
             "MAIL_RECORD_ONLY": "true",
             "LOG_LEVEL": "WARNING",
             **code,
@@ -115,18 +111,18 @@ def orderflow(version: EarlierVersion | None = None, /, **settings: str) -> Syst
             "shipment.shipments",
             "email.mails",
         ),
-        tuning={"settings": "as they come"} | settings,
+        tuning={"settings": "defaults"} | settings,
         outboxes=("order", "invoice", "billing", "shipment"),
         folder=version.folder if version else ROOT,
     )
 
 
 def peer(package: str, name: str) -> System:
-    """One of `bench/peers`, in an environment of their own."""
+    """One of `bench/peers`, run in the peers' own Python environment."""
     module = f"bench.peers.{package}"
 
-    def environment(place: Place, _: str) -> dict[str, str]:
-        return {"DATABASE_URL": place.database_url, "BROKER_URL": place.broker_url}
+    def environment(workspace: Workspace, _: str) -> dict[str, str]:
+        return {"DATABASE_URL": workspace.database_url, "BROKER_URL": workspace.broker_url}
 
     return System(
         name=name,
@@ -144,38 +140,38 @@ PEERS: Final[Mapping[str, Callable[[], System]]] = {
     "celery": partial(peer, "celery_sqlalchemy", CELERY),
     "same-guarantees": partial(peer, "aio_pika_asyncpg", SAME_GUARANTEES),
 }
-"""By the names that `--only` takes: the usual tools, and the usual tools with the same guarantees."""
+"""The peers by their names for `--only`."""
 
 
 def make_environment_of_peers() -> None:
-    """Makes sure that the peers' tools are installed. Raises DidNotStart."""
+    """Installs the peers' dependencies, unless they are installed. Raises DidNotStart."""
     made = subprocess.run(["sh", "deploy/venv.sh", PEERS_LOCK, PEERS_VENV], cwd=ROOT, check=False)
     if made.returncode:
-        raise DidNotStart(f"The peers' tools can't be installed: see {PEERS_LOCK}.")
+        raise DidNotStart(f"The dependencies in {PEERS_LOCK} can't be installed. The reason is above.")
 
 
 @dataclass
 class Running:
-    """A system whose processes run."""
+    """A running system and its processes."""
 
     system: System
     port: int
-    """Where it takes orders."""
+    """The port that takes orders."""
     processes: dict[str, asyncio.subprocess.Process] = field(default_factory=dict)
-    """By service, and number where there are several."""
+    """By service, with the number if there are several."""
 
     def usage(self) -> dict[str, Usage]:
-        """What each of its processes has used."""
+        """Returns the CPU and memory that each process has used."""
         return {name: meters.of_process(process.pid) for name, process in self.processes.items()}
 
     def check(self) -> None:
-        """Raises DidNotStart when a process has ended."""
+        """Raises DidNotStart if a process has ended."""
         for name, process in self.processes.items():
             if process.returncode is not None:
                 raise DidNotStart(f"{self.system.name}: {name} ended with status {process.returncode}.")
 
     async def stop(self) -> None:
-        """Ends all processes, as an operator would."""
+        """Stops all processes with SIGTERM, and kills those that do not end in STOP_SECONDS."""
         for process in self.processes.values():
             with suppress(ProcessLookupError):
                 process.send_signal(signal.SIGTERM)
@@ -190,15 +186,15 @@ class Running:
 
 @asynccontextmanager
 async def running(
-    system: System, place: Place, logs: Path, *, without: Sequence[str] = (), replicas: int = 1
+    system: System, workspace: Workspace, logs: Path, *, without: Sequence[str] = (), replicas: int = 1
 ) -> AsyncIterator[Running]:
-    """The system's processes run, and take orders, while the context is open. Raises DidNotStart."""
+    """Runs the system inside the block, and waits until it takes orders. Raises DidNotStart."""
     alive = Running(system, free_port())
     try:
         for service in system.services:
             for number in range(1, replicas + 1):
                 if service not in without:
-                    await start(alive, place, logs, service, number)
+                    await start(alive, workspace, logs, service, number)
         async with asyncio.timeout(START_SECONDS):
             while not await load.answers_healthy(alive.port):
                 alive.check()
@@ -210,12 +206,12 @@ async def running(
         await alive.stop()
 
 
-async def start(alive: Running, place: Place, logs: Path, service: str, number: int = 1) -> None:
-    """Starts a process of a service. The order's first takes the orders."""
+async def start(alive: Running, workspace: Workspace, logs: Path, service: str, number: int = 1) -> None:
+    """Starts a process of a service. The order service's first process takes the orders."""
     system = alive.system
     takes_orders = (service, number) == ("order", 1)
     environment = {
-        **system.environment(place, service),
+        **system.environment(workspace, service),
         "PORT": str(alive.port if takes_orders else free_port()),
     }
     name = service if number == 1 else f"{service}-{number}"

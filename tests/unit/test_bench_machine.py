@@ -7,7 +7,7 @@ from bench.machine import Steadiness, loop_seconds
 
 def test_the_spread_is_from_the_least_to_the_most_by_the_middle() -> None:
     seen = Steadiness.of([110.0, 100.0, 90.0])
-    assert seen.middle == 100.0
+    assert seen.median == 100.0
     assert seen.spread == pytest.approx(0.2)
 
 

@@ -5,7 +5,7 @@ from argparse import ArgumentTypeError
 import pytest
 
 from bench import scenarios, selection
-from bench.measure import Latency, Measured
+from bench.measure import Latency, Measurement
 from bench.pairs import compare
 from bench.rounds import Round, Turn, capacity, in_turn
 from bench.selection import Selection
@@ -14,10 +14,10 @@ from bench.systems import OURS, PEERS, orderflow
 EARLIER = "Orderflow at 1234567"
 
 
-def measured(cpu: float, per_second: float = 1.0, wait: float = 1.0) -> Measured:
+def measured(cpu: float, per_second: float = 1.0, wait: float = 1.0) -> Measurement:
     latency = Latency(wait, 2 * wait)
     cpu_of = {"services": cpu}
-    return Measured(1, 1.0, per_second, latency, latency, cpu_of, cpu_of, {})
+    return Measurement(1, 1.0, per_second, latency, latency, cpu_of, cpu_of, {})
 
 
 def turn(cpu: float, per_second: float = 1.0, wait: float = 1.0) -> Turn:

@@ -1,7 +1,7 @@
-"""Round trips to PostgreSQL: what a lone order costs, counted on the wire between a system and its database.
+"""The cost of a lone order at PostgreSQL, counted on the wire between a system and its database.
 
-The server ends each answer that a client waits for with ReadyForQuery: those are the round trips, whatever a
-client puts into one (PostgreSQL's documentation, "Frontend/Backend Protocol", "Message Flow").
+The server ends each answer that a client waits for with ReadyForQuery, so each of those is one round trip
+(PostgreSQL's documentation, "Frontend/Backend Protocol", "Message Flow").
 """
 
 import asyncio
@@ -17,51 +17,51 @@ from urllib.parse import SplitResult, parse_qs, urlsplit, urlunsplit
 
 from bench.measure import measure_open
 from bench.rounds import Progress
-from bench.servers import Place, Servers
+from bench.servers import Servers, Workspace
 from bench.systems import System, running
 
 ORDERS: Final = 20
 PER_SECOND: Final = 2.0
-"""So few that each order is alone."""
+"""A rate at which each order is alone in the system."""
 _SETTLE_SECONDS: Final = 1.0
-"""After an order's last mail: what follows it is counted too."""
+"""How long to count after the last mail, for the work that follows it."""
 _ENCRYPTION_REQUESTS: Final = (80877103, 80877104)
-"""SSLRequest and GSSENCRequest, which come instead of a protocol version."""
+"""The codes of SSLRequest and GSSENCRequest, sent in place of a protocol version."""
 Server: TypeAlias = Callable[[], Awaitable[tuple[asyncio.StreamReader, asyncio.StreamWriter]]]
-"""Connects to it."""
+"""Connects to the database server."""
 _BLOCK: Final = 1 << 16
 
 
 @dataclass
-class Trips:
-    """What a user of the database has had done."""
+class Cost:
+    """The work that the database does for one of its users."""
 
     round_trips: float = 0
     statements: float = 0
-    """Without `BEGIN`, `COMMIT` and `ROLLBACK`."""
+    """Except `BEGIN`, `COMMIT` and `ROLLBACK`."""
     transactions: float = 0
-    """Ended; a statement outside of any is one."""
+    """Ended transactions. A statement outside of a transaction counts as one."""
 
-    def __add__(self, other: "Trips") -> "Trips":
-        return Trips(*map(add, astuple(self), astuple(other)))
+    def __add__(self, other: "Cost") -> "Cost":
+        return Cost(*map(add, astuple(self), astuple(other)))
 
-    def __sub__(self, other: "Trips") -> "Trips":
-        return Trips(*map(sub, astuple(self), astuple(other)))
+    def __sub__(self, other: "Cost") -> "Cost":
+        return Cost(*map(sub, astuple(self), astuple(other)))
 
-    def __truediv__(self, orders: int) -> "Trips":
-        return Trips(*(number / orders for number in astuple(self)))
+    def __truediv__(self, orders: int) -> "Cost":
+        return Cost(*(number / orders for number in astuple(self)))
 
 
-class Answers:
-    """Reads what the server sends on one connection, and counts."""
+class AnswerCounter:
+    """Parses the server's messages on one connection, and counts."""
 
-    def __init__(self, trips: Trips) -> None:
+    def __init__(self, trips: Cost) -> None:
         self._trips = trips
         self._buffer = bytearray()
         self._worked = False
 
     def feed(self, data: bytes) -> None:
-        """Bytes as they come, in any pieces."""
+        """Takes the next bytes, in pieces of any size."""
         self._buffer += data
         at = 0
         while len(self._buffer) >= at + 5:
@@ -84,24 +84,24 @@ class Answers:
 
 
 @dataclass
-class Wire:
-    """A way to a database that counts, by user."""
+class CountingProxy:
+    """A proxy to a database that counts the cost by user."""
 
     prefix: str
-    """Of the users' names, and left out: the database's."""
-    by_user: dict[str, Trips] = field(default_factory=dict)
+    """The start of all users' names (the database's name), removed in `by_user`."""
+    by_user: dict[str, Cost] = field(default_factory=dict)
 
-    def snapshot(self) -> dict[str, Trips]:
-        """What was counted until now."""
+    def snapshot(self) -> dict[str, Cost]:
+        """Copies the counts so far."""
         return {user: replace(trips) for user, trips in self.by_user.items()}
 
     async def connect(self, to: Server, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Joins a client to the server until one of them ends."""
+        """Copies between a client and the server until one of them disconnects."""
         with suppress(ConnectionError, asyncio.IncompleteReadError):
             startup = await _startup(reader, writer)
             from_server, to_server = await to()
             to_server.write(startup)
-            answers = Answers(self.by_user.setdefault(_user(startup).removeprefix(self.prefix), Trips()))
+            answers = AnswerCounter(self.by_user.setdefault(_user(startup).removeprefix(self.prefix), Cost()))
             copies = [
                 asyncio.create_task(_copy(reader, to_server, None)),
                 asyncio.create_task(_copy(from_server, writer, answers)),
@@ -117,7 +117,7 @@ class Wire:
 
 
 async def _startup(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bytes:
-    """The client's first message, after it was told that nothing is encrypted."""
+    """Declines encryption, and returns the client's startup message."""
     while True:
         head = await reader.readexactly(8)
         length, code = struct.unpack("!II", head)
@@ -131,7 +131,9 @@ def _user(startup: bytes) -> str:
     return dict(zip(words[::2], words[1::2], strict=False)).get(b"user", b"").decode()
 
 
-async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, answers: Answers | None) -> None:
+async def _copy(
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, answers: AnswerCounter | None
+) -> None:
     with suppress(ConnectionError):
         while data := await reader.read(_BLOCK):
             if answers:
@@ -141,7 +143,7 @@ async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, answ
 
 
 def _server(url: SplitResult) -> Server:
-    """At a host and port, or by the socket in the folder that the URL names as `host`."""
+    """Connects to the URL's host and port, or to the socket in the folder that its query names as `host`."""
     if url.hostname:
         return partial(asyncio.open_connection, url.hostname, url.port or 5432)
     asked = parse_qs(url.query)
@@ -150,55 +152,59 @@ def _server(url: SplitResult) -> Server:
 
 
 @asynccontextmanager
-async def counted(place: Place) -> AsyncIterator[tuple[Place, Wire]]:
-    """The same place by a way that counts."""
-    url = urlsplit(place.database_url)
+async def counting_proxy(workspace: Workspace) -> AsyncIterator[tuple[Workspace, CountingProxy]]:
+    """Opens a counting proxy, and yields the workspace with the proxy's address."""
+    url = urlsplit(workspace.database_url)
     server = _server(url)
-    wire = Wire(prefix=f"{url.path[1:]}_")
-    joined: set[asyncio.Task[None]] = set()
+    proxy = CountingProxy(prefix=f"{url.path[1:]}_")
+    connections: set[asyncio.Task[None]] = set()
 
     def join(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.create_task(wire.connect(server, reader, writer))
-        joined.add(task)
-        task.add_done_callback(joined.discard)
+        task = asyncio.create_task(proxy.connect(server, reader, writer))
+        connections.add(task)
+        task.add_done_callback(connections.discard)
 
     async with await asyncio.start_server(join, "127.0.0.1", 0) as listener:
         port = listener.sockets[0].getsockname()[1]
         account = url.netloc.rpartition("@")[0]
         through = urlunsplit(url._replace(netloc=f"{account}@127.0.0.1:{port}", query=""))
         try:
-            yield replace(place, database_url=through), wire
+            yield replace(workspace, database_url=through), proxy
         finally:
-            for task in joined:
+            for task in connections:
                 task.cancel()
-            await asyncio.gather(*joined, return_exceptions=True)
+            await asyncio.gather(*connections, return_exceptions=True)
 
 
-async def of_lone_orders(
-    system: System, servers: Servers, logs: Path, progress: Progress
-) -> dict[str, Trips]:
-    """What an order costs while there is no other, by user of the database."""
-    async with servers.place() as place, counted(place) as (through, wire):
-        await system.set_up(place, logs)
+async def of_lone_orders(system: System, servers: Servers, logs: Path, progress: Progress) -> dict[str, Cost]:
+    """Measures the cost of an order that is alone in the system, by user of the database."""
+    async with servers.workspace() as workspace, counting_proxy(workspace) as (through, proxy):
+        await system.set_up(workspace, logs)
         async with running(system, through, logs) as alive:
 
             async def orders() -> None:
-                await measure_open(alive, place, servers, PER_SECOND, ORDERS, progress)
+                await measure_open(alive, workspace, servers, PER_SECOND, ORDERS, progress)
                 await asyncio.sleep(_SETTLE_SECONDS)
 
-            await orders()  # statements are prepared, connections made
-            began, before = asyncio.get_running_loop().time(), wire.snapshot()
+            await orders()  # the first orders open connections and prepare statements
+            began, before = asyncio.get_running_loop().time(), proxy.snapshot()
             await orders()
-            took, after = asyncio.get_running_loop().time() - began, wire.snapshot()
+            took, after = asyncio.get_running_loop().time() - began, proxy.snapshot()
             await asyncio.sleep(took)
-            return cost(before, after, wire.snapshot(), ORDERS)
+            return cost_per_order(before, after, proxy.snapshot(), ORDERS)
 
 
-def cost(
-    before: Mapping[str, Trips], after: Mapping[str, Trips], idle: Mapping[str, Trips], orders: int
-) -> dict[str, Trips]:
-    """By user: from `before` to `after` there were orders, from then to `idle` as long a time without."""
+def cost_per_order(
+    before: Mapping[str, Cost],
+    after: Mapping[str, Cost],
+    idle: Mapping[str, Cost],
+    orders: int,
+) -> dict[str, Cost]:
+    """Returns the cost per order, by user.
+
+    There were orders between `before` and `after`, and none in the equally long time from `after` to `idle`.
+    """
     return {
-        user: ((seen - before.get(user, Trips())) - (idle[user] - seen)) / orders
+        user: ((seen - before.get(user, Cost())) - (idle[user] - seen)) / orders
         for user, seen in after.items()
     }

@@ -4,7 +4,7 @@ import struct
 
 import pytest
 
-from bench.trips import Answers, Trips, cost
+from bench.round_trips import AnswerCounter, Cost, cost_per_order
 
 
 def message(kind: bytes, body: bytes) -> bytes:
@@ -19,33 +19,36 @@ TRANSACTION = BEGIN + IN_TRANSACTION + ROW + INSERT + IN_TRANSACTION + COMMIT + 
 
 @pytest.mark.parametrize("size", [1, 3, 1000])
 def test_a_transaction_of_one_statement_is_three_round_trips(size: int) -> None:
-    trips = Trips()
-    answers = Answers(trips)
+    trips = Cost()
+    answers = AnswerCounter(trips)
     for begin in range(0, len(TRANSACTION), size):
         answers.feed(TRANSACTION[begin : begin + size])
-    assert trips == Trips(round_trips=3, statements=1, transactions=1)
+    assert trips == Cost(round_trips=3, statements=1, transactions=1)
 
 
 def test_a_statement_alone_is_a_transaction() -> None:
-    trips = Trips()
-    Answers(trips).feed(ROW + INSERT + READY)
-    assert trips == Trips(1, 1, 1)
+    trips = Cost()
+    AnswerCounter(trips).feed(ROW + INSERT + READY)
+    assert trips == Cost(1, 1, 1)
 
 
 def test_what_is_sent_in_one_go_is_one_round_trip() -> None:
-    trips = Trips()
-    Answers(trips).feed(BEGIN + INSERT + INSERT + COMMIT + READY)
-    assert trips == Trips(1, 2, 1)
+    trips = Cost()
+    AnswerCounter(trips).feed(BEGIN + INSERT + INSERT + COMMIT + READY)
+    assert trips == Cost(1, 2, 1)
 
 
 def test_preparing_a_statement_is_a_round_trip_and_no_transaction() -> None:
-    trips = Trips()
-    Answers(trips).feed(message(b"1", b"") + message(b"t", b"\0\0") + READY)
-    assert trips == Trips(1, 0, 0)
+    trips = Cost()
+    AnswerCounter(trips).feed(message(b"1", b"") + message(b"t", b"\0\0") + READY)
+    assert trips == Cost(1, 0, 0)
 
 
 def test_an_order_costs_what_an_idle_system_does_not() -> None:
-    before = {"order": Trips(10, 10, 10)}
-    after = {"order": Trips(75, 60, 35), "email": Trips(20, 10, 10)}
-    idle = {"order": Trips(80, 65, 40), "email": Trips(20, 10, 10)}
-    assert cost(before, after, idle, orders=5) == {"order": Trips(12, 9, 4), "email": Trips(4, 2, 2)}
+    before = {"order": Cost(10, 10, 10)}
+    after = {"order": Cost(75, 60, 35), "email": Cost(20, 10, 10)}
+    idle = {"order": Cost(80, 65, 40), "email": Cost(20, 10, 10)}
+    assert cost_per_order(before, after, idle, orders=5) == {
+        "order": Cost(12, 9, 4),
+        "email": Cost(4, 2, 2),
+    }
