@@ -1,7 +1,7 @@
 """The machine's speed, from a fixed piece of work before every round.
 
 Other work on the machine slows it as it slows the measured systems. Readers can compare machines, and
-distrust a run whose rounds differ much. `python -m bench.machine` runs the Python part once and prints its seconds.
+distrust a run whose rounds differ much. `python -m bench.machine` prints the seconds of the Python part.
 """
 
 import asyncio

@@ -41,8 +41,8 @@ class Selection:
     def of(cls, only: Collection[str], *, against: bool = False) -> "Selection":
         """Selects the named parts, or everything if no name is given.
 
-        The floor needs the rows of Orderflow's turn, and an earlier commit is compared with Orderflow, so both
-        select Orderflow too.
+        The floor needs the rows of Orderflow's turn, and an earlier commit is compared with Orderflow, so
+        both select Orderflow too.
         """
         everything = not only
         in_rounds = everything or ROUNDS in only

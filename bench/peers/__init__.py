@@ -1,8 +1,8 @@
-"""The peers: the same business, built three times with the usual tools, as their documentation teaches.
+"""The peers: the same business, built three times with the usual tools as their documentation teaches.
 
-Each runs one of its commands: `python -m bench.peers.<peer> setup`, which makes the tables and the broker's
-topology, or one service: `order`, `invoice`, `billing`, `shipment`, `email`. DATABASE_URL and BROKER_URL say
-where, and PORT for `order`. They have an environment of their own, `bench/peers/.venv`, made from
+`python -m bench.peers.<peer> setup` creates tables and the broker's topology. The arguments `order`,
+`invoice`, `billing`, `shipment` and `email` run one service. They read DATABASE_URL and BROKER_URL, and `order`
+reads PORT. The peers have a Python environment of their own, `bench/peers/.venv`, made from
 `requirements.lock`.
 """
 

@@ -1,7 +1,6 @@
-"""The business that all peers share: what an order document is, what it costs, what the events say.
+"""The business that all peers share: documents, prices and events.
 
-Nothing of a framework, a database or a broker. Amounts are integer minor units inside, decimal strings
-outside.
+It uses no framework, database or broker. Amounts are integer minor units inside and decimal strings outside.
 """
 
 from datetime import UTC, datetime
@@ -12,7 +11,7 @@ from uuid import UUID
 from pydantic import BaseModel, ConfigDict, EmailStr, Field, model_validator
 from uuid_utils.compat import uuid7
 
-# What is read: strict, and everything bounded
+# Requests: strictly parsed, with limits on every field
 
 Text = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]+$")]
 Code = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[^\x00-\x1f\x7f]+$")]
@@ -29,7 +28,7 @@ class _Read(BaseModel):
 
 
 class NewCustomer(_Read):
-    """Who orders, and where mails go."""
+    """The customer, whom the mails go to."""
 
     name: Text
     email: EmailStr
@@ -37,7 +36,7 @@ class NewCustomer(_Read):
 
 
 class NewAddress(_Read):
-    """Where the parcel goes."""
+    """The address that the parcel goes to."""
 
     line1: Text
     line2: Text | None = None
@@ -76,7 +75,7 @@ class NewOrder(_Read):
         return self
 
 
-# What is kept, and what it costs
+# Orders and prices
 
 _OTHER_DECIMALS: Final = {
     **dict.fromkeys("BIF CLP DJF GNF ISK JPY KMF KRW PYG RWF UGX VND VUV XAF XOF XPF".split(), 0),
@@ -85,19 +84,19 @@ _OTHER_DECIMALS: Final = {
 
 
 def decimals_of(currency: str) -> int:
-    """How many decimals amounts in a currency have (ISO 4217, "minor unit")."""
+    """Returns the number of decimals of a currency (ISO 4217, "minor unit")."""
     return _OTHER_DECIMALS.get(currency, 2)
 
 
 def amount(minor: int, currency: str) -> str:
-    """The decimal string of minor units: 1990 in BRL is "19.90"."""
+    """Formats minor units as a decimal string: 1990 in BRL is "19.90"."""
     decimals = decimals_of(currency)
     digits = str(minor).zfill(decimals + 1)
     return f"{digits[:-decimals]}.{digits[-decimals:]}" if decimals else digits
 
 
 class Customer(BaseModel):
-    """Who ordered."""
+    """The customer."""
 
     name: str
     email: str
@@ -105,7 +104,7 @@ class Customer(BaseModel):
 
 
 class Address(BaseModel):
-    """Where the parcel goes."""
+    """The address that the parcel goes to."""
 
     line1: str
     line2: str | None
@@ -116,7 +115,7 @@ class Address(BaseModel):
 
 
 class Item(BaseModel):
-    """One line, priced; `total` includes its tax, which is rounded half up."""
+    """A priced line. `total` includes its tax, rounded half up."""
 
     sku: str
     name: str
@@ -129,7 +128,7 @@ class Item(BaseModel):
 
     @classmethod
     def priced(cls, new: NewItem) -> "Item":
-        """A line with its amounts."""
+        """Computes the amounts of a line."""
         unit_price = int(new.unit_price.replace(".", ""))
         subtotal = unit_price * new.quantity
         tax = int((subtotal * Decimal(new.tax_rate)).quantize(Decimal(1), rounding=ROUND_HALF_UP))
@@ -146,7 +145,7 @@ class Item(BaseModel):
 
 
 class Order(BaseModel):
-    """An accepted order: the snapshot that every event carries."""
+    """An accepted order, as every event carries it."""
 
     id: UUID
     created_at: datetime
@@ -162,7 +161,7 @@ class Order(BaseModel):
 
     @classmethod
     def placed(cls, new: NewOrder) -> "Order":
-        """The order, priced."""
+        """Prices the order."""
         items = [Item.priced(item) for item in new.items]
         return cls(
             id=uuid7(),
@@ -179,7 +178,7 @@ class Order(BaseModel):
         )
 
 
-# What happens to it
+# Events
 
 
 class Invoice(BaseModel):
@@ -208,31 +207,31 @@ class Shipment(BaseModel):
 
 
 class Placed(BaseModel):
-    """What ORDER_CREATED tells; every later event tells more."""
+    """The data of ORDER_CREATED. Each later event adds to it."""
 
     order: Order
 
 
 class Invoiced(Placed):
-    """What INVOICE_CREATED tells."""
+    """The data of INVOICE_CREATED."""
 
     invoice: Invoice
 
 
 class Paid(Invoiced):
-    """What PAYMENT_CONFIRMED tells."""
+    """The data of PAYMENT_CONFIRMED."""
 
     payment: Payment
 
 
 class Dispatched(Paid):
-    """What SHIPPED tells."""
+    """The data of SHIPPED."""
 
     shipment: Shipment
 
 
 class Envelope(BaseModel):
-    """What every event has, as CloudEvents name it; `subject` is the order's id."""
+    """The attributes of every event, named as in CloudEvents. `subject` is the order's id."""
 
     id: UUID = Field(default_factory=uuid7)
     specversion: Literal["1.0"] = "1.0"
@@ -286,23 +285,23 @@ LISTENERS: Final = {
     "shipment": TYPES[2:3],
     "email": TYPES,
 }
-"""Which service hears of what."""
+"""The events that each service consumes."""
 
 
 def before(status: str) -> tuple[str, ...]:
-    """The statuses from which an order may move to this one."""
+    """Returns the statuses from which an order may move to this one."""
     return TYPES[: TYPES.index(status)]
 
 
 def invoice_number(year: int, count: int) -> str:
-    """The number of the year's so many-th invoice."""
+    """Formats an invoice number from the year and the count in it."""
     return f"{year}-{count:06d}"
 
 
 def shipment_of(order: Order) -> Shipment:
-    """The simulated carrier's answer: it takes every parcel.
+    """Returns the simulated carrier's answer. It accepts every parcel.
 
-    Its number has the form of UPU S10: two letters, eight digits, their check digit, the country.
+    The tracking number follows UPU S10: two letters, eight digits, a check digit and the country.
     """
     digits = f"{order.id.int % 10**8:08d}"
     weights = (8, 6, 4, 2, 3, 5, 9, 7)
@@ -311,11 +310,11 @@ def shipment_of(order: Order) -> Shipment:
     return Shipment(carrier="Simulated Post", tracking_number=f"RR{digits}{check}BR")
 
 
-# What is answered
+# Answers
 
 
 class ItemDocument(BaseModel):
-    """One line, for people."""
+    """A line, as the API shows it."""
 
     sku: str
     name: str
@@ -334,7 +333,7 @@ class Entry(BaseModel):
 
 
 class OrderDocument(BaseModel):
-    """An order and where it stands."""
+    """An order with its status and timeline, as the API shows it."""
 
     id: UUID
     reference: str | None
@@ -351,7 +350,7 @@ class OrderDocument(BaseModel):
 
     @classmethod
     def of(cls, created: OrderCreated) -> "OrderDocument":
-        """The document of an order that was just accepted."""
+        """Makes the document of a new order."""
         order = created.data.order
         return cls(
             id=order.id,

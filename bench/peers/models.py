@@ -15,7 +15,7 @@ class Model(DeclarativeBase):
 
 
 class Order(Model):
-    """An accepted order, and how far it is."""
+    """An accepted order and its status."""
 
     __tablename__ = "orders"
 
@@ -40,7 +40,7 @@ class TimelineEntry(Model):
 
 
 class InvoiceCounter(Model):
-    """How many invoices a year has. Whoever takes a number holds the row until it commits."""
+    """The number of invoices in a year. A transaction that takes a number locks the row until it commits."""
 
     __tablename__ = "invoice_counters"
 
@@ -100,7 +100,7 @@ class Shipment(Model):
 
 
 class Mail(Model):
-    """A mail that was sent; PostgreSQL says when."""
+    """A sent mail. PostgreSQL sets the time."""
 
     __tablename__ = "mails"
 

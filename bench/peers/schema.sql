@@ -1,4 +1,4 @@
--- The tables of all three peers. outbox and inbox are written by aio_pika_asyncpg alone.
+-- The tables of all three peers. Only aio_pika_asyncpg writes outbox and inbox.
 
 CREATE TABLE orders (
     id uuid PRIMARY KEY,
@@ -21,7 +21,7 @@ CREATE TABLE timeline (
 CREATE TABLE invoice_counters (
     year integer PRIMARY KEY,
     last integer NOT NULL
-) WITH (fillfactor = 10); -- a row that is always updated: room for its versions
+) WITH (fillfactor = 10); -- leaves room for new versions of a row that is always updated
 
 CREATE TABLE invoices (
     order_id uuid PRIMARY KEY,

@@ -10,7 +10,7 @@ from bench.peers.aio_pika_asyncpg import setup
 
 
 def main(command: str) -> None:
-    """Do what was asked; a service runs until SIGTERM."""
+    """Runs the setup, or a service until SIGTERM."""
     logging.basicConfig(level=logging.WARNING)
     if command == "setup":
         uvloop.run(setup.setup())

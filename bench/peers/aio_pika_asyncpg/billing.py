@@ -13,7 +13,7 @@ from bench.peers.business import InvoiceCreated, Paid, PaymentConfirmed
 
 
 async def take_payment(event: InvoiceCreated, service: Service) -> None:
-    """Charges the order's total: outside the transaction, so it has a key and may be asked again."""
+    """Charges the order's total before the transaction, with an idempotency key, so it may be repeated."""
     order = event.data.order
     reference = await charge(f"order-{order.id}", order, service.pool)
     payment = business.Payment(provider_reference=reference, amount=order.total)
@@ -33,7 +33,7 @@ async def take_payment(event: InvoiceCreated, service: Service) -> None:
 
 
 async def charge(key: str, order: business.Order, ledger: Pool) -> str:
-    """The simulated provider: charges once for a key, in its own ledger, and answers with its reference."""
+    """Charges once per key in the simulated provider's ledger, and returns the charge's reference."""
     charged = await ledger.fetchval(
         "INSERT INTO charges (id, key, order_id, amount, currency, payment_method, status)"
         " VALUES ($1, $2, $3, $4, $5, $6, 'captured') ON CONFLICT (key) DO NOTHING RETURNING id",

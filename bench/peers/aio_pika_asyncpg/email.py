@@ -9,7 +9,7 @@ from bench.peers.business import Event
 
 
 async def write_mail(event: Event, service: Service) -> None:
-    """Writes to the customer."""
+    """Records the mail to the customer."""
     async with service.once(event) as tx:
         await tx.connection.execute(
             "INSERT INTO mails (order_id, stage, recipient, event, state) VALUES ($1, $2, $3, $4, 'sent')",

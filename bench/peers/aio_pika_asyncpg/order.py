@@ -1,4 +1,4 @@
-"""The order service: takes orders over HTTP, and follows what becomes of them."""
+"""The order service: accepts orders over HTTP, and records the events of each."""
 
 import os
 import signal
@@ -50,12 +50,12 @@ async def place_order(new: NewOrder, request: Request, response: Response) -> Or
 
 @app.get("/healthz")
 async def healthz() -> dict[str, str]:
-    """The process is up."""
+    """Says that the process runs."""
     return {"status": "ok"}
 
 
 async def follow(event: Event, service: Service) -> None:
-    """Notes what happened; the status is the furthest event, in whatever order they arrive."""
+    """Records an event. The status is the furthest event, in whatever order they arrive."""
     async with service.once(event) as tx:
         await _write_entry(tx.connection, event)
         await tx.connection.execute(
@@ -78,7 +78,9 @@ async def _write_entry(connection: Connection, event: Event) -> None:
 
 def run() -> None:
     """Serves until SIGTERM."""
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # uvicorn has its own, and afterwards repeats the signal
+    signal.signal(
+        signal.SIGTERM, signal.SIG_IGN
+    )  # uvicorn handles SIGTERM itself, and raises it again when it has stopped
     uvicorn.run(
         app,
         host="127.0.0.1",

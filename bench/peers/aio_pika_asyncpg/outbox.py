@@ -1,4 +1,4 @@
-"""The outbox: what a transaction announces, and the relay that publishes it."""
+"""The outbox: a transaction writes events to it, and the relay publishes them after the commit."""
 
 import asyncio
 import logging
@@ -28,7 +28,7 @@ _log: Final = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """An event as the outbox keeps it."""
+    """An event in the outbox."""
 
     id: UUID
     type: str
@@ -36,12 +36,12 @@ class Row:
 
     @classmethod
     def of(cls, event: Event) -> Self:
-        """The row of a new event."""
+        """Makes the row of a new event."""
         return cls(event.id, event.type, event.model_dump_json())
 
 
 class Relay:
-    """Publishes a service's outbox rows: those it is handed at once, those left behind in a while."""
+    """Publishes a service's outbox rows: new ones right after their commit, those of a crash in a sweep."""
 
     def __init__(self, service: str, pool: Pool, exchanges: dict[str, AbstractExchange]) -> None:
         self._service = service
@@ -51,12 +51,12 @@ class Relay:
 
     @classmethod
     async def on(cls, channel: AbstractChannel, service: str, pool: Pool) -> Self:
-        """A relay that publishes on this channel, which has publisher confirms."""
+        """Makes a relay that publishes on this channel, which has publisher confirms."""
         exchanges = {type_: await channel.get_exchange(f"events.{type_}") for type_ in business.TYPES}
         return cls(service, pool, exchanges)
 
     async def write(self, tx: Connection, row: Row) -> None:
-        """Writes a row in the transaction that it belongs to."""
+        """Inserts a row in its transaction."""
         await tx.execute(
             "INSERT INTO outbox (id, service, type, body) VALUES ($1, $2, $3, $4)",
             row.id,
@@ -66,23 +66,23 @@ class Relay:
         )
 
     def publish_soon(self, rows: Sequence[Row]) -> None:
-        """Takes rows whose transaction was committed."""
+        """Queues rows for publishing, after their transaction is committed."""
         for row in rows:
             self._waiting.put_nowait(row)
 
     async def run(self) -> None:
-        """Publishes what it is handed, for ever."""
+        """Publishes queued rows until it is cancelled."""
         while True:
             rows = [await self._waiting.get()]
             while len(rows) < TUNING["relay batch"] and not self._waiting.empty():
                 rows.append(self._waiting.get_nowait())
             try:
                 await self._mark(self._pool, await self._publish(rows))
-            except Exception:  # noqa: BLE001  # the sweep finds them
+            except Exception:  # noqa: BLE001  # the sweep publishes them
                 _log.exception("Rows were not marked as published.")
 
     async def sweep(self) -> None:
-        """Publishes what was left behind, for ever."""
+        """Publishes rows that a crash left unpublished, until it is cancelled."""
         while True:
             await asyncio.sleep(_SWEEP_SECONDS)
             try:
@@ -94,7 +94,7 @@ class Relay:
                 _log.exception("The outbox was not swept.")
 
     async def _publish(self, rows: Sequence[Row]) -> list[UUID]:
-        """Publishes rows, and tells which of them were confirmed."""
+        """Publishes rows, and returns those that the broker confirmed."""
         outcomes = await asyncio.gather(*map(self._confirmed, rows), return_exceptions=True)
         for outcome in outcomes:
             if isinstance(outcome, Exception):

@@ -1,4 +1,4 @@
-"""A service: its transactions, its consumer and its relay."""
+"""A running service: its transactions, its consumer and its relay."""
 
 import asyncio
 import logging
@@ -26,11 +26,11 @@ _log: Final = logging.getLogger(__name__)
 
 
 class HandledBefore(Exception):
-    """The inbox has this event already."""
+    """The event is in the inbox already."""
 
 
 class Transaction:
-    """An open transaction, and what it announces."""
+    """An open transaction, and the events that it announces."""
 
     def __init__(self, connection: Connection, relay: Relay) -> None:
         self.connection = connection
@@ -38,14 +38,14 @@ class Transaction:
         self.announced: list[Row] = []
 
     async def announce(self, event: Event) -> None:
-        """Writes an event to the outbox; it is published after the commit."""
+        """Writes an event to the outbox. It is published after the commit."""
         row = Row.of(event)
         await self._relay.write(self.connection, row)
         self.announced.append(row)
 
 
 class Service:
-    """What a running service works with."""
+    """The connections and the relay of a running service."""
 
     def __init__(self, name: str, pool: Pool, relay: Relay) -> None:
         self.name = name
@@ -54,7 +54,7 @@ class Service:
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Transaction]:
-        """A transaction that commits at the end; then what it announced goes to the relay."""
+        """Opens a transaction, commits it at the end of the block, and passes its events to the relay."""
         async with self.pool.acquire() as connection:
             async with connection.transaction():
                 tx = Transaction(connection, self._relay)
@@ -63,7 +63,7 @@ class Service:
 
     @asynccontextmanager
     async def once(self, event: Event) -> AsyncIterator[Transaction]:
-        """The transaction that handles an event. Raises HandledBefore."""
+        """Opens a transaction that handles an event once. Raises HandledBefore."""
         async with self.transaction() as tx:
             status = await tx.connection.execute(
                 "INSERT INTO inbox (service, event_id) VALUES ($1, $2) ON CONFLICT DO NOTHING",
@@ -77,7 +77,7 @@ class Service:
     @classmethod
     @asynccontextmanager
     async def running(cls, name: str, handle: "Handler") -> AsyncIterator[Self]:
-        """The service, consuming. What is under way at the end is done again by the next process."""
+        """Runs the service inside the block. The broker redelivers messages that are under way at the end."""
         url = os.environ["BROKER_URL"]
         async with (
             asyncpg.create_pool(
@@ -101,7 +101,7 @@ class Service:
                     task.cancel()
 
     def _consumer(self, handle: "Handler") -> Callable[[AbstractIncomingMessage], Awaitable[None]]:
-        """Handles one message of many at once: acknowledged when done, given back when that failed."""
+        """Makes a consumer that acknowledges a message after its commit, and requeues it after a failure."""
 
         async def consume(message: AbstractIncomingMessage) -> None:
             async with message.process(requeue=True):
@@ -122,7 +122,7 @@ Handler = Callable[[Any, Service], Awaitable[None]]
 
 
 async def _keep(_: Connection) -> None:
-    """Leaves a connection that goes back to the pool as it is: nothing here changes a session's state."""
+    """Skips asyncpg's reset query: no statement here changes session state."""
 
 
 def run(name: str, handle: Handler) -> None:

@@ -1,4 +1,4 @@
-"""The tables and the broker's topology."""
+"""Creates the tables and the broker's topology."""
 
 import os
 
@@ -10,7 +10,7 @@ from bench.peers import SCHEMA, business
 
 
 async def setup() -> None:
-    """Makes both, in an empty database and virtual host."""
+    """Creates both, in an empty database and virtual host."""
     database = await asyncpg.connect(os.environ["DATABASE_URL"])
     await database.execute(SCHEMA.read_text(encoding="utf-8"))
     await database.close()

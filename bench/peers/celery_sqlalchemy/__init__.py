@@ -1,9 +1,9 @@
-"""FastAPI and Celery on RabbitMQ, SQLAlchemy's ORM on psycopg 3.
+"""A peer with FastAPI, Celery on RabbitMQ, and SQLAlchemy's ORM on psycopg 3.
 
-An event is a task for every service that listens, in that service's quorum queue. A worker for each queue
-runs tasks in threads, with a session each, and acknowledges late. Publishing comes after the commit, and is
-confirmed. There is no outbox: a process that dies between the two leaves the order where it is. The order
-service is uvicorn, and beside it the worker of its queue.
+Each event becomes a task in the quorum queue of every service that listens. Each queue has a worker that runs
+tasks in threads, with a session each, and acknowledges late. Tasks are published after the commit, with
+confirms. There is no outbox: a process that dies between commit and publish leaves the order where it is. The
+order service runs uvicorn and its queue's worker.
 
 It follows these pages:
 
@@ -23,10 +23,10 @@ from typing import Final
 
 TUNING: Final = {
     "worker pool": "threads",
-    "concurrency": 8,  # tasks that a worker runs at once
-    "prefetch multiplier": 4,  # so 32 tasks wait in a worker or run
+    "concurrency": 8,  # tasks that a worker runs concurrently
+    "prefetch multiplier": 4,  # so a worker holds 32 tasks, waiting or running
     "pool": 10,  # connections to PostgreSQL and to RabbitMQ, at most, of a worker or the web server
-    "web threads": 40,  # requests at once: the default of FastAPI for functions that are not async
+    "web threads": 40,  # concurrent requests: the default of FastAPI for functions that are not async
     "event loop": "uvloop (web)",
     "HTTP parser": "httptools",
 }

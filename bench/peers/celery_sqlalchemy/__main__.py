@@ -8,7 +8,7 @@ from bench.peers.celery_sqlalchemy import setup
 
 
 def main(command: str) -> None:
-    """Do what was asked; a service runs until SIGTERM."""
+    """Runs the setup, or a service until SIGTERM."""
     logging.basicConfig(level=logging.WARNING)
     if command == "setup":
         setup.setup()

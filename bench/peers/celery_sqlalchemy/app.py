@@ -1,4 +1,4 @@
-"""The Celery application: a quorum queue for every service, and which tasks an event means."""
+"""The Celery application: a quorum queue per service, and the tasks of each event."""
 
 import os
 from typing import Final
@@ -15,7 +15,7 @@ TASKS: Final = {
     "PAYMENT_CONFIRMED": ("shipment.book_parcel", "order.follow", "email.write_mail"),
     "SHIPPED": ("order.follow", "email.write_mail"),
 }
-_TOPIC: Final = Exchange("tasks", type="topic", durable=True)  # delayed retries work on no other
+_TOPIC: Final = Exchange("tasks", type="topic", durable=True)  # delayed retries need a topic exchange
 
 app: Final = Celery("orders", broker=os.environ["BROKER_URL"])
 app.conf.update(

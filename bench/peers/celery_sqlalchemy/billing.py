@@ -34,7 +34,7 @@ def take_payment(event: InvoiceCreated) -> None:
 
 
 def charge(key: str, order: business.Order) -> str:
-    """The simulated provider: charges once for a key, in its own ledger, and answers with its reference."""
+    """Charges once per key in the simulated provider's ledger, and returns the charge's reference."""
     with sessions.begin() as ledger:
         charged = ledger.scalar(
             insert(models.Charge)

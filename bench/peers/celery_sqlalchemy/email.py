@@ -11,7 +11,7 @@ from bench.peers.celery_sqlalchemy.database import sessions
 
 @app.task(name="email.write_mail")
 def write_mail(event: dict[str, Any]) -> None:
-    """Writes to the customer."""
+    """Records the mail to the customer."""
     with sessions.begin() as session:
         session.add(
             models.Mail(

@@ -1,4 +1,4 @@
-"""The order service: takes orders over HTTP, and follows what becomes of them."""
+"""The order service: accepts orders over HTTP, and records the events of each."""
 
 import os
 import signal
@@ -21,7 +21,7 @@ web: Final = FastAPI(title="Orders")
 
 
 def get_session() -> Iterator[Session]:
-    """A session; whoever uses it commits."""
+    """Opens a session. The caller commits."""
     with sessions() as session:
         yield session
 
@@ -53,13 +53,13 @@ def place_order(
 
 @web.get("/healthz")
 def healthz() -> dict[str, str]:
-    """The process is up."""
+    """Says that the process runs."""
     return {"status": "ok"}
 
 
 @app.task(name="order.follow", pydantic=True)
 def follow(event: Envelope) -> None:
-    """Notes what happened; the status is the furthest event, in whatever order they arrive."""
+    """Records an event. The status is the furthest event, in whatever order they arrive."""
     with sessions.begin() as session:
         session.add(_entry(event))
         session.execute(
@@ -75,8 +75,10 @@ def _entry(event: Envelope) -> models.TimelineEntry:
 
 
 def run() -> None:
-    """Serves until SIGTERM, with the worker beside the web server."""
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # uvicorn has its own, and afterwards repeats the signal
+    """Runs the web server and the worker until SIGTERM."""
+    signal.signal(
+        signal.SIGTERM, signal.SIG_IGN
+    )  # uvicorn handles SIGTERM itself, and raises it again when it has stopped
     command = [sys.executable, "-m", "celery", f"--app={__name__}:app", *worker_options("order")]
     with subprocess.Popen(command) as worker:
         uvicorn.run(

@@ -1,4 +1,4 @@
-"""The tables and the broker's topology."""
+"""Creates the tables and the broker's topology."""
 
 import os
 
@@ -9,7 +9,7 @@ from bench.peers.celery_sqlalchemy.app import app
 
 
 def setup() -> None:
-    """Makes both, in an empty database and virtual host."""
+    """Creates both, in an empty database and virtual host."""
     with psycopg.connect(os.environ["DATABASE_URL"]) as connection:
         connection.execute(SCHEMA.read_text(encoding="utf-8"))
     with app.connection_for_write() as broker:

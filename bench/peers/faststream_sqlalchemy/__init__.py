@@ -1,9 +1,8 @@
-"""FastAPI and FastStream's RabbitMQ broker, SQLAlchemy's asyncio ORM on asyncpg.
+"""A peer with FastAPI, FastStream's RabbitMQ broker, and SQLAlchemy's asyncio ORM on asyncpg.
 
-A session for every request and message, which the handler commits; what it then returns is published by
-FastStream's `@publisher` and confirmed by the broker before the message is acknowledged. Messages are
-pydantic models. There is no outbox: a process that dies between commit and publish leaves the order where
-it is.
+Each request and message has a session, which its handler commits. FastStream's `@publisher` then publishes
+the handler's return value, and the broker confirms it before the message is acknowledged. Messages are pydantic
+models. There is no outbox: a process that dies between commit and publish leaves the order where it is.
 
 It follows these pages:
 
@@ -21,7 +20,7 @@ from typing import Final
 
 TUNING: Final = {
     "pool": 5,  # connections to PostgreSQL, for each of the five processes
-    "prefetch": 10,  # messages that a service handles at once
+    "prefetch": 10,  # messages that a service handles concurrently
     "event loop": "uvloop",
     "HTTP parser": "httptools",
 }

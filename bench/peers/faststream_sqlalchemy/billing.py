@@ -44,7 +44,7 @@ async def take_payment(
 
 
 async def charge(key: str, order: business.Order) -> str:
-    """The simulated provider: charges once for a key, in its own ledger, and answers with its reference."""
+    """Charges once per key in the simulated provider's ledger, and returns the charge's reference."""
     async with sessions.begin() as ledger:
         charged = await ledger.scalar(
             insert(models.Charge)

@@ -1,4 +1,4 @@
-"""The engine, and a session for every request or message."""
+"""The engine, and a session per request or message."""
 
 import os
 from collections.abc import AsyncIterator
@@ -18,6 +18,6 @@ sessions: Final = async_sessionmaker(engine, expire_on_commit=False)
 
 
 async def get_session() -> AsyncIterator[AsyncSession]:
-    """A session; whoever uses it commits."""
+    """Opens a session. The caller commits."""
     async with sessions() as session:
         yield session

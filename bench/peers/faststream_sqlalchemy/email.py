@@ -16,7 +16,7 @@ __all__ = ["run"]
 
 @broker.subscriber(QUEUES["email"])
 async def write_mail(event: AnyEvent, session: Annotated[AsyncSession, Depends(get_session)]) -> None:
-    """Writes to the customer."""
+    """Records the mail to the customer."""
     session.add(
         models.Mail(
             order_id=event.subject,

@@ -1,4 +1,4 @@
-"""The broker: a durable fanout exchange for every type of event, a quorum queue for every service."""
+"""The broker: a durable fanout exchange per event type, a quorum queue per service."""
 
 import logging
 import os
@@ -19,6 +19,6 @@ QUEUES: Final = {
 BROKER: Final = {
     "url": os.environ["BROKER_URL"],
     "default_channel": Channel(prefetch_count=TUNING["prefetch"], publisher_confirms=True),
-    "log_level": logging.DEBUG,  # of its two lines a message
+    "log_level": logging.DEBUG,  # the level of its two lines per message
 }
 """What every broker object is made with."""

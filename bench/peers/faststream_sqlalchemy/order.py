@@ -1,4 +1,4 @@
-"""The order service: takes orders over HTTP, and follows what becomes of them."""
+"""The order service: accepts orders over HTTP, and records the events of each."""
 
 import os
 import signal
@@ -46,13 +46,13 @@ async def place_order(new: NewOrder, response: Response, session: Session) -> Or
 
 @router.get("/healthz")
 async def healthz() -> dict[str, str]:
-    """The process is up."""
+    """Says that the process runs."""
     return {"status": "ok"}
 
 
 @router.subscriber(QUEUES["order"])
 async def follow(event: AnyEvent, session: Session) -> None:
-    """Notes what happened; the status is the furthest event, in whatever order they arrive."""
+    """Records an event. The status is the furthest event, in whatever order they arrive."""
     session.add(_entry(event))
     await session.execute(
         update(models.Order)
@@ -73,7 +73,9 @@ app.include_router(router)
 
 def run() -> None:
     """Serves until SIGTERM."""
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # uvicorn has its own, and afterwards repeats the signal
+    signal.signal(
+        signal.SIGTERM, signal.SIG_IGN
+    )  # uvicorn handles SIGTERM itself, and raises it again when it has stopped
     uvicorn.run(
         app,
         host="127.0.0.1",
