@@ -1,6 +1,6 @@
 # One image for every service: the command picks which (`python -m services.order.main`, `orderflow migrate`).
-# The target `lambda`, with the lock requirements-lambda.lock, is the same for Lambda: there the command names a handler.
-# The target `sandbox` adds what production does not need: a server that answers as Stripe does.
+# The target `lambda`, with requirements-lambda.lock, is the same for Lambda, where the command names a handler.
+# The target `sandbox` adds the Stripe-like server, which production does not need.
 ARG PYTHON_IMAGE=python:3.13-slim
 ARG LOCK=requirements-image.lock
 
@@ -9,8 +9,8 @@ ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_INPUT=1 PIP_ROOT_USER_ACTION=ignore
 WORKDIR /app
 ARG LOCK
 COPY ${LOCK} ./
-# What is configured for pip comes as secrets, so that a password in an index's address stays in no layer. All are
-# optional; proxies come as Docker's predefined build arguments.
+# pip's configuration comes as secrets, so that no layer keeps a password in an index's address. All are optional.
+# Proxies come as Docker's predefined build arguments.
 RUN --mount=type=cache,target=/root/.cache/pip \
     --mount=type=secret,id=pip_index_url \
     --mount=type=secret,id=pip_extra_index_url \
@@ -27,7 +27,7 @@ COPY libs libs
 COPY ops ops
 COPY services services
 COPY --chmod=755 deploy/orderflow /opt/venv/bin/orderflow
-# Readable whatever the checkout's umask was, and compiled here because the service's user can write nothing.
+# Makes the code readable whatever the checkout's umask was, and compiles it: the service's user can't write.
 RUN chmod -R a+rX /app && python -m compileall -q /app
 
 FROM ${PYTHON_IMAGE} AS lambda
@@ -38,7 +38,7 @@ ENV PATH=/opt/venv/bin:$PATH \
     PYTHONPATH=/app:/app/libs \
     PYTHONUNBUFFERED=1 \
     PYTHONDONTWRITEBYTECODE=1
-RUN python -c 'import awslambdaric' # not there with another lock
+RUN python -c 'import awslambdaric' # fails if LOCK is another lock
 ENTRYPOINT ["python", "-m", "awslambdaric"]
 CMD ["services.order.aws_lambda.handler"]
 

@@ -1,8 +1,8 @@
 #!/bin/sh
-# `docker compose` for this project, with what is configured for pip passed on to the image's build.
+# Runs `docker compose`, and passes pip's configuration on to the image's build.
 #
-# Plain `docker compose` passes on what the environment holds (PIP_INDEX_URL, HTTPS_PROXY, SSL_CERT_FILE, ...); this adds
-# what stands in pip's own configuration files, and lets the build reach an index or a proxy on this machine.
+# Plain `docker compose` passes on variables of the environment (PIP_INDEX_URL, HTTPS_PROXY, SSL_CERT_FILE, ...). This
+# script adds settings from pip's configuration files, and lets the build reach an index or a proxy on this machine.
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -24,7 +24,7 @@ pass_on() {
 
 setting() { printf '%s\n' "$configured" | sed -n "s/^global\.$1='\(.*\)'\$/\1/p" | sed 's/\\n/ /g'; }
 
-remote() {   # of several addresses those that the build can reach: a folder of this machine is unknown to it
+remote() {   # keeps the addresses that the build can reach, which excludes folders of this machine
     for address in $1; do
         case $address in http://* | https://*) printf '%s ' "$address" ;; esac
     done | sed 's/ $//'

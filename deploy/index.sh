@@ -1,4 +1,4 @@
-# To be sourced, from the project's folder: hands what is configured for pip over to uv, which does not read it.
+# Sourced in the project's folder. Gives uv pip's configuration, which uv does not read itself.
 setting() { .venv/bin/python -m pip config get "$1" 2>/dev/null || true; }
 : "${UV_DEFAULT_INDEX:=${PIP_INDEX_URL:-$(setting global.index-url)}}"
 : "${SSL_CERT_FILE:=${PIP_CERT:-${REQUESTS_CA_BUNDLE:-$(setting global.cert)}}}"

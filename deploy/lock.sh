@@ -1,11 +1,10 @@
 #!/bin/sh
 # Writes the lock files from pyproject.toml:      deploy/lock.sh [--upgrade | --upgrade-package NAME]
-# or tells whether they still follow from it:     deploy/lock.sh --check
+# or checks that they still match it:             deploy/lock.sh --check
 #
-# Versions in a lock stay as they are unless pyproject.toml or --upgrade asks for others, so a new release on the
-# index does not make a lock stale. The development lock is solved first and binds what runs: those four agree. The
-# template's linters stand alone, because the SAM translator pins pydantic. The benchmark's peers use the same
-# versions of what they share with Orderflow.
+# Locked versions stay unless pyproject.toml or --upgrade asks for others, so a new release on the index does not make
+# a lock stale. The development lock is solved first, and the locks of the product use its versions. So do the
+# benchmark's peers. The linters of the AWS template have a lock of their own, because the SAM translator pins pydantic.
 set -eu
 cd "$(dirname "$0")/.."
 uv=$PWD/.venv/bin/uv
@@ -14,7 +13,7 @@ peers=bench/peers/requirements
 
 . deploy/index.sh
 
-compile() {   # LOCK, then what goes into it, last its sources
+compile() {   # LOCK OPTIONS... SOURCE
     file=$1; shift
     "$uv" pip compile --quiet --python "$python" --universal --generate-hashes --no-header --no-emit-index-url \
         --annotation-style line --output-file "$file" "$@" >/dev/null
@@ -35,7 +34,7 @@ if [ "${1:-}" != --check ]; then
 fi
 
 if grep -n '://' requirements*.lock "$peers.lock"; then
-    echo 'A lock file names an address (above): make the locks with `make lock`.' >&2
+    echo 'A lock file contains an address (above). Write the locks with `make lock`.' >&2
     exit 1
 fi
 copy=$(mktemp -d)
@@ -49,4 +48,4 @@ stale=0
 for lock in requirements*.lock "$peers.lock"; do
     diff -u "$OLDPWD/$lock" "$lock" || stale=1
 done
-[ "$stale" = 0 ] || { echo 'The locks do not follow from pyproject.toml or the .in: run `make lock`.' >&2; exit 1; }
+[ "$stale" = 0 ] || { echo 'A lock does not match pyproject.toml or bench/peers/requirements.in (above). Run `make lock`.' >&2; exit 1; }

@@ -12,7 +12,7 @@ FOLDER: Final = ROOT / "deploy" / "aws"
 LEFTOVERS: Final = '{"orderflow": "leftovers"}'
 GIVEN: Final = {"TOPIC_ARN", "QUEUE_URL", "DEAD_LETTER_QUEUE_URL"}
 """What every service's function is told beside its own settings."""
-EVERYWHERE: Final = {"StandInTheVpc", "Trace", "ButNotFromItsCode"}
+EVERYWHERE: Final = {"AttachToTheVpc", "Trace", "DenyEc2ToItsCode"}
 """Statements about actions that know no resources, and the one that takes such rights away."""
 
 Template: TypeAlias = dict[str, Any]

@@ -276,7 +276,7 @@ Event = OrderCreated | InvoiceCreated | PaymentConfirmed | Shipped
 AnyEvent = Annotated[Event, Field(discriminator="type")]
 
 TYPES: Final = ("ORDER_CREATED", "INVOICE_CREATED", "PAYMENT_CONFIRMED", "SHIPPED")
-"""By rank: an order's status is the furthest that it has reached."""
+"""In order of rank. An order's status is the furthest event that it has reached."""
 
 LISTENERS: Final = {
     "order": TYPES[1:],

@@ -1,6 +1,6 @@
 #!/bin/sh
-# Makes sure that .venv/sam holds what lints the template: requirements-sam.lock, apart from the rest because the SAM
-# translator pins pydantic. Nothing happens when it does already.
+# Installs the linters of the AWS template (requirements-sam.lock) into .venv/sam, unless they are installed. They have
+# an environment of their own because the SAM translator pins pydantic.
 set -eu
 cd "$(dirname "$0")/../.."
 

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Lints the template as it is written and as SAM translates it, without a network:  deploy/aws/lint.sh [FOLDER]
+# Lints the template, and its translation by SAM, without a network:  deploy/aws/lint.sh [FOLDER]
 set -eu
 cd "$(dirname "$0")/../.."
 sh deploy/aws/environment.sh
@@ -11,4 +11,4 @@ trap 'rm -rf "$translated"' EXIT
 "$sam/cfn-lint" "$folder/template.yaml" "$folder/service.yaml"
 cp "$folder/service.yaml" "$translated"
 "$sam/python" deploy/aws/translate.py "$folder/template.yaml" >"$translated/template.json"
-"$sam/cfn-lint" --ignore-checks W3002 -- "$translated/template.json" # W3002: service.yaml is uploaded by the deployment
+"$sam/cfn-lint" --ignore-checks W3002 -- "$translated/template.json" # W3002: a deployment uploads service.yaml

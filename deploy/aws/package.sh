@@ -1,15 +1,15 @@
 #!/bin/sh
-# Makes dist/lambda.zip, the package of every function:  deploy/aws/package.sh [arm64 | x86_64]
+# Builds dist/lambda.zip, the package of every function:  deploy/aws/package.sh [arm64 | x86_64]
 #
-# Dependencies come from the hashed lock, as wheels for Lambda's platform and not for this machine; uv decides what the
-# lock's markers mean there. deploy/aws/package.py does the rest.
+# Dependencies come from the hashed lock, as wheels for Lambda's platform; uv evaluates the lock's markers for it.
+# deploy/aws/package.py does the rest.
 set -eu
 cd "$(dirname "$0")/../.."
 . deploy/index.sh
 case ${1:-arm64} in
     arm64) platform=aarch64-manylinux_2_28 ;;
     x86_64) platform=x86_64-manylinux_2_28 ;;
-    *) echo "ARCH=$1 is none of Lambda's: arm64 or x86_64." >&2; exit 1 ;;
+    *) echo "ARCH=$1 is no architecture of Lambda: choose arm64 or x86_64." >&2; exit 1 ;;
 esac
 
 rm -rf dist/lambda dist/lambda.zip

@@ -1,7 +1,7 @@
-"""Translate the SAM template as CloudFormation would: `translate.py template.yaml` prints it as JSON.
+"""Translate the SAM template as CloudFormation does: `translate.py template.yaml` prints it as JSON.
 
-Started with the Python of `.venv/sam`. It reaches no network: what only a deployment knows is made up (where
-the package lies, the region), and none of AWS's managed policies is known, because the template uses none.
+Run it with the Python of `.venv/sam`. It needs no network: the package's address and the region are
+placeholders, and AWS's managed policies are left out, because the template uses none.
 """
 
 import json
@@ -19,7 +19,7 @@ from samtranslator.translator.translator import Translator
 
 
 def main(path: Path) -> int:
-    """Print the translated template; or say what SAM would refuse, with exit status 1."""
+    """Print the translated template, or SAM's errors; return the exit status."""
     template: dict[str, Any] = json.loads(json.dumps(cfn_yaml.load(str(path))))
     template["Globals"]["Function"]["CodeUri"] = "s3://deployment/lambda.zip"
     try:

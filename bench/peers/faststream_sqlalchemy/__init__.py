@@ -1,8 +1,9 @@
 """A peer with FastAPI, FastStream's RabbitMQ broker, and SQLAlchemy's asyncio ORM on asyncpg.
 
 Each request and message has a session, which its handler commits. FastStream's `@publisher` then publishes
-the handler's return value, and the broker confirms it before the message is acknowledged. Messages are pydantic
-models. There is no outbox: a process that dies between commit and publish leaves the order where it is.
+the handler's return value, and the broker confirms it before the message is acknowledged. Messages are
+pydantic models. There is no outbox: a process that dies between commit and publish leaves the order where it
+is.
 
 It follows these pages:
 

@@ -21,4 +21,4 @@ BROKER: Final = {
     "default_channel": Channel(prefetch_count=TUNING["prefetch"], publisher_confirms=True),
     "log_level": logging.DEBUG,  # the level of its two lines per message
 }
-"""What every broker object is made with."""
+"""Arguments of every broker object."""
