@@ -1,4 +1,4 @@
-"""What Orderflow is tried with: `python -m sandbox.demo` and `python -m sandbox.stripe`.
+"""Tools to try Orderflow with: `python -m sandbox.demo` and `python -m sandbox.stripe`.
 
-Production needs nothing of it, and neither the wheel nor the services' image holds it.
+Production needs neither, and neither the wheel nor the services' image holds them.
 """

@@ -97,7 +97,7 @@ SAVED: Final = frozenset({Behaviour.SAVED_ERROR_BEFORE, Behaviour.SAVED_ERROR_AF
 
 
 class Timing(msgspec.Struct, forbid_unknown_fields=True):
-    """How long things take, in seconds, and two limits of the same kind."""
+    """Durations of the simulated processes, and two limits."""
 
     key_seconds: float = 86_400.0
     """How long a key is remembered: at least 24 hours, https://docs.stripe.com/api/idempotent_requests."""
