@@ -14,9 +14,9 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from chassis import database, process
 from chassis.service import Running, Service, put_together
 from chassis.settings import Settings, read
-from events.commit import Transactions
 from events.contracts import type_of
 from events.memory import MemoryBus
+from events.transactions import Transactions
 from ops import migrate
 from ops.postgres import embedded_postgres
 from ops.reconcile.reconciler import Reconciler

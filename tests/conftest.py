@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
 from chassis import database
 from events import migrations, partitions
-from events.commit import Transactions
+from events.transactions import Transactions
 from tests import servers
 from tests.aws_server import CREDENTIALS, aws_server
 from tests.servers import REQUIRE_DOCKER, Broker, NoContainer

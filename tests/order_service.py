@@ -12,10 +12,10 @@ import uvicorn
 from chassis.application import application
 from chassis.process import listen
 from chassis.service import put_together
-from events.commit import Transactions
 from events.contracts import AnyEvent, type_of
 from events.envelope import messages
 from events.memory import MemoryBus
+from events.transactions import Transactions
 from services.order.main import SERVICE, OrderSettings
 from tests.waiting import patient_bus
 

@@ -9,9 +9,9 @@ from typing import Final, Literal, TypeAlias
 import asyncpg
 from sqlalchemy.engine import make_url
 
-from events.commit import Transactions
 from events.connection import Connection
 from events.errors import DatabaseUnavailable
+from events.transactions import Transactions
 
 STATEMENT_SECONDS: Final = 30.0
 """A statement that takes longer is given up, and its transaction repeated."""

@@ -16,8 +16,8 @@ from fastapi import APIRouter, Response
 from pydantic import BaseModel, Field
 
 from events import clock
-from events.commit import Transactions
 from events.errors import DatabaseUnavailable
+from events.transactions import Transactions
 
 PROBE_SECONDS: Final = 3.0
 """A database that takes longer to commit is not ready."""

@@ -11,10 +11,10 @@ from chassis.settings import ServiceSettings
 from events.bus import Bus
 from events.cleaners import AttemptsCleaner, DefaultPartitionCleaner, InterventionsCleaner
 from events.clock import ClockWatch
-from events.commit import Transactions
 from events.maintenance import Chore
 from events.participant import Participant, Runners
 from events.partitions import PartitionRenewal
+from events.transactions import Transactions
 from events.worker import Handlers
 
 if TYPE_CHECKING:  # only services with an API load it

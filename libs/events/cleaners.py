@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import ClassVar, Final
 
-from events.commit import Transactions
 from events.partitions import INBOX_LIFETIME, OUTBOX_LIFETIME
 from events.transaction import Transaction
+from events.transactions import Transactions
 
 BATCH: Final = 1000
 """Most rows that one transaction deletes or changes."""

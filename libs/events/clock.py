@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import ClassVar, Final
 
-from events.commit import Transactions
 from events.transaction import Transaction
+from events.transactions import Transactions
 
 TOLERANCE: Final = timedelta(minutes=1)
 """A process whose clock is further off is not ready."""

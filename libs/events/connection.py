@@ -1,5 +1,6 @@
-"""Connections to PostgreSQL, and what it means when one of them raises."""
+"""Connections to PostgreSQL: what their errors mean, and how a failed transaction ends."""
 
+import asyncio
 import time
 from collections.abc import Awaitable
 from typing import TYPE_CHECKING, Final, Self, TypeVar
@@ -18,6 +19,7 @@ _SERVER_WIDE_STATES: Final = ("25006", "53100", "53300", "57P02", "57P03")
 IDLE_SECONDS: Final = 30.0
 """A connection that was idle for longer is asked first: it may be lost without a sign."""
 PING_SECONDS: Final = 2.0
+ROLLBACK_SECONDS: Final = 5.0
 
 T = TypeVar("T")
 
@@ -41,11 +43,11 @@ class Connection(_Driver):
         """The raw connection. asyncpg's pool proxy loses its reference when the connection drops."""
         return self
 
-    def used(self) -> None:
-        """It has just answered."""
+    def mark_used(self) -> None:
+        """Notes that the server has just answered."""
         self._used_at = time.time()
 
-    async def is_there(self) -> bool:
+    async def is_alive(self) -> bool:
         """Whether it is; one that was idle for long has to answer. One that is not is closed."""
         if self._used_at is None or time.time() - self._used_at < IDLE_SECONDS:
             return not self.is_closed()
@@ -55,6 +57,21 @@ class Connection(_Driver):
             self.terminate()
             return False
         return True
+
+    async def roll_back(self, failure: BaseException) -> None:
+        """Ends the transaction that failed with this. A connection that can't even do that is closed."""
+        if self.is_closed():
+            return
+        try:
+            if self.is_in_transaction():
+                await self.execute("ROLLBACK", timeout=ROLLBACK_SECONDS)
+            elif isinstance(failure, asyncio.CancelledError | DatabaseUnavailable):
+                self.terminate()  # the pool would wait for an answer that may never come
+        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError):
+            self.terminate()
+        except asyncio.CancelledError:  # the pool must not get it back with a transaction open
+            self.terminate()
+            raise
 
 
 async def answer_of(call: Awaitable[T], connection: Connection | None = None) -> T:

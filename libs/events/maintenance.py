@@ -6,8 +6,8 @@ import random
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, Protocol
 
-from events.commit import Transactions
 from events.errors import Unavailable
+from events.transactions import Transactions
 
 AGAIN_SECONDS: Final = (30.0, 60.0)
 """A chore that could not be done is tried again after a time between these."""

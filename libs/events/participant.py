@@ -9,7 +9,6 @@ from typing import Any
 
 from events import delays, outbox, parked
 from events.bus import Bus, Message
-from events.commit import Transactions
 from events.contracts import AnyEvent, OrderDelayed, type_of
 from events.delays import ToDelay, Why
 from events.journey import STAGES
@@ -19,6 +18,7 @@ from events.parked import ParkedEvent
 from events.progress import ProgressLog, Step
 from events.runner import Runner
 from events.transaction import Transaction
+from events.transactions import Transactions
 from events.worker import Handlers, Worker
 
 Runners = dict[type, Runner[Any, Any]]

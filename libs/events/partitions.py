@@ -14,7 +14,7 @@ from datetime import datetime, timedelta
 from typing import ClassVar, Final, NamedTuple
 from uuid import UUID
 
-from events.commit import Transactions
+from events.transactions import Transactions
 
 OUTBOX_LIFETIME: Final = timedelta(days=30)
 """How long after it was published a message is kept, at least. It is sent again that long."""

@@ -12,7 +12,6 @@ from typing import Final, Generic, TypeAlias, TypeVar
 from uuid import UUID
 
 from events.backoff import backoff
-from events.commit import Transactions
 from events.delays import DELAYED_AFTER, ToDelay
 from events.errors import Postponed, Unavailable, UnknownOutcome
 from events.killpoints import KillPoint, reach
@@ -21,6 +20,7 @@ from events.outage import Outage
 from events.retry import Failure, RetryPolicy
 from events.splitting import Suspicion, commit_in_halves
 from events.transaction import Transaction
+from events.transactions import Transactions
 
 RowT = TypeVar("RowT", bound=Leased)
 OutcomeT = TypeVar("OutcomeT")
@@ -381,7 +381,7 @@ class Runner(Generic[RowT, OutcomeT]):
             self._has_ended.clear()
             ended, self._ended = self._ended, []
             tries = 0
-            suspicion = Suspicion(self._transactions.answers)
+            suspicion = Suspicion(self._transactions.ping)
             while ended:
                 try:
                     await commit_in_halves(ended, self._commit, self._put_aside, suspicion.falls_on_batch)

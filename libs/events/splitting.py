@@ -29,7 +29,7 @@ class Suspicion:
     """
 
     def __init__(self, answers: Callable[[], Awaitable[bool]]) -> None:
-        """`answers` tells whether the database answers a ping: `Transactions.answers`."""
+        """`answers` tells whether the database answers a ping: `Transactions.ping`."""
         self.failures = 0
         """Failures in a row while the database answers; 0 when it is away."""
         self._answers = answers

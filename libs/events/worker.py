@@ -10,7 +10,6 @@ from uuid import UUID
 from events import envelope, inbox, parked
 from events.backoff import backoff
 from events.bus import Bus, Delivery, Subscription
-from events.commit import Transactions
 from events.contracts import AnyEvent, type_of
 from events.envelope import Rejected
 from events.errors import Reject, Unavailable, Undecodable
@@ -20,6 +19,7 @@ from events.runner import Runner
 from events.splitting import NeverCommits, Suspicion, commit_in_halves
 from events.text import storable
 from events.transaction import Transaction
+from events.transactions import Transactions
 
 Handler: TypeAlias = Callable[[Sequence[Any], Transaction], Awaitable[None]]
 Handlers: TypeAlias = Mapping[type[AnyEvent], Handler]
@@ -130,7 +130,7 @@ class Worker:
 
     async def _retry_until_to_blame(self, waiting: ParkedEvent, item: AnyEvent) -> None:
         """Raises Unavailable while the database is away, NeverCommits when the event is to blame for it."""
-        suspicion = Suspicion(self._transactions.answers)
+        suspicion = Suspicion(self._transactions.ping)
         while True:
             try:
                 async with self._transactions() as tx:
@@ -238,7 +238,7 @@ class Worker:
 
     async def _commit(self, items: Sequence[Item]) -> None:
         """Handles or parks each of the items. Raises Unavailable only when stopping."""
-        suspicion = Suspicion(self._transactions.answers)
+        suspicion = Suspicion(self._transactions.ping)
         await self._when_available(
             lambda: commit_in_halves(items, self._commit_together, self._park, suspicion.falls_on_batch)
         )

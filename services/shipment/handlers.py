@@ -5,11 +5,11 @@ from functools import partial
 from typing import Final
 
 from events import delays, journey
-from events.commit import Transactions
 from events.contracts import PaymentConfirmed, Reason
 from events.retry import RetryPolicy
 from events.runner import Runner
 from events.transaction import Transaction
+from events.transactions import Transactions
 from events.worker import Handlers
 from services.shipment import repository
 from services.shipment.carrier import DestinationUnserved, SimulatedCarrier

@@ -16,12 +16,12 @@ from events.aws.calls import Refused, meaning_of
 from events.aws.invocations import Invocations, is_from_queue, is_scheduled
 from events.aws.parcels import MAX_BYTES
 from events.bus import Message
-from events.commit import Transactions
 from events.contracts import OrderCreated
 from events.errors import BrokerUnavailable, Unavailable, UnknownOutcome, Unroutable
 from events.participant import Participant
 from events.runner import Runner
 from events.transaction import Transaction
+from events.transactions import Transactions
 from tests.aws_server import Cloud
 from tests.factories import order_created
 from tests.faults.proxy import Proxy, proxy_to

@@ -7,11 +7,11 @@ import pytest
 
 from chassis import database
 from events import envelope, parked
-from events.commit import Transactions
 from events.contracts import Paid
 from events.delays import MOST_ANNOUNCED, Why
 from events.leases import Deferral
 from events.retry import Failure
+from events.transactions import Transactions
 from services.shipment import repository
 from services.shipment.domain import Shipment
 from tests.factories import a_payment, an_invoice, an_order, one_of_each

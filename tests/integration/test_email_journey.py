@@ -14,10 +14,10 @@ import pytest
 
 from chassis import database
 from chassis.service import put_together
-from events.commit import Transactions
 from events.contracts import AnyEvent, Customer, Order
 from events.envelope import messages
 from events.participant import Participant
+from events.transactions import Transactions
 from services.email import smtp
 from services.email.delivery import MAIL, delivery
 from services.email.domain import Mail

@@ -6,10 +6,10 @@ import pytest
 from uuid_utils.compat import uuid7
 
 from events import envelope, interventions, outbox, parked
-from events.commit import Transactions
 from events.errors import Reject
 from events.interventions import Subject
 from events.leases import Deferral
+from events.transactions import Transactions
 from tests.factories import order_created
 
 FOREIGN = "554 \udce7a ne va pas \0"

@@ -14,9 +14,9 @@ from chassis import database, problems
 from chassis.application import application
 from chassis.service import put_together
 from chassis.settings import ServiceSettings
-from events.commit import Transactions
 from events.contracts import NO_POSTAL_CODE, Address, InvoiceCreated, OrderCreated
 from events.envelope import decode, messages
+from events.transactions import Transactions
 from services.invoice import api
 from services.invoice.handlers import Uninvoiceable, issue_invoices
 from services.invoice.main import SERVICE

@@ -19,11 +19,11 @@ from chassis import database, health
 from chassis.service import put_together
 from events.cleaners import BATCH, AttemptsCleaner, DefaultPartitionCleaner, InterventionsCleaner
 from events.clock import ClockWatch
-from events.commit import Transactions
 from events.errors import Unavailable
 from events.maintenance import AGAIN_SECONDS, Chore, Maintenance
 from events.memory import MemoryBus
 from events.transaction import Transaction
+from events.transactions import Transactions
 from ops.services import SERVICES, load
 from services.email.emptying import MailEmptier
 from services.order.forgetting import IdempotencyKeyCleaner

@@ -9,11 +9,11 @@ import asyncpg
 import pytest
 
 from chassis import database
-from events.commit import Transactions
 from events.connection import Connection
 from events.contracts import OrderCreated, Placed
 from events.errors import Aborted, AssumptionFailed, DatabaseUnavailable
 from events.transaction import Transaction
+from events.transactions import Transactions
 from tests.factories import an_order
 
 ADD = """

@@ -16,10 +16,10 @@ from uuid_utils.compat import uuid7
 from chassis import database
 from events import inbox, migrations, outbox
 from events.bus import Message
-from events.commit import Transactions
 from events.errors import Unavailable
 from events.maintenance import AGAIN_SECONDS, Maintenance
 from events.partitions import PartitionRenewal, first_id, renew
+from events.transactions import Transactions
 from tests.conftest import create_tables
 from tests.factories import order_created
 

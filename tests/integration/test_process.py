@@ -13,9 +13,9 @@ from sqlalchemy.engine import make_url
 from chassis import health, process
 from chassis.health import Readiness
 from chassis.service import put_together
-from events.commit import Transactions
 from events.contracts import type_of
 from events.memory import MemoryBus
+from events.transactions import Transactions
 from services.order.main import SERVICE
 from tests.faults.proxy import Proxy, proxy_to
 from tests.order_service import a_new_order

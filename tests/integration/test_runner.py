@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from chassis import database
 from events import outbox
 from events.bus import Message
-from events.commit import Transactions
 from events.envelope import MAX_EVENTS
 from events.errors import Unavailable
 from events.leases import LEASE_SECONDS
 from events.runner import Runner
 from events.transaction import Transaction
+from events.transactions import Transactions
 from tests.conftest import create_tables
 from tests.factories import order_created
 

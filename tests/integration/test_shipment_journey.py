@@ -12,13 +12,13 @@ import pytest
 from chassis import database
 from chassis.service import put_together
 from events.bus import Subscription
-from events.commit import Transactions
 from events.contracts import AnyEvent, Paid, PaymentConfirmed, Reason, ShipmentError, Shipped
 from events.envelope import decode, messages
 from events.memory import MemoryBus
 from events.participant import Participant
 from events.runner import Runner
 from events.transaction import Transaction
+from events.transactions import Transactions
 from services.shipment import handlers, repository
 from services.shipment.carrier import SimulatedCarrier
 from services.shipment.domain import Booking, Shipment

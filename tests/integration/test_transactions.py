@@ -8,11 +8,11 @@ import asyncpg
 import pytest
 
 from chassis import database
-from events import commit
-from events.commit import Transactions
+from events import connection_pool
 from events.contracts import OrderCreated, Placed
 from events.errors import Aborted, DatabaseUnavailable
 from events.transaction import Transaction
+from events.transactions import Transactions
 from tests.factories import an_order
 from tests.faults.proxy import proxy_to
 
@@ -244,7 +244,7 @@ async def test_a_pool_without_a_free_connection_means_unavailable(
     async with database.connect(fresh_database, pool=1, application="full") as pool:
         full = Transactions(pool)
         async with full():
-            monkeypatch.setattr(commit, "POOL_SECONDS", 0.05)
+            monkeypatch.setattr(connection_pool, "POOL_SECONDS", 0.05)
             with pytest.raises(DatabaseUnavailable):
                 async with full():
                     pytest.fail("there is no second connection")
@@ -284,18 +284,18 @@ async def test_what_the_server_says_of_itself_is_told_apart(transactions: Transa
 async def test_a_database_that_is_there_answers_and_one_that_hangs_or_is_away_does_not(
     fresh_database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(commit, "ANSWER_SECONDS", 0.2)
+    monkeypatch.setattr(connection_pool, "ANSWER_SECONDS", 0.2)
     async with proxy_to(fresh_database) as proxy, AsyncExitStack() as stack:
         connection = database.connect(proxy.through(fresh_database), pool=2, application="ping")
         pinged = Transactions(await stack.enter_async_context(connection))
-        assert await pinged.answers()
+        assert await pinged.ping()
         proxy.silence(also_new=True)
-        assert not await pinged.answers()
+        assert not await pinged.ping()
         proxy.forget_silent()
         monkeypatch.undo()
-        assert await pinged.answers()
+        assert await pinged.ping()
         await proxy.refuse()
-        assert not await pinged.answers()
+        assert not await pinged.ping()
 
 
 @pytest.mark.parametrize("lost", ["by the network", "by the pool"])

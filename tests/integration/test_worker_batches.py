@@ -10,10 +10,10 @@ import pytest
 from msgspec.structs import replace
 
 from events import envelope, parked
-from events.commit import Transactions
 from events.contracts import AnyEvent, OrderCreated
 from events.errors import BrokerUnavailable, Reject
 from events.transaction import Transaction
+from events.transactions import Transactions
 from events.worker import MAX_ATTEMPTS, Worker
 from tests.factories import order_created
 from tests.waiting import patient_bus

@@ -1,23 +1,16 @@
-"""Commits: how a transaction is opened, ended and followed up."""
+"""Transactions: how one is opened, run and ended, and what follows its commit."""
 
-import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
-from typing import Final, TypeVar, cast
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import TypeVar
 
 import asyncpg
 
-from events import outbox
+from events import connection_pool, outbox
 from events.connection import Connection, answer_of
-from events.errors import AssumptionFailed, DatabaseUnavailable
+from events.errors import AssumptionFailed
 from events.killpoints import KillPoint, reach
 from events.transaction import Transaction
-
-POOL_SECONDS: Final = 30.0
-"""How long a transaction waits for a connection when all are in use."""
-ROLLBACK_SECONDS: Final = 5.0
-ANSWER_SECONDS: Final = 1.0
-"""A database that takes longer to answer a ping is away."""
 
 T = TypeVar("T")
 
@@ -69,9 +62,9 @@ class Transactions:
             try:
                 rows = await answer_of(connection.fetch(statement, *arguments), connection)
             except BaseException as error:
-                await _roll_back(connection, error)
+                await connection.roll_back(error)
                 raise
-            connection.used()
+            connection.mark_used()
         reach(KillPoint.COMMITTED)
         return rows
 
@@ -87,50 +80,15 @@ class Transactions:
                 reach(KillPoint.COMMITTING)
                 await tx.commit()
             except BaseException as error:
-                await _roll_back(connection, error)
+                await connection.roll_back(error)
                 raise
-            connection.used()
+            connection.mark_used()
         reach(KillPoint.COMMITTED)
         self.committed(tx)
 
-    async def answers(self) -> bool:
-        """Whether the database answers a ping within ANSWER_SECONDS, on a connection of the ping's own."""
-        try:
-            async with asyncio.timeout(ANSWER_SECONDS), self._connected() as connection:
-                try:
-                    await answer_of(connection.execute("SELECT 1"), connection)
-                except BaseException:  # the pool would wait for an answer that may never come
-                    connection.terminate()
-                    raise
-        except (DatabaseUnavailable, TimeoutError, asyncpg.PostgresError):
-            return False
-        return True
+    async def ping(self) -> bool:
+        """Whether the database answers within a second, on a connection of the ping's own."""
+        return await connection_pool.ping(self._pool)
 
-    @asynccontextmanager
-    async def _connected(self) -> AsyncIterator[Connection]:
-        """A connection that is there; the pool replaces one that was lost while it lay there."""
-        while True:
-            pooled = await answer_of(self._pool.acquire(timeout=POOL_SECONDS))
-            connection = cast(Connection, pooled).raw()
-            try:
-                if await connection.is_there():
-                    yield connection
-                    return
-            finally:
-                await answer_of(self._pool.release(pooled), connection)
-
-
-async def _roll_back(connection: Connection, failure: BaseException) -> None:
-    """Ends a failed transaction; a connection that can't even do that is closed."""
-    if connection.is_closed():
-        return
-    try:
-        if connection.is_in_transaction():
-            await connection.execute("ROLLBACK", timeout=ROLLBACK_SECONDS)
-        elif isinstance(failure, asyncio.CancelledError | DatabaseUnavailable):
-            connection.terminate()  # the pool would wait for an answer that may never come
-    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError):
-        connection.terminate()
-    except asyncio.CancelledError:  # the pool must not get it back with a transaction open
-        connection.terminate()
-        raise
+    def _connected(self) -> AbstractAsyncContextManager[Connection]:
+        return connection_pool.connected(self._pool)
