@@ -18,17 +18,17 @@ VERSION: Final = 1
 
 Text = Annotated[str, Meta(min_length=1, max_length=200)]
 Code = Annotated[str, Meta(min_length=1, max_length=64)]
-Message = Annotated[str, Meta(max_length=500)]
+Sentence = Annotated[str, Meta(max_length=500)]
 Email = Annotated[str, Meta(min_length=3, max_length=254)]
 Country = Annotated[str, Meta(pattern="^[A-Z]{2}$")]
 Currency = Annotated[str, Meta(pattern="^[A-Z]{3}$")]
 Amount = Annotated[int, Meta(ge=0, le=99_999_999_999)]
-Charged = Annotated[int, Meta(gt=0, le=99_999_999_999)]
+PositiveAmount = Annotated[int, Meta(gt=0, le=99_999_999_999)]
 Quantity = Annotated[int, Meta(ge=1, le=100_000)]
 Rate = Annotated[str, Meta(pattern=r"^(0(\.[0-9]{1,6})?|1(\.0{1,6})?)$")]
 Timestamp = Annotated[datetime, Meta(tz=True)]
 KeyHash = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
-Stage = Literal["payment", "shipment"]
+FailureStage = Literal["payment", "shipment"]
 """Where an order may end badly."""
 DelayStage = Literal["invoice", "payment", "shipment", "refund"]
 """Where an order may wait; `events.journey` has the stages."""
@@ -95,7 +95,7 @@ class Order(Fact, frozen=True, kw_only=True):
     items: Annotated[tuple[Item, ...], Meta(min_length=1, max_length=100)]
     subtotal: Amount
     tax: Amount
-    total: Charged
+    total: PositiveAmount
     payment_method: Code
     """The payment provider's token; never card data."""
     key_hash: KeyHash | None = None
@@ -106,7 +106,7 @@ class Order(Fact, frozen=True, kw_only=True):
     """
 
 
-class Invoice(Fact, frozen=True, kw_only=True):
+class InvoiceDetails(Fact, frozen=True, kw_only=True):
     """The invoice of an order, over the order's total."""
 
     number: Code
@@ -114,7 +114,7 @@ class Invoice(Fact, frozen=True, kw_only=True):
     issued_at: Timestamp
 
 
-class Payment(Fact, frozen=True, kw_only=True):
+class PaymentDetails(Fact, frozen=True, kw_only=True):
     """A captured payment over the order's total."""
 
     id: Code
@@ -122,23 +122,23 @@ class Payment(Fact, frozen=True, kw_only=True):
     provider: Code
     provider_reference: Text
     """The provider's own id of the charge."""
-    amount: Charged
+    amount: PositiveAmount
     captured_at: Timestamp
 
 
-class Refund(Fact, frozen=True, kw_only=True):
+class RefundDetails(Fact, frozen=True, kw_only=True):
     """Money given back, whole."""
 
     id: Code
     provider_reference: Text
     """The provider's own id of the refund; of one made by hand, what the operator named."""
-    amount: Charged
+    amount: PositiveAmount
     refunded_at: Timestamp
     by_hand: bool = False
     """Whether a person gave the money back, perhaps in another way than it was paid."""
 
 
-class Shipment(Fact, frozen=True, kw_only=True):
+class ShipmentDetails(Fact, frozen=True, kw_only=True):
     """A booked parcel."""
 
     id: Code
@@ -152,15 +152,15 @@ class Reason(Fact, frozen=True, kw_only=True):
     """Why an order ended badly."""
 
     code: Code
-    message: Message
-    stage: Stage
+    message: Sentence
+    stage: FailureStage
 
 
 class Cause(Fact, frozen=True, kw_only=True):
     """Why an order waits: a stable code, and a sentence that follows from it and the stage."""
 
     code: Code
-    message: Message
+    message: Sentence
 
 
 class Delay(Fact, frozen=True, kw_only=True):
@@ -184,7 +184,7 @@ class Placed(AboutOrder, tag_field="status", tag="ORDER_CREATED", frozen=True, k
 class Invoiced(Placed, tag="INVOICE_CREATED", frozen=True, kw_only=True):
     """Its invoice was issued."""
 
-    invoice: Invoice
+    invoice: InvoiceDetails
 
 
 class Declined(Invoiced, tag="PAYMENT_FAILED", frozen=True, kw_only=True):
@@ -196,7 +196,7 @@ class Declined(Invoiced, tag="PAYMENT_FAILED", frozen=True, kw_only=True):
 class Paid(Invoiced, tag="PAYMENT_CONFIRMED", frozen=True, kw_only=True):
     """The provider captured the order's total."""
 
-    payment: Payment
+    payment: PaymentDetails
 
 
 class Undeliverable(Paid, tag="SHIPMENT_ERROR", frozen=True, kw_only=True):
@@ -208,13 +208,13 @@ class Undeliverable(Paid, tag="SHIPMENT_ERROR", frozen=True, kw_only=True):
 class Dispatched(Paid, tag="SHIPPED", frozen=True, kw_only=True):
     """The carrier took the parcel."""
 
-    shipment: Shipment
+    shipment: ShipmentDetails
 
 
 class Refunded(Undeliverable, tag="PAYMENT_REFUNDED", frozen=True, kw_only=True):
     """The payment was given back, for the reason that the shipment failed."""
 
-    refund: Refund
+    refund: RefundDetails
 
 
 class Delayed(AboutOrder, frozen=True, kw_only=True):

@@ -18,7 +18,7 @@ from events.killpoints import KillPoint, reach
 from events.leases import LEASE_SECONDS, Deferral, Lease, Leased, Leases
 from events.outage import Outage
 from events.retry import Failure, RetryPolicy
-from events.splitting import Suspicion, commit_in_halves
+from events.splitting import BatchFailures, commit_in_halves
 from events.transaction import Transaction
 from events.transactions import Transactions
 
@@ -381,10 +381,10 @@ class Runner(Generic[RowT, OutcomeT]):
             self._has_ended.clear()
             ended, self._ended = self._ended, []
             tries = 0
-            suspicion = Suspicion(self._transactions.ping)
+            suspicion = BatchFailures(self._transactions.ping)
             while ended:
                 try:
-                    await commit_in_halves(ended, self._commit, self._put_aside, suspicion.falls_on_batch)
+                    await commit_in_halves(ended, self._commit, self._put_aside, suspicion.blames_batch)
                 except Unavailable as error:
                     logger.warning("%s: outcomes wait for the database: %s", self.name, error)
                     if self._stopping and tries > 3:  # their claims run out, and they are asked again

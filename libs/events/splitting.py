@@ -19,7 +19,7 @@ class NeverCommits(EventsError):
         super().__init__(f"{self.__doc__} ({error})")
 
 
-class Suspicion:
+class BatchFailures:
     """Whether the batch is to blame for what the database refuses, or the database is away.
 
     Make one for each batch. A failure counts while the database answers a ping on another connection. From
@@ -34,7 +34,7 @@ class Suspicion:
         """Failures in a row while the database answers; 0 when it is away."""
         self._answers = answers
 
-    async def falls_on_batch(self, error: Unavailable) -> bool:
+    async def blames_batch(self, error: Unavailable) -> bool:
         """Counts one failure of the batch, and returns whether the batch is to blame from now on.
 
         A server that says so of itself (disk full, read-only, shutting down) is away, whatever it answers.
@@ -52,19 +52,19 @@ async def commit_in_halves(
     items: Sequence[T],
     commit: Callable[[Sequence[T]], Awaitable[Sequence[R]]],
     refuse: Callable[[T, Exception], Awaitable[R]],
-    falls_on_batch: Callable[[Unavailable], Awaitable[bool]] = _never,
+    blames_batch: Callable[[Unavailable], Awaitable[bool]] = _never,
 ) -> list[R]:
     """The result for each item, in order: all in one commit if that goes well.
 
     If it does not, they are split in halves, each its own commit, until what failed stands alone and is
-    refused: the failure of one never holds up its neighbours. Unavailable is raised, unless `falls_on_batch`
-    (of a Suspicion) says that the batch is to blame: then it splits the batch like any other failure.
+    refused: the failure of one never holds up its neighbours. Unavailable is raised, unless `blames_batch`
+    (of a BatchFailures) says that the batch is to blame: then it splits the batch like any other failure.
     """
     failure: Exception
     try:
         return list(await commit(items))
     except Unavailable as error:
-        if not await falls_on_batch(error):
+        if not await blames_batch(error):
             raise
         failure = NeverCommits(error)
         failure.__cause__ = error
@@ -74,6 +74,6 @@ async def commit_in_halves(
         return [await refuse(items[0], failure)]
     middle = len(items) // 2
     return [
-        *await commit_in_halves(items[:middle], commit, refuse, falls_on_batch),
-        *await commit_in_halves(items[middle:], commit, refuse, falls_on_batch),
+        *await commit_in_halves(items[:middle], commit, refuse, blames_batch),
+        *await commit_in_halves(items[middle:], commit, refuse, blames_batch),
     ]

@@ -16,7 +16,7 @@ from events.errors import Reject, Unavailable, Undecodable
 from events.killpoints import KillPoint, reach
 from events.parked import ParkedEvent
 from events.runner import Runner
-from events.splitting import NeverCommits, Suspicion, commit_in_halves
+from events.splitting import BatchFailures, NeverCommits, commit_in_halves
 from events.text import storable
 from events.transaction import Transaction
 from events.transactions import Transactions
@@ -130,7 +130,7 @@ class Worker:
 
     async def _retry_until_to_blame(self, waiting: ParkedEvent, item: AnyEvent) -> None:
         """Raises Unavailable while the database is away, NeverCommits when the event is to blame for it."""
-        suspicion = Suspicion(self._transactions.ping)
+        suspicion = BatchFailures(self._transactions.ping)
         while True:
             try:
                 async with self._transactions() as tx:
@@ -138,7 +138,7 @@ class Worker:
                         await self._handle([item], tx)
                     await self._attempts.finish(tx, [waiting.id])
             except Unavailable as error:
-                if await suspicion.falls_on_batch(error):
+                if await suspicion.blames_batch(error):
                     raise NeverCommits(error) from error
                 if not suspicion.failures or self._stopping.is_set():
                     raise
@@ -238,9 +238,9 @@ class Worker:
 
     async def _commit(self, items: Sequence[Item]) -> None:
         """Handles or parks each of the items. Raises Unavailable only when stopping."""
-        suspicion = Suspicion(self._transactions.ping)
+        suspicion = BatchFailures(self._transactions.ping)
         await self._when_available(
-            lambda: commit_in_halves(items, self._commit_together, self._park, suspicion.falls_on_batch)
+            lambda: commit_in_halves(items, self._commit_together, self._park, suspicion.blames_batch)
         )
 
     async def _commit_together(self, items: Sequence[Item]) -> Sequence[None]:

@@ -19,7 +19,7 @@ from events.leases import Lease
 from events.outage import Outage
 from events.retry import Failure, RetryPolicy, Tries
 from events.runner import RENEW_SECONDS, Runner, _Held
-from events.splitting import Suspicion
+from events.splitting import BatchFailures
 from tests.unit import test_runner as promises
 
 Mistake = Callable[[], AbstractContextManager[object]]
@@ -118,11 +118,11 @@ def unknown_outcomes_without_an_end() -> AbstractContextManager[object]:
 def no_batch_to_blame() -> AbstractContextManager[object]:
     """The database is thought to be away whenever a batch can't commit."""
 
-    class Trusting(Suspicion):
-        async def falls_on_batch(self, _: Unavailable) -> bool:
+    class Trusting(BatchFailures):
+        async def blames_batch(self, _: Unavailable) -> bool:
             return False
 
-    return patch.object(runner, "Suspicion", Trusting)
+    return patch.object(runner, "BatchFailures", Trusting)
 
 
 VARIANTS: Final = (
