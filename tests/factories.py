@@ -32,7 +32,7 @@ from events.contracts import (
     Shipped,
     Undeliverable,
 )
-from events.delays import Why, delayed_at
+from events.delays import WaitReason, order_delayed
 from events.journey import Stage
 
 NOON = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
@@ -103,9 +103,9 @@ def a_shipment(**changes: Any) -> ShipmentDetails:
     return ShipmentDetails(**fields | changes)
 
 
-def a_delay(order: Order, stage: Stage, why: Why = "outage") -> OrderDelayed:
+def a_delay(order: Order, stage: Stage, why: WaitReason = "outage") -> OrderDelayed:
     """The order waits in this stage, since noon."""
-    return delayed_at(stage, order, why, NOON)
+    return order_delayed(stage, order, why, NOON)
 
 
 def order_created(order: Order | None = None) -> OrderCreated:

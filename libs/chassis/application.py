@@ -9,10 +9,10 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from chassis import health, problems
 from chassis.body import StrictJSONRoute
-from chassis.service import Running
+from chassis.service import OpenService
 
 
-def application(running: Sequence[Running]) -> ASGIApp:
+def application(running: Sequence[OpenService]) -> ASGIApp:
     """One HTTP application for the APIs of these services, and their health."""
     app = FastAPI(title="Orderflow", docs_url="/docs", redoc_url=None)
     problems.install(app)

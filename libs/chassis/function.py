@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
 import uvloop
 
-from chassis.service import Running, Service, put_together
+from chassis.service import OpenService, Service, open_service
 from chassis.settings import ServiceSettings, Settings, UnusableSettings, read
 from chassis.telemetry import configure_logging
 from events.aws import secrets
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 START_SECONDS: Final = 10.0
 """How long the database and its schema may be waited for at the first invocation; then that fails."""
-LANDING_SECONDS: Final = 1.0
+FINISH_SECONDS: Final = 1.0
 """How long what nobody waits for any more may take to end by itself, after an invocation's work."""
 TEXT: Final = ["text/", "application/json", "application/problem+json"]
 """What is answered as it is. Anything else goes to API Gateway in base64."""
@@ -70,8 +70,8 @@ class Function:
 
     def __init__(self, service: Service) -> None:
         self._service = service
-        self._open = AsyncExitStack()
-        self._running: Running | None = None
+        self._resources = AsyncExitStack()
+        self._running: OpenService | None = None
         self._invocations: Invocations | None = None
 
     def __call__(self, event: Mapping[str, Any], context: Context) -> Any:
@@ -82,15 +82,15 @@ class Function:
             return ends - time.monotonic()
 
         if self._invocations is None:
-            self._invocations = self._run(self._put_together(*self._settings()))
+            self._invocations = self._run(self._open_service(*self._settings()))
         if is_from_queue(event):
             return self._run(self._invocations.consume(event, left()))
         if is_scheduled(event):
-            return self._run(self._invocations.look_after_leftovers(left()))
+            return self._run(self._invocations.sweep(left()))
         try:
             return self._api(left)(dict(event), context)  # type: ignore[arg-type]  # it asks for more than it needs
         finally:
-            self._run(_land())
+            self._run(_finish_tasks())
 
     def _run(self, work: Coroutine[Any, Any, T]) -> T:
         """The result, once nothing is under way any more."""
@@ -99,7 +99,7 @@ class Function:
             try:
                 return await work
             finally:
-                await _land()
+                await _finish_tasks()
 
         return self._loop.run_until_complete(landed())
 
@@ -116,14 +116,14 @@ class Function:
         except UnusableSettings as unusable:
             sys.exit(str(unusable))
 
-    async def _put_together(self, settings: ServiceSettings, to: FunctionSettings) -> Invocations:
+    async def _open_service(self, settings: ServiceSettings, to: FunctionSettings) -> Invocations:
         configure_logging(self._service.name, settings)
         async with AsyncExitStack() as stack:
             bus = AWSBus(to.topic_arn, prefix="", dead_letters=to.dead_letter_queue_url)
             await stack.enter_async_context(bus)
             async with asyncio.timeout(START_SECONDS):
-                self._running = await stack.enter_async_context(put_together(self._service, settings, bus))
-            self._open = stack.pop_all()
+                self._running = await stack.enter_async_context(open_service(self._service, settings, bus))
+            self._resources = stack.pop_all()
         return Invocations(self._running.participant, bus)
 
     def _api(self, left: Callable[[], float]) -> "Mangum":
@@ -145,11 +145,11 @@ class Function:
         return application([self._running])
 
 
-async def _land() -> None:
+async def _finish_tasks() -> None:
     """Returns when nothing is under way but this: what does not end by itself is broken off."""
     others = asyncio.all_tasks() - {asyncio.current_task()}
     if others:
-        _, late = await asyncio.wait(others, timeout=LANDING_SECONDS)
+        _, late = await asyncio.wait(others, timeout=FINISH_SECONDS)
         for task in late:
             logger.warning("%s is broken off", task.get_name())
             task.cancel()

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 
 @contextmanager
-def uncollected() -> Iterator[None]:
+def without_garbage_collection() -> Iterator[None]:
     """What is imported in this block stays for ever, so the garbage collector never looks through it.
 
     It would do so again and again while modules are loaded, for a tenth to a fifth of the time.

@@ -14,9 +14,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from chassis import problems
 from chassis.application import application
-from chassis.service import Running, Service, put_together
+from chassis.service import OpenService, Service, open_service
 from chassis.settings import BrokerSettings, ServiceSettings, UnusableSettings, read
-from chassis.stopping import Stopped, abandoned_when, stop_on_signals
+from chassis.stopping import Stopped, cancel_when, stop_on_signals
 from chassis.telemetry import configure_logging
 from events import rabbitmq
 
@@ -78,7 +78,7 @@ class _Answering:
 
 
 async def run(
-    running: Sequence[Running],
+    running: Sequence[OpenService],
     listener: socket.socket,
     stop: asyncio.Event,
     *,
@@ -131,8 +131,8 @@ async def _serve(service: Service, settings: ServiceSettings, broker_url: str) -
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(bus)
         try:
-            async with abandoned_when(stop.wait):
-                running = await stack.enter_async_context(put_together(service, settings, bus))
+            async with cancel_when(stop.wait):
+                running = await stack.enter_async_context(open_service(service, settings, bus))
         except Stopped:
             return
         # Not before it can serve: a gateway would give requests to a process that lets them wait.

@@ -43,7 +43,7 @@ class Service:
 
 
 @dataclass(frozen=True)
-class Running:
+class OpenService:
     """A service that is put together and ready to run."""
 
     participant: Participant
@@ -52,7 +52,7 @@ class Running:
 
 
 @asynccontextmanager
-async def put_together(service: Service, settings: ServiceSettings, bus: Bus) -> AsyncIterator[Running]:
+async def open_service(service: Service, settings: ServiceSettings, bus: Bus) -> AsyncIterator[OpenService]:
     """The service on its database and a bus, once its schema is there."""
     connection = database.connect(
         settings.database_url,
@@ -72,7 +72,7 @@ async def put_together(service: Service, settings: ServiceSettings, bus: Bus) ->
                 assembly.runners,
                 chores=[*chores_of_every_service(settings), *assembly.chores],
             )
-            yield Running(participant, transactions, assembly.router)
+            yield OpenService(participant, transactions, assembly.router)
 
 
 def chores_of_every_service(settings: ServiceSettings) -> list[Chore]:

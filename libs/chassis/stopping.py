@@ -38,7 +38,7 @@ def stop_on_signals() -> asyncio.Event:
 
 
 @asynccontextmanager
-async def abandoned_when(happens: Callable[[], Awaitable[object]]) -> AsyncIterator[None]:
+async def cancel_when(happens: Callable[[], Awaitable[object]]) -> AsyncIterator[None]:
     """What is awaited inside is cancelled when `happens` returns; then the block raises Stopped."""
     limit = asyncio.timeout(None)
 

@@ -39,7 +39,7 @@ class JsonFormatter(logging.Formatter):
         return _encoder.encode(line).decode()
 
 
-class Lasting(logging.Handler):
+class CountsLostLines(logging.Handler):
     """Mixed into a handler: where the log can't be written (a full disk), its lines are lost and counted.
 
     That is said in one line on standard error, and in one line of the log once it can be written again. The
@@ -69,7 +69,7 @@ class Lasting(logging.Handler):
         self._lost += 1
 
 
-class _Lines(Lasting, logging.StreamHandler[TextIO]):
+class _Lines(CountsLostLines, logging.StreamHandler[TextIO]):
     """Lines on a stream."""
 
 

@@ -51,7 +51,7 @@ class Subscription(Protocol):
         """They were not handled; this service will get them again."""
         ...
 
-    async def bury(self, delivery: Delivery, reason: str) -> None:
+    async def dead_letter(self, delivery: Delivery, reason: str) -> None:
         """It can't be decoded: it is kept in the service's dead-letter queue with its reason.
 
         Never raises Unavailable: when the transport is away the message comes again, to be buried then.

@@ -16,19 +16,19 @@ from events.retry import Failure
 
 DELAYED_AFTER: Final = 60.0
 """Seconds that work may wait before it is announced that its order waits."""
-MOST_ANNOUNCED: Final = 500
+MAX_ANNOUNCED: Final = 500
 """Most delays that a runner announces at a time."""
 
-Why: TypeAlias = Failure | Literal["backlog", "newer", "dead"]
+WaitReason: TypeAlias = Failure | Literal["backlog", "newer", "dead"]
 """Why work waits: how its last try failed; or it is not tried yet (`backlog`), only a newer version can do it
 (`newer`), or it was given up and waits for a person (`dead`)."""
 
 R = TypeVar("R")
 
-ToDelay: TypeAlias = Callable[[R, Why, datetime], OrderDelayed | None]
+DelayFactory: TypeAlias = Callable[[R, WaitReason, datetime], OrderDelayed | None]
 """Makes the event of a row that waits, of why it does, and since when; None where no order can be told of."""
 
-CAUSES: Final[dict[Why, Cause]] = {
+CAUSES: Final[dict[WaitReason, Cause]] = {
     "outage": Cause(
         code="unavailable",
         message="The {asks} does not take requests at the moment. It is asked again until it does.",
@@ -54,7 +54,7 @@ CAUSES: Final[dict[Why, Cause]] = {
 """Code and sentence by why it waits, with `{stage}`, `{service}` and `{asks}`."""
 
 
-def cause_of(stage: Stage, why: Why) -> Cause:
+def cause_of(stage: Stage, why: WaitReason) -> Cause:
     """The code and the sentence for an order that waits in this stage."""
     cause = CAUSES[why]
     asks = stage.asks or f"{stage.service} service"
@@ -62,17 +62,17 @@ def cause_of(stage: Stage, why: Why) -> Cause:
     return Cause(code=cause.code, message=message)
 
 
-def delayed_at(stage: Stage, order: Order, why: Why, since: datetime) -> OrderDelayed:
+def order_delayed(stage: Stage, order: Order, why: WaitReason, since: datetime) -> OrderDelayed:
     """The event: the order waits in this stage, for this reason, since then."""
     delay = Delay(stage=stage.name, reason=cause_of(stage, why), since=since)
     return OrderDelayed.of(Delayed(order=order, delay=delay), stage.service)
 
 
-def of_work(stage: Stage, order_of: Callable[[R], Order]) -> ToDelay[R]:
+def for_stage(stage: Stage, order_of: Callable[[R], Order]) -> DelayFactory[R]:
     """For rows of work that belong to one stage."""
 
-    def to_delay(row: R, why: Why, since: datetime) -> OrderDelayed | None:
-        return delayed_at(stage, order_of(row), why, since)
+    def to_delay(row: R, why: WaitReason, since: datetime) -> OrderDelayed | None:
+        return order_delayed(stage, order_of(row), why, since)
 
     return to_delay
 
@@ -87,11 +87,11 @@ class _Parked(msgspec.Struct):
 _parked: Final = msgspec.json.Decoder(_Parked)
 
 
-def of_event(body: bytes, service: str, why: Why, since: datetime) -> OrderDelayed | None:
+def for_parked_event(body: bytes, service: str, why: WaitReason, since: datetime) -> OrderDelayed | None:
     """For an event that the service has parked; None for one that begins no stage, or names no order."""
     try:
         event = _parked.decode(body)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return None
     stage = stage_begun_by(event.type, service)
-    return delayed_at(stage, event.data.order, why, since) if stage else None
+    return order_delayed(stage, event.data.order, why, since) if stage else None

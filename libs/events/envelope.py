@@ -28,7 +28,7 @@ MAX_READ_BYTES: Final = 1024 * 1024
 
 UNDECODABLE: Final = "undecodable"
 """The code of a whole message that is no CloudEvents batch."""
-FOR_NEWER: Final = ("unknown_type", "unsupported_version", "no_handler")
+FOR_NEWER_VERSION: Final = ("unknown_type", "unsupported_version", "no_handler")
 """The codes of what a process of a newer version may handle."""
 
 _encoder = msgspec.json.Encoder()
@@ -51,7 +51,7 @@ class Rejected:
     body: bytes
     code: str
     message: str
-    for_newer: bool = False
+    for_newer_version: bool = False
     """A process of a newer version may handle it: this code does not know its type or version."""
     order_id: UUID | None = None
     """The order that it is about, where that is certain."""
@@ -183,7 +183,7 @@ def _rejected(raw: bytes, code: str, message: str) -> Rejected:
         body=raw,
         code=unknown or code,
         message=storable(message, 1000),
-        for_newer=unknown is not None,
+        for_newer_version=unknown is not None,
         order_id=attributes.order_id() if unknown else None,
     )
 
@@ -203,7 +203,7 @@ def undecodable(body: bytes, event_type: str, message: str) -> Rejected:
     )
 
 
-def rejected_for_lack_of_handler(event: AnyEvent, service: str) -> Rejected:
+def rejected_without_handler(event: AnyEvent, service: str) -> Rejected:
     """An event that reached a service whose handler table does not name it: that of a newer version may."""
     return Rejected(
         id=event.id,
@@ -211,6 +211,6 @@ def rejected_for_lack_of_handler(event: AnyEvent, service: str) -> Rejected:
         body=_encoder.encode(event),
         code="no_handler",
         message=f"The {service} service has no handler for {type_of(type(event))}.",
-        for_newer=True,
+        for_newer_version=True,
         order_id=event.subject,
     )

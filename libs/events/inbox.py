@@ -64,13 +64,13 @@ async def register(
     )
 
 
-async def differing(tx: Transaction, digests: Mapping[uuid.UUID, int]) -> set[uuid.UUID]:
+async def with_other_payload(tx: Transaction, digests: Mapping[uuid.UUID, int]) -> set[uuid.UUID]:
     """Those of the events that were taken over with another payload. Without a digest nothing is known."""
     found = await tx.fetch(_DIFFERING, list(digests), list(digests.values()))
     return {record["event_id"] for record in found}
 
 
-async def known(tx: Transaction, event_ids: Collection[uuid.UUID]) -> set[uuid.UUID]:
+async def already_registered(tx: Transaction, event_ids: Collection[uuid.UUID]) -> set[uuid.UUID]:
     """Those of the events that were taken over already."""
     return {record["event_id"] for record in await tx.fetch(_KNOWN, sorted(event_ids))}
 
@@ -87,7 +87,7 @@ class Attempts:
     3. It comes again: each event has a row, so each goes alone, its count raised before. The innocent ones
        are handled, and their rows struck. The one that kills has the count 1. The process dies.
     4. It comes again with the one that kills; the others are in the inbox. Its count is 2. The process dies.
-    5. Its count would be 3, the worker's MAX_ATTEMPTS: it is parked as dead, and not tried.
+    5. Its count would be 3, above the worker's MAX_DEATHS: it is parked as dead, and not tried.
 
     An innocent event is never given up for its company: an attempt in a batch does not count. It would have
     to be alone under way at two deaths of its process.

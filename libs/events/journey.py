@@ -86,8 +86,8 @@ ENDS: Final = tuple(status for status in RANKS if status not in DEADLINES)
 
 def _ways(after: type[AnyMilestone]) -> list[tuple[str, ...]]:
     nexts = [end for stage in STAGES if stage.begins is after for end in stage.ends]
-    rest = [way for end in nexts for way in _ways(end)] or [()]
-    return [(type_of(after), *way) for way in rest]
+    onward = [way for end in nexts for way in _ways(end)] or [()]
+    return [(type_of(after), *way) for way in onward]
 
 
 WAYS: Final[Mapping[str, tuple[str, ...]]] = {way[-1]: way for way in _ways(BEGINNING)}

@@ -18,7 +18,7 @@ from sqlalchemy import ARRAY, Column, Index, Integer, Table, Text, func, text
 from sqlalchemy.dialects.postgresql import TIMESTAMP
 
 from events import statements
-from events.delays import DELAYED_AFTER, MOST_ANNOUNCED, Why
+from events.delays import DELAYED_AFTER, MAX_ANNOUNCED, WaitReason
 from events.retry import FRESH, Failure, Tries
 from events.text import storable
 from events.transaction import Transaction
@@ -99,7 +99,7 @@ class Overdue(Generic[R]):
     """A row that has waited for over a minute, and why: announced for the first time."""
 
     row: R
-    why: Why
+    why: WaitReason
     since: datetime
 
 
@@ -152,7 +152,7 @@ class Leases(Generic[R]):
         # after another reason.
         self._announce = f"""
             WITH late AS MATERIALIZED ({_late(table.name, waiting, why)}
-                UNION ALL {_late(table.name, "dead", "'dead'")} LIMIT {MOST_ANNOUNCED})
+                UNION ALL {_late(table.name, "dead", "'dead'")} LIMIT {MAX_ANNOUNCED})
             UPDATE {table.name} AS t SET delayed_for = array_append(t.delayed_for, late.why)
             FROM late WHERE t.id = late.id
             RETURNING {picked}, t.waits_since, late.why"""  # noqa: S608
@@ -173,7 +173,7 @@ class Leases(Generic[R]):
         """The rows that have waited for over a minute for a reason that was not announced yet, oldest first.
 
         Each row and reason is returned once, to whoever asks first: the caller announces it with this
-        transaction. At most MOST_ANNOUNCED. Rows that were given up count as waiting for a person. The claims
+        transaction. At most MAX_ANNOUNCED. Rows that were given up count as waiting for a person. The claims
         do not matter, and stay as they are.
         """
         records = sorted(await tx.fetch(self._announce, in_outage), key=_waits_since)
@@ -212,7 +212,7 @@ def _late(table: str, state: str, why: str) -> str:
                 AND why IS NOT NULL
                 AND CASE why WHEN 'backlog' THEN delayed_for IS NULL
                     ELSE why <> ALL (coalesce(delayed_for, '{{}}')) END
-            ORDER BY waits_since, id LIMIT {MOST_ANNOUNCED}
+            ORDER BY waits_since, id LIMIT {MAX_ANNOUNCED}
             FOR UPDATE OF {table} SKIP LOCKED) AS {state}"""  # noqa: S608
 
 

@@ -21,7 +21,7 @@ from uuid_utils.compat import uuid7
 from events.bus import Delivery, Message
 from events.errors import BrokerUnavailable, Postponed, Unroutable
 
-LETTERS: Final = 1000
+MAX_PENDING: Final = 1000
 """Most messages that wait for one service."""
 LAG_SECONDS: Final = 1.0
 """A service keeps up while it commits each message within this time."""
@@ -36,7 +36,7 @@ class ListenerBehind(Postponed):
 
 
 @dataclass(eq=False, slots=True)
-class _Letter:
+class _Queued:
     """One message for one service."""
 
     message: Message
@@ -52,9 +52,9 @@ class _Queue:
 
     service: str
     types: frozenset[str]
-    letters: deque[_Letter] = field(default_factory=deque)
-    pending: dict[UUID, _Letter] = field(default_factory=dict)
-    """Every letter that is not acknowledged yet, waiting or taken, by its message's id; the oldest first."""
+    waiting: deque[_Queued] = field(default_factory=deque)
+    pending: dict[UUID, _Queued] = field(default_factory=dict)
+    """Every queued that is not acknowledged yet, waiting or taken, by its message's id; the oldest first."""
     arrived: asyncio.Event = field(default_factory=asyncio.Event)
     dead: deque[tuple[bytes, str]] = field(default_factory=lambda: deque(maxlen=DEAD))
 
@@ -83,10 +83,10 @@ class MemoryBus:
         """The process ends: nobody waits for confirms any more, the next process publishes again."""
         self._closed = True
         for queue in self._queues.values():
-            for letter in queue.pending.values():
-                if not letter.done.done():
-                    letter.done.set_exception(BrokerUnavailable())
-                    letter.done.exception()  # perhaps nobody waits for it any more, and that is no news
+            for queued in queue.pending.values():
+                if not queued.done.done():
+                    queued.done.set_exception(BrokerUnavailable())
+                    queued.done.exception()  # perhaps nobody waits for it any more, and that is no news
 
     @property
     def dead(self) -> dict[str, Sequence[tuple[bytes, str]]]:
@@ -117,7 +117,7 @@ class MemoryBus:
 
     async def backlog(self, service: str) -> int:
         """How many messages nobody has taken yet."""
-        return len(self._queue(service).letters)
+        return len(self._queue(service).waiting)
 
     @asynccontextmanager
     async def subscribe(self, service: str, types: Collection[str]) -> AsyncIterator["_Subscription"]:
@@ -140,27 +140,27 @@ class MemoryBus:
         if self._closed:
             raise BrokerUnavailable
         now = asyncio.get_running_loop().time()
-        letters = [self._put(queue, message, now) for queue in queues]
+        waiting = [self._put(queue, message, now) for queue in queues]
         behind = [queue for queue in queues if queue.lags(now, self._lag_seconds)]
-        confirms = [letter.done for letter in letters if letter]
-        if confirms and not behind and len(confirms) == len(letters):
+        confirms = [queued.done for queued in waiting if queued]
+        if confirms and not behind and len(confirms) == len(waiting):
             await asyncio.wait(confirms, timeout=self._lag_seconds)
         for confirm in confirms:
             if confirm.done():
                 confirm.result()
-        if not all(letter and letter.done.done() for letter in letters):
+        if not all(queued and queued.done.done() for queued in waiting):
             raise ListenerBehind
 
-    def _put(self, queue: _Queue, message: Message, now: float) -> _Letter | None:
-        """The message's letter in the queue; None while the queue is full."""
-        letter = queue.pending.get(message.id)
-        if letter is None and len(queue.pending) < LETTERS:
+    def _put(self, queue: _Queue, message: Message, now: float) -> _Queued | None:
+        """The message's queued in the queue; None while the queue is full."""
+        queued = queue.pending.get(message.id)
+        if queued is None and len(queue.pending) < MAX_PENDING:
             done = asyncio.get_running_loop().create_future()
-            letter = _Letter(message, message.id < self._first_id, now, done)
-            queue.pending[message.id] = letter
-            queue.letters.append(letter)
+            queued = _Queued(message, message.id < self._first_id, now, done)
+            queue.pending[message.id] = queued
+            queue.waiting.append(queued)
             queue.arrived.set()
-        return letter
+        return queued
 
 
 class _Subscription:
@@ -176,37 +176,37 @@ class _Subscription:
         return list(self._taken.values())
 
     async def take(self, limit: int) -> Sequence[Delivery]:
-        while not self._queue.letters:
+        while not self._queue.waiting:
             self._queue.arrived.clear()
             await self._queue.arrived.wait()
         deliveries: list[Delivery] = []
-        while self._queue.letters and len(deliveries) < limit:
-            letter = self._queue.letters.popleft()
-            delivery = Delivery(letter.message.body, letter.redelivered, letter)
-            self._taken[letter.message.id] = delivery
+        while self._queue.waiting and len(deliveries) < limit:
+            queued = self._queue.waiting.popleft()
+            delivery = Delivery(queued.message.body, queued.redelivered, queued)
+            self._taken[queued.message.id] = delivery
             deliveries.append(delivery)
         return deliveries
 
     async def acknowledge(self, deliveries: Sequence[Delivery]) -> None:
-        for letter in map(self._letter, deliveries):
-            del self._taken[letter.message.id]
-            del self._queue.pending[letter.message.id]
-            if letter.message.id in self._committed:
-                self._committed[letter.message.id].add(self._queue.service)
-            if not letter.done.done():
-                letter.done.set_result(None)
+        for queued in map(self._queued, deliveries):
+            del self._taken[queued.message.id]
+            del self._queue.pending[queued.message.id]
+            if queued.message.id in self._committed:
+                self._committed[queued.message.id].add(self._queue.service)
+            if not queued.done.done():
+                queued.done.set_result(None)
 
     async def give_back(self, deliveries: Sequence[Delivery]) -> None:
-        for letter in reversed([self._letter(delivery) for delivery in deliveries]):
-            del self._taken[letter.message.id]
-            letter.redelivered = True
-            self._queue.letters.appendleft(letter)
+        for queued in reversed([self._queued(delivery) for delivery in deliveries]):
+            del self._taken[queued.message.id]
+            queued.redelivered = True
+            self._queue.waiting.appendleft(queued)
         self._queue.arrived.set()
 
-    async def bury(self, delivery: Delivery, reason: str) -> None:
+    async def dead_letter(self, delivery: Delivery, reason: str) -> None:
         self._queue.dead.append((delivery.body, reason))
         await self.acknowledge([delivery])
 
-    def _letter(self, delivery: Delivery) -> _Letter:
-        assert isinstance(delivery.tag, _Letter)
+    def _queued(self, delivery: Delivery) -> _Queued:
+        assert isinstance(delivery.tag, _Queued)
         return delivery.tag

@@ -72,7 +72,7 @@ LEASES: Final[Leases[ParkedEvent]] = Leases(
     columns=("id", "body", "attempts"),
     why=f"""
         CASE WHEN reason = 'replay' OR $1::boolean THEN NULL
-            WHEN reason IN {envelope.FOR_NEWER} THEN 'newer' ELSE 'defect' END""",
+            WHEN reason IN {envelope.FOR_NEWER_VERSION} THEN 'newer' ELSE 'defect' END""",
 )
 """An outage of these is one of the database; what a person has put in again is no delay of its order."""
 
@@ -109,10 +109,10 @@ async def park(tx: Transaction, event: AnyEvent, error: Exception) -> None:
     await _insert(tx, [row])
 
 
-async def bury(tx: Transaction, rejected: Sequence[Rejected]) -> None:
+async def park_rejected(tx: Transaction, rejected: Sequence[Rejected]) -> None:
     """Parks what this code can't handle: as dead, or for a newer version to try."""
     rows = [
-        (r.id, r.type, r.order_id, r.body, r.code, "retry" if r.for_newer else "dead", 0, r.message)
+        (r.id, r.type, r.order_id, r.body, r.code, "retry" if r.for_newer_version else "dead", 0, r.message)
         for r in rejected
     ]
     await _insert(tx, rows)
@@ -130,12 +130,12 @@ async def park_again(tx: Transaction, parked: ParkedEvent, error: Exception) -> 
     await tx.execute(_AGAIN, parked.id, reason, _words_of(error), state, delay)
 
 
-async def leave_for_newer(tx: Transaction, parked: ParkedEvent, rejected: Rejected) -> None:
+async def defer_to_newer_version(tx: Transaction, parked: ParkedEvent, rejected: Rejected) -> None:
     """Puts off an event that only a newer version could handle, at most five minutes; dead after PATIENCE."""
     await tx.execute(_STILL_UNKNOWN, parked.id, rejected.code, rejected.message, PATIENCE)
 
 
-async def put_in(tx: Transaction, events: Sequence[AnyEvent]) -> set[UUID]:
+async def park_for_replay(tx: Transaction, events: Sequence[AnyEvent]) -> set[UUID]:
     """Puts events in to be handled at once, as if they had failed before, and returns the ids of these.
 
     Those that are parked already stay as they are.

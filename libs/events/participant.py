@@ -10,7 +10,7 @@ from typing import Any
 from events import delays, outbox, parked
 from events.bus import Bus, Message
 from events.contracts import AnyEvent, OrderDelayed, type_of
-from events.delays import ToDelay, Why
+from events.delays import DelayFactory, WaitReason
 from events.journey import STAGES
 from events.leases import LEASE_SECONDS
 from events.maintenance import Chore, Maintenance
@@ -112,7 +112,7 @@ class Participant:
             for runner in stage:
                 await runner.wait_until_idle()
 
-    def look_after_leftovers(self) -> None:
+    def sweep_now(self) -> None:
         """Everything that waits in the tables is looked for at once."""
         for stage in self._stages:
             for runner in stage:
@@ -151,13 +151,13 @@ async def _mark_published(tx: Transaction, published: Sequence[tuple[Message, No
     await outbox.mark_published(tx, [message for message, _ in published])
 
 
-def _delayed_at(service: str) -> ToDelay[ParkedEvent] | None:
+def _delayed_at(service: str) -> DelayFactory[ParkedEvent] | None:
     """For a service that carries orders on; an event parked by another one holds up no order."""
     if all(stage.service != service for stage in STAGES):
         return None
 
-    def to_delay(waiting: ParkedEvent, why: Why, since: datetime) -> OrderDelayed | None:
-        return delays.of_event(waiting.body, service, why, since)
+    def to_delay(waiting: ParkedEvent, why: WaitReason, since: datetime) -> OrderDelayed | None:
+        return delays.for_parked_event(waiting.body, service, why, since)
 
     return to_delay
 

@@ -12,7 +12,7 @@ from typing import Final, Generic, TypeAlias, TypeVar
 from uuid import UUID
 
 from events.backoff import backoff
-from events.delays import DELAYED_AFTER, ToDelay
+from events.delays import DELAYED_AFTER, DelayFactory
 from events.errors import Postponed, Unavailable, UnknownOutcome
 from events.killpoints import KillPoint, reach
 from events.leases import LEASE_SECONDS, Deferral, Lease, Leased, Leases
@@ -79,7 +79,7 @@ class Runner(Generic[RowT, OutcomeT]):
         settle: Callable[[Transaction, Sequence[tuple[RowT, OutcomeT]]], Awaitable[None]],
         *,
         policy: RetryPolicy,
-        delayed: ToDelay[RowT] | None = None,
+        delayed: DelayFactory[RowT] | None = None,
         subject: Callable[[RowT], str] = lambda row: str(row.id),
         concurrency: int = 64,
         slow_after: float = math.inf,

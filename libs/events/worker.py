@@ -37,8 +37,8 @@ MANY_EVENTS: Final = 8
 """A transaction with so many events means that there is much to do."""
 GATHER_SECONDS: Final = 0.1
 """From the beginning of such a transaction to the next one: fewer commits, each of more events, cost less."""
-MAX_ATTEMPTS: Final = 3
-"""The attempt at an event alone that is not made any more, as the earlier ones never came to an end."""
+MAX_DEATHS: Final = 2
+"""An event during whose handling the process died so often is parked as dead."""
 
 logger = logging.getLogger(__name__)
 
@@ -112,9 +112,9 @@ class Worker:
         try:
             [item] = self._read(b"[" + waiting.body + b"]")
             if isinstance(item, Rejected):
-                if item.for_newer:
+                if item.for_newer_version:
                     async with self._transactions() as tx:
-                        await parked.leave_for_newer(tx, waiting, item)
+                        await parked.defer_to_newer_version(tx, waiting, item)
                     return
                 raise Reject(item.message)
             async with self._attempts.lock():
@@ -165,7 +165,7 @@ class Worker:
                 items = self._read(delivery.body)
             except Undecodable as error:
                 logger.warning("%s: message buried: %s", self.service, error)
-                await subscription.bury(delivery, str(error))
+                await subscription.dead_letter(delivery, str(error))
             else:
                 readable.append(delivery)
                 self._take_digests(delivery.body, items)
@@ -190,7 +190,7 @@ class Worker:
             if type_of(type(event)) in self._handlers:
                 items.append(event)
             else:
-                items.append(envelope.rejected_for_lack_of_handler(event, self.service))
+                items.append(envelope.rejected_without_handler(event, self.service))
         return items
 
     def _take_digests(self, body: bytes, items: Sequence[Item]) -> None:
@@ -262,7 +262,7 @@ class Worker:
     async def _differing(self, tx: Transaction, taken_over: Collection[UUID]) -> set[UUID]:
         """Those of the events that were taken over before with another payload."""
         digests = {item_id: self._digests[item_id] for item_id in taken_over if item_id in self._digests}
-        return await inbox.differing(tx, digests) if digests else set()
+        return await inbox.with_other_payload(tx, digests) if digests else set()
 
     async def _handle(self, items: Sequence[Item], tx: Transaction) -> None:
         rejected: list[Rejected] = []
@@ -275,14 +275,14 @@ class Worker:
         for handle, events in by_handler.items():
             await handle(events, tx)
         if rejected:
-            await parked.bury(tx, rejected)
+            await parked.park_rejected(tx, rejected)
 
     async def _park(self, item: Item, error: Exception) -> None:
         logger.error("%s: event %s parked: %r", self.service, item.id, error, exc_info=error)
         async with self._transactions() as tx:
             if await inbox.register(tx, [item.id], self._digests):
                 if isinstance(item, Rejected):
-                    await parked.bury(tx, [item])
+                    await parked.park_rejected(tx, [item])
                 else:
                     await parked.park(tx, item, error)
             await self._attempts.finish(tx, [item.id])
@@ -311,7 +311,7 @@ class Worker:
 
         async def begin() -> None:
             async with self._transactions() as tx:
-                known.update(await inbox.known(tx, suspects.keys()))
+                known.update(await inbox.already_registered(tx, suspects.keys()))
                 differing.update(await self._differing(tx, known))
                 together.update(await self._attempts.begin_together(tx, suspects.keys() - known))
 
@@ -331,5 +331,5 @@ class Worker:
     async def _begin(self, event_id: UUID) -> None:
         async with self._transactions() as tx:
             attempt = await self._attempts.begin(tx, event_id)
-        if attempt >= MAX_ATTEMPTS:
+        if attempt > MAX_DEATHS:
             raise KillsProcess

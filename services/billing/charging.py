@@ -64,7 +64,7 @@ def runner(
         charging.perform,
         charging.settle,
         policy=CHARGE,
-        delayed=delays.of_work(journey.PAYMENT, lambda payment: payment.invoiced.order),
+        delayed=delays.for_stage(journey.PAYMENT, lambda payment: payment.invoiced.order),
         concurrency=concurrency,
         sweep_seconds=sweep_seconds,
     )

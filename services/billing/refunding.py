@@ -76,7 +76,7 @@ def runner(
         refunding.perform,
         refunding.settle,
         policy=REFUND,
-        delayed=delays.of_work(journey.REFUND, lambda refund: refund.undeliverable.order),
+        delayed=delays.for_stage(journey.REFUND, lambda refund: refund.undeliverable.order),
         concurrency=concurrency,
         sweep_seconds=sweep_seconds,
     )

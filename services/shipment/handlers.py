@@ -50,7 +50,7 @@ def runner(
         partial(ask, carrier),
         settle,
         policy=BOOKING,
-        delayed=delays.of_work(journey.SHIPMENT, lambda shipment: shipment.paid.order),
+        delayed=delays.for_stage(journey.SHIPMENT, lambda shipment: shipment.paid.order),
         sweep_seconds=sweep_seconds,
     )
 

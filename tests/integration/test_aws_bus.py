@@ -13,8 +13,8 @@ from events import connection, envelope, outbox
 from events.aws import invocations as aws_invocations
 from events.aws.bus import AWSBus
 from events.aws.calls import Refused, meaning_of
+from events.aws.entries import MAX_BYTES
 from events.aws.invocations import Invocations, is_from_queue, is_scheduled
-from events.aws.parcels import MAX_BYTES
 from events.bus import Message
 from events.contracts import OrderCreated
 from events.errors import BrokerUnavailable, Unavailable, UnknownOutcome, Unroutable
@@ -229,7 +229,7 @@ async def test_what_could_not_be_published_in_time_is_free_for_the_next_and_the_
     await line.proxy.accept()
 
     async def states_after_a_visit() -> list[str]:
-        await invoked.look_after_leftovers(30)
+        await invoked.sweep(30)
         async with transactions() as tx:
             return [row["state"] for row in await tx.fetch("SELECT state FROM outbox")]
 
@@ -249,7 +249,7 @@ async def test_the_schedule_does_what_waits_in_one_visit_however_long_it_takes_t
 
     async with transactions() as tx:
         await tx.execute("LOCK TABLE outbox IN EXCLUSIVE MODE")
-        visit = asyncio.create_task(invoked.look_after_leftovers(30))
+        visit = asyncio.create_task(invoked.sweep(30))
         await eventually(waits_for_a_lock, bool)
     await visit
     async with transactions() as tx:
@@ -281,7 +281,7 @@ async def test_in_an_outage_of_the_outside_messages_are_done_and_what_they_ask_f
             assert await invoked.consume(event, 3600) == {"batchItemFailures": []}
             assert runner.in_outage
         assert len(calls) == 1
-        await invoked.look_after_leftovers(3600)
+        await invoked.sweep(3600)
     assert [r.message for r in caplog.records if r.levelname == "ERROR"] == [
         "errands: an outage is on, its work waits in the table"
     ]
@@ -302,7 +302,7 @@ async def test_a_request_is_answered_when_what_it_left_behind_is_published_or_ta
 
     await invoked.answer(request(), 30)
     assert await states() == ["published"]
-    monkeypatch.setattr(aws_invocations, "LINGER_SECONDS", 0.1)
+    monkeypatch.setattr(aws_invocations, "AFTER_ANSWER_SECONDS", 0.1)
     await line.proxy.refuse()
     await invoked.answer(request(), 30)
     assert await states() == ["published", "pending"]

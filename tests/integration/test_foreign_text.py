@@ -34,7 +34,7 @@ async def test_the_words_of_a_failed_event(transactions: Transactions) -> None:
         await parked.park(tx, event, ValueError(FOREIGN))
         body = envelope.encode_one(event)
         await parked.park_again(tx, parked.ParkedEvent(event.id, body, 1), Reject(FOREIGN))
-        await parked.bury(tx, [envelope.undecodable(b"nothing", FOREIGN, FOREIGN)])
+        await parked.park_rejected(tx, [envelope.undecodable(b"nothing", FOREIGN, FOREIGN)])
         rows = await tx.fetch("SELECT type, last_error FROM parked ORDER BY type")
     assert [tuple(row) for row in rows] == [(LEGIBLE, LEGIBLE), ("ORDER_CREATED", LEGIBLE)]
 

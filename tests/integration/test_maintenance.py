@@ -16,7 +16,7 @@ from sqlalchemy import make_url
 from uuid_utils.compat import uuid7
 
 from chassis import database, health
-from chassis.service import put_together
+from chassis.service import open_service
 from events.cleaners import BATCH, AttemptsCleaner, DefaultPartitionCleaner, InterventionsCleaner
 from events.clock import ClockWatch
 from events.errors import Unavailable
@@ -212,7 +212,7 @@ async def test_each_lifetime_is_a_setting_of_the_service(
                 monkeypatch.delenv(name, raising=False)
         kind = load(service)
         bus = MemoryBus({service: []})
-        async with put_together(
+        async with open_service(
             kind, kind.settings(database_url=url, **needed.get(service, {})), bus
         ) as running:
             chores = list(running.participant.maintenance.chores)

@@ -181,7 +181,7 @@ async def test_a_clock_five_weeks_fast_loses_nothing_and_blocks_nothing(transact
     for number in (8, 16):
         await renew(transactions, day(number))
         async with transactions() as tx:
-            assert await inbox.known(tx, [event]) == {event}  # a duplicate changes nothing
+            assert await inbox.already_registered(tx, [event]) == {event}  # a duplicate changes nothing
             await outbox.LEASES.claim(tx, 10)
     assert await places(transactions) == {
         message: "outbox_20250210",

@@ -12,7 +12,7 @@ from sqlalchemy.engine import make_url
 
 from chassis import health, process
 from chassis.health import Readiness
-from chassis.service import put_together
+from chassis.service import open_service
 from events.contracts import type_of
 from events.memory import MemoryBus
 from events.transactions import Transactions
@@ -45,7 +45,7 @@ async def order_process(url: str) -> AsyncIterator[Process]:
     async with AsyncExitStack() as stack:
         proxy = await stack.enter_async_context(proxy_to(url))
         settings = SERVICE.settings(database_url=proxy.through(url))
-        running = await stack.enter_async_context(put_together(SERVICE, settings, bus))
+        running = await stack.enter_async_context(open_service(SERVICE, settings, bus))
         listener = process.listen("127.0.0.1", 0)
         stop = asyncio.Event()
         task = asyncio.create_task(process.run([running], listener, stop))

@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from chassis import database
-from chassis.service import put_together
+from chassis.service import open_service
 from events.bus import Subscription
 from events.contracts import AnyEvent, Paid, PaymentConfirmed, Reason, ShipmentError, Shipped
 from events.envelope import decode, messages
@@ -116,7 +116,7 @@ async def test_a_paid_order_is_shipped(journey: Journey) -> None:
 
 async def test_the_service_as_it_is_put_together_ships_from_its_country_of_origin(journey: Journey) -> None:
     settings = ShipmentSettings(database_url=journey.url, origin_country="PT")
-    async with put_together(SERVICE, settings, journey.bus) as running:
+    async with open_service(SERVICE, settings, journey.bus) as running:
         service = asyncio.create_task(running.participant.run())
         await journey.publish(paid())
         [shipped] = await journey.heard(1)

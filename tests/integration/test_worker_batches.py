@@ -14,7 +14,7 @@ from events.contracts import AnyEvent, OrderCreated
 from events.errors import BrokerUnavailable, Reject
 from events.transaction import Transaction
 from events.transactions import Transactions
-from events.worker import MAX_ATTEMPTS, Worker
+from events.worker import MAX_DEATHS, Worker
 from tests.factories import order_created
 from tests.waiting import patient_bus
 
@@ -181,7 +181,7 @@ async def test_redelivered_events_go_together_first_and_alone_only_after_a_death
     assert await batches.inbox() == {events[0].id}
     assert await batches.attempts() == {killer: 1, events[2].id: 0, events[3].id: 0}
 
-    for attempt in range(2, MAX_ATTEMPTS):
+    for attempt in range(2, MAX_DEATHS + 1):
         batches.batches.clear()
         await dies(batches)
         assert batches.batches == [{killer}]

@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Final, Self
 
 from events.aws.calls import Calls
-from events.aws.parcels import Parcel, as_attributes, parcels_of
+from events.aws.entries import Entry, as_attributes, entries_of
 from events.aws.publisher import Publisher
 from events.aws.records import record_of
 from events.aws.subscription import QueueSubscription
@@ -52,13 +52,13 @@ class AWSBus:
         """Returns when the service's queue has the message for good."""
         address = await self._address_of(f"{self._prefix}{service}")
 
-        def put(parcel: Parcel) -> None:
+        def put(entry: Entry) -> None:
             self._calls.sqs.send_message(
-                QueueUrl=address, MessageBody=parcel.text, MessageAttributes=as_attributes(parcel.attributes)
+                QueueUrl=address, MessageBody=entry.text, MessageAttributes=as_attributes(entry.attributes)
             )
 
-        for parcel in parcels_of(message):
-            await self._calls.make(partial(put, parcel))
+        for entry in entries_of(message):
+            await self._calls.make(partial(put, entry))
 
     async def backlog(self, service: str) -> int:
         """The queue's visible messages, as SQS estimates them."""
@@ -80,14 +80,14 @@ class AWSBus:
         async def address() -> str:
             return await self._address_of(f"{self._prefix}{service}")
 
-        async def bury(delivery: Delivery, reason: str) -> bool:
-            return await self.bury(service, delivery, reason)
+        async def dead_letter(delivery: Delivery, reason: str) -> bool:
+            return await self.dead_letter(service, delivery, reason)
 
-        subscription = QueueSubscription(service, address, bury)
+        subscription = QueueSubscription(service, address, dead_letter)
         async with subscription.running():
             yield subscription
 
-    async def bury(self, service: str, delivery: Delivery, reason: str) -> bool:
+    async def dead_letter(self, service: str, delivery: Delivery, reason: str) -> bool:
         """Copies what can't be decoded to the service's dead-letter queue; False when that went wrong."""
         attributes = {
             "reason": _NO_XML.sub("\N{REPLACEMENT CHARACTER}", reason)[:1000],

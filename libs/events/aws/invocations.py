@@ -16,7 +16,7 @@ DRAIN_SECONDS: Final = GRACE_SECONDS + 3.0
 """How long before the function's end nothing new is begun: what is under way ends, its outcome commits."""
 LAST_SECONDS: Final = 1.0
 """How long before its end everything is broken off. That costs no more than a crash would."""
-LINGER_SECONDS: Final = 3.0
+AFTER_ANSWER_SECONDS: Final = 3.0
 """How long an answer over HTTP waits for what it left behind; what is not done by then is left over."""
 
 logger = logging.getLogger(__name__)
@@ -53,30 +53,30 @@ class Invocations:
         """
         worker, loop = self._participant.worker, asyncio.get_running_loop()
 
-        async def bury(delivery: Delivery, reason: str) -> bool:
-            return await self._bus.bury(worker.service, delivery, reason)
+        async def dead_letter(delivery: Delivery, reason: str) -> bool:
+            return await self._bus.dead_letter(worker.service, delivery, reason)
 
-        records = Records(event, bury)
+        records = Records(event, dead_letter)
         ends = loop.time() + seconds
         time_is_over = loop.call_at(ends - _grace(seconds), worker.stop)
         try:
             async with self._working(seconds):
                 await worker.consume(records, holds_back=False)
                 time_is_over.cancel()  # or the worker would be stopped before it begins the next time
-                await self._rest(ends - _grace(seconds))
+                await self._wait_until_idle(ends - _grace(seconds))
         finally:
             time_is_over.cancel()
         return records.answer
 
-    async def look_after_leftovers(self, seconds: float) -> None:
+    async def sweep(self, seconds: float) -> None:
         """Does what is due and nobody has done: messages, retries, unknown outcomes; then the chores.
 
         An outage that keeps it from that is logged as an error, each time.
         """
         ends = asyncio.get_running_loop().time() + seconds
         async with self._working(seconds):
-            self._participant.look_after_leftovers()
-            await self._rest(ends - _grace(seconds))
+            self._participant.sweep_now()
+            await self._wait_until_idle(ends - _grace(seconds))
             for name in self._participant.in_outage:
                 logger.error("%s: an outage is on, its work waits in the table", name)
             await self._participant.maintenance.run_once()
@@ -86,7 +86,7 @@ class Invocations:
         async with self._working(seconds):
             await request
             now = asyncio.get_running_loop().time()
-            await self._rest(now + min(LINGER_SECONDS, seconds / 2))
+            await self._wait_until_idle(now + min(AFTER_ANSWER_SECONDS, seconds / 2))
 
     @asynccontextmanager
     async def _working(self, seconds: float) -> AsyncIterator[None]:
@@ -99,7 +99,7 @@ class Invocations:
                 "%s: the function's time is over, what was under way is broken off", self._participant.service
             )
 
-    async def _rest(self, until: float) -> None:
+    async def _wait_until_idle(self, until: float) -> None:
         with suppress(TimeoutError):
             async with asyncio.timeout_at(until):
                 await self._participant.wait_until_idle()

@@ -66,13 +66,15 @@ def record_of(delivery: Delivery) -> Record:
 class Records:
     """The messages of one invocation, as a subscription that comes to its end.
 
-    `bury` moves a delivery to the dead-letter queue, and says whether that went well.
+    `dead_letter` moves a delivery to the dead-letter queue, and says whether that went well.
     """
 
-    def __init__(self, event: Mapping[str, Any], bury: Callable[[Delivery, str], Awaitable[bool]]) -> None:
+    def __init__(
+        self, event: Mapping[str, Any], dead_letter: Callable[[Delivery, str], Awaitable[bool]]
+    ) -> None:
         self._waiting = deque(map(delivery_of, event["Records"]))
         self._given_back = dict.fromkeys(record_of(delivery).id for delivery in self._waiting)
-        self._bury = bury
+        self._dead_letter = dead_letter
 
     @property
     def answer(self) -> Answer:
@@ -91,7 +93,7 @@ class Records:
     async def give_back(self, deliveries: Sequence[Delivery]) -> None:
         """They come again when the queue's visibility timeout is over."""
 
-    async def bury(self, delivery: Delivery, reason: str) -> None:
+    async def dead_letter(self, delivery: Delivery, reason: str) -> None:
         """It goes to the service's dead-letter queue; where that fails it comes again, to be buried then."""
-        if await self._bury(delivery, reason):
+        if await self._dead_letter(delivery, reason):
             await self.acknowledge([delivery])

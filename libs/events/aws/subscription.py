@@ -34,11 +34,11 @@ class QueueSubscription:
         self,
         service: str,
         address: Callable[[], Awaitable[str]],
-        bury: Callable[[Delivery, str], Awaitable[bool]],
+        dead_letter: Callable[[Delivery, str], Awaitable[bool]],
     ) -> None:
         self._service = service
         self._address = address
-        self._bury = bury
+        self._dead_letter = dead_letter
         self._calls = Calls()
         self._waiting: deque[Delivery] = deque()
         self._unsettled: dict[Record, Delivery] = {}
@@ -88,9 +88,9 @@ class QueueSubscription:
 
         await self._settle(deliveries, show)
 
-    async def bury(self, delivery: Delivery, reason: str) -> None:
+    async def dead_letter(self, delivery: Delivery, reason: str) -> None:
         """It goes to the service's dead-letter queue; where that fails it comes again, to be buried then."""
-        if await self._bury(delivery, reason):
+        if await self._dead_letter(delivery, reason):
             await self.acknowledge([delivery])
 
     async def _receive(self) -> None:

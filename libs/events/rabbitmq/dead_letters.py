@@ -9,7 +9,7 @@ from aio_pika.abc import AbstractIncomingMessage as IncomingMessage
 from aio_pika.exceptions import ChannelNotFoundEntity
 
 from events.errors import BrokerUnavailable
-from events.rabbitmq.link import OPERATION_SECONDS, lost_is, opened
+from events.rabbitmq.link import OPERATION_SECONDS, errors_as, opened
 from events.rabbitmq.topology import Names
 
 BATCH: Final = 50
@@ -40,7 +40,7 @@ async def collect(
         queue = await channel.get_queue(Names(prefix).dead(service), ensure=False)
         while True:
             messages: list[IncomingMessage] = []
-            with lost_is(BrokerUnavailable):
+            with errors_as(BrokerUnavailable):
                 async with asyncio.timeout(OPERATION_SECONDS):
                     try:
                         while len(messages) < BATCH and (message := await queue.get(fail=False)):
@@ -50,7 +50,7 @@ async def collect(
             if not messages:
                 return collected
             await keep([_read(message) for message in messages])
-            with lost_is(BrokerUnavailable):
+            with errors_as(BrokerUnavailable):
                 await messages[-1].ack(multiple=True)
             collected += len(messages)
 

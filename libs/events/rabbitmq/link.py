@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 
 
 @contextmanager
-def lost_is(error: type[EventsError]) -> Iterator[None]:
+def errors_as(error: type[EventsError]) -> Iterator[None]:
     """Raises `error` for whatever aio-pika raises, which may be anything when a connection ends.
 
     Also a bare Exception, and CancelledError; but a task that nobody has cancelled is not cancelled.
@@ -48,11 +48,11 @@ async def opened(url: str, name: str) -> AsyncIterator[Channel]:
 
     At the end the channel is closed first, so that acknowledgements still on their way reach the broker.
     """
-    with lost_is(BrokerUnavailable):
+    with errors_as(BrokerUnavailable):
         async with asyncio.timeout(OPERATION_SECONDS):
             connection = await aio_pika.connect(_with_defaults(url, name))
     try:
-        with lost_is(BrokerUnavailable):
+        with errors_as(BrokerUnavailable):
             channel = connection.channel(publisher_confirms=True, on_return_raises=True)
             await channel.initialize(timeout=OPERATION_SECONDS)
         try:
@@ -96,7 +96,7 @@ class Link:
         while True:
             try:
                 async with opened(self._url, self.name) as channel:
-                    with lost_is(BrokerUnavailable):
+                    with errors_as(BrokerUnavailable):
                         async with asyncio.timeout(OPERATION_SECONDS):
                             await self._prepare(channel)
                     if tries:
@@ -145,7 +145,7 @@ class Link:
                 )
                 if closing.done() or given_up.done():
                     break
-                with lost_is(BrokerUnavailable):
+                with errors_as(BrokerUnavailable):
                     async with asyncio.timeout(OPERATION_SECONDS):
                         await self._check(channel)
         finally:
@@ -176,7 +176,7 @@ def _with_defaults(url: str, name: str) -> str:
 
 
 async def _close(closable: Channel | Connection) -> None:
-    with suppress(BrokerUnavailable), lost_is(BrokerUnavailable):  # it is gone already
+    with suppress(BrokerUnavailable), errors_as(BrokerUnavailable):  # it is gone already
         async with asyncio.timeout(CLOSE_SECONDS):
             await closable.close()
 

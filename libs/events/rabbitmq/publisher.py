@@ -9,7 +9,7 @@ from aio_pika.abc import AbstractChannel as Channel
 from aio_pika.exceptions import ChannelNotFoundEntity, DeliveryError, PublishError
 
 from events.errors import BrokerUnavailable, UnknownOutcome, Unroutable
-from events.rabbitmq.link import Link, lost_is
+from events.rabbitmq.link import Link, errors_as
 from events.rabbitmq.topology import Names, declare_exchanges
 
 PUBLISH_SECONDS: Final = 8.0
@@ -53,7 +53,7 @@ class Publisher:
             headers=dict(headers),
         )
         channel = await self._unblocked_channel()
-        with lost_is(UnknownOutcome):
+        with errors_as(UnknownOutcome):
             try:
                 async with asyncio.timeout(PUBLISH_SECONDS):
                     target = await channel.get_exchange(exchange, ensure=False)
@@ -68,7 +68,7 @@ class Publisher:
 
         Asked on a channel of its own, because the server closes the one on which a missing queue is named.
         """
-        with lost_is(BrokerUnavailable):
+        with errors_as(BrokerUnavailable):
             async with asyncio.timeout(PUBLISH_SECONDS):
                 underlay = await (await self._unblocked_channel()).get_underlay_channel()
                 channel = await underlay.connection.channel()
@@ -81,7 +81,7 @@ class Publisher:
                 return declared.message_count or 0
 
     async def _unblocked_channel(self) -> Channel:
-        with lost_is(BrokerUnavailable):
+        with errors_as(BrokerUnavailable):
             async with asyncio.timeout(PUBLISH_SECONDS):
                 channel = await self._link.channel()
                 await (await channel.get_underlay_channel()).connection.ready()

@@ -17,7 +17,7 @@ from aio_pika.abc import AbstractQueue as Queue
 
 from events.bus import Delivery
 from events.errors import BrokerUnavailable, Postponed, UnknownOutcome
-from events.rabbitmq.link import OPERATION_SECONDS, Link, lost_is
+from events.rabbitmq.link import OPERATION_SECONDS, Link, errors_as
 from events.rabbitmq.publisher import Publisher
 from events.rabbitmq.topology import Names, declare_service
 
@@ -95,7 +95,7 @@ class QueueSubscription:
 
         await self._settle(deliveries, nack)
 
-    async def bury(self, delivery: Delivery, reason: str) -> None:
+    async def dead_letter(self, delivery: Delivery, reason: str) -> None:
         """Moves the message to the dead-letter queue; when that fails it is given back at the next check."""
         message = _tag_of(delivery).message
         headers: dict[str, str | int] = {
@@ -174,7 +174,7 @@ class QueueSubscription:
             through = number
         settled = {number: self._outstanding.pop(number) for number in sorted(numbers)}
         try:
-            with lost_is(BrokerUnavailable):
+            with errors_as(BrokerUnavailable):
                 async with asyncio.timeout(OPERATION_SECONDS):
                     if through:
                         await settle(settled[through], True)

@@ -12,7 +12,7 @@ from aio_pika.exceptions import ChannelPreconditionFailed
 
 from events.contracts import TYPES
 from events.errors import BrokerUnavailable, EventsError
-from events.rabbitmq.link import OPERATION_SECONDS, lost_is, opened
+from events.rabbitmq.link import OPERATION_SECONDS, errors_as, opened
 
 DELIVERY_LIMIT: Final = 1000
 """A backstop for messages that nobody ever finishes; the worker parks what it can't handle long before.
@@ -58,7 +58,7 @@ async def declare(url: str, bindings: Mapping[str, Collection[str]], *, prefix: 
     """
     names = Names(prefix)
     async with opened(url, "orderflow migrate") as channel:
-        with lost_is(BrokerUnavailable):
+        with errors_as(BrokerUnavailable):
             try:
                 await declare_exchanges(channel, names)
                 for service, types in bindings.items():

@@ -1,4 +1,4 @@
-"""Parcels: messages as SNS and SQS take them, text within their limits.
+"""Entries: messages as SNS and SQS take them, text within their limits.
 
 https://docs.aws.amazon.com/sns/latest/api/API_PublishBatch.html: at most ten messages and 256 KiB a request,
 attributes included. https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_SendMessage.html:
@@ -25,7 +25,7 @@ _raw_batch: Final = msgspec.json.Decoder(list[msgspec.Raw])
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Parcel:
+class Entry:
     """One message of a request."""
 
     text: str
@@ -34,24 +34,24 @@ class Parcel:
     """Bytes, attributes included."""
 
 
-def parcels_of(message: Message) -> list[Parcel]:
-    """The message as one parcel, or, if it has grown too large by being written otherwise, as several.
+def entries_of(message: Message) -> list[Entry]:
+    """The message as one entry, or, if it has grown too large by being written otherwise, as several.
 
     Raises UnicodeDecodeError for a body that is not text; ours all are.
     """
-    return list(_parcels(message.type, message.body, len(message.event_ids)))
+    return list(_entries(message.type, message.body, len(message.event_ids)))
 
 
-def requests_of(parcels: Sequence[Parcel]) -> Iterator[Sequence[Parcel]]:
-    """The parcels, as many together as may go into one request."""
+def requests_of(entries: Sequence[Entry]) -> Iterator[Sequence[Entry]]:
+    """The entries, as many together as may go into one request."""
     start, size = 0, 0
-    for index, parcel in enumerate(parcels):
-        if index > start and (index - start == MAX_ENTRIES or size + parcel.size > MAX_BYTES):
-            yield parcels[start:index]
+    for index, entry in enumerate(entries):
+        if index > start and (index - start == MAX_ENTRIES or size + entry.size > MAX_BYTES):
+            yield entries[start:index]
             start, size = index, 0
-        size += parcel.size
-    if start < len(parcels):
-        yield parcels[start:]
+        size += entry.size
+    if start < len(entries):
+        yield entries[start:]
 
 
 def as_attributes(attributes: Mapping[str, str]) -> dict[str, Any]:
@@ -59,7 +59,7 @@ def as_attributes(attributes: Mapping[str, str]) -> dict[str, Any]:
     return {name: {"DataType": "String", "StringValue": value} for name, value in attributes.items()}
 
 
-def _parcels(event_type: str, body: bytes, count: int) -> Iterator[Parcel]:
+def _entries(event_type: str, body: bytes, count: int) -> Iterator[Entry]:
     for character, escape in _NO_XML.items():
         body = body.replace(character, escape)
     attributes = {"type": event_type, "count": str(count), "content-type": CONTENT_TYPE}
@@ -67,6 +67,6 @@ def _parcels(event_type: str, body: bytes, count: int) -> Iterator[Parcel]:
     if size > MAX_BYTES and len(events := _raw_batch.decode(body)) > 1:
         middle = len(events) // 2
         for half in (events[:middle], events[middle:]):
-            yield from _parcels(event_type, b"[" + b",".join(map(bytes, half)) + b"]", len(half))
+            yield from _entries(event_type, b"[" + b",".join(map(bytes, half)) + b"]", len(half))
     else:
-        yield Parcel(body.decode(), attributes, size)
+        yield Entry(body.decode(), attributes, size)
