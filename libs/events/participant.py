@@ -4,18 +4,15 @@ import asyncio
 from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
-from itertools import chain
 from typing import Any
 
 from events import delays, outbox, parked
 from events.bus import Bus, Message
-from events.contracts import AnyEvent, OrderDelayed, type_of
+from events.contracts import OrderDelayed
 from events.delays import DelayFactory, WaitReason
 from events.journey import STAGES
-from events.leases import LEASE_SECONDS
 from events.maintenance import Chore, Maintenance
 from events.parked import ParkedEvent
-from events.progress import ProgressLog, Step
 from events.runner import Runner
 from events.transaction import Transaction
 from events.transactions import Transactions
@@ -74,9 +71,7 @@ class Participant:
         )
         """Those first that leave work to the next."""
         self.maintenance = Maintenance(service, transactions, chores)
-        self._progress = ProgressLog(service)
-        transactions.committed = self._hand_over
-        transactions.lease_of_messages = self._lease_of_messages
+        transactions.handover.connect(service, self.relay, self.runners)
 
     async def run(self) -> None:
         """Works until `stop`, then drains: worker first, then what it left to the runners, the relay last.
@@ -126,25 +121,6 @@ class Participant:
     def stop(self) -> None:
         """Asks `run` to come to its end."""
         self.worker.stop()
-
-    def _hand_over(self, tx: Transaction) -> None:
-        if tx.messages:
-            self.relay.offer(tx.messages, tx.started)
-        by_type: dict[type, list[Any]] = {}
-        for intent in tx.intents:
-            by_type.setdefault(type(intent), []).append(intent)
-        for intent_type, intents in by_type.items():
-            self.runners[intent_type].offer(intents, tx.started)
-        self._progress.note(chain(map(_step, tx.events), tx.steps))
-
-    def _lease_of_messages(self) -> float:
-        """Messages that the relay does not take are free for its next sweep at once."""
-        return LEASE_SECONDS if self.relay.takes_new else 0.0
-
-
-def _step(event: AnyEvent) -> Step:
-    seconds = (event.time - event.data.order.created_at).total_seconds()
-    return Step(event.subject, type_of(type(event)), seconds)
 
 
 async def _mark_published(tx: Transaction, published: Sequence[tuple[Message, None]]) -> None:

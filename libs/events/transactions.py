@@ -9,6 +9,7 @@ import asyncpg
 from events import connection_pool, outbox
 from events.connection import Connection, answer_of
 from events.errors import AssumptionFailed
+from events.handover import Handover
 from events.killpoints import KillPoint, reach
 from events.transaction import Transaction
 
@@ -21,8 +22,8 @@ class Transactions:
     `async with transactions() as tx` waits for the answer to each statement. `transactions.run(work)` is for
     what happens with every order: one round trip on an ordinary day. `transactions.fetch` is one statement.
 
-    The end of a transaction writes the outbox, commits, and then hands over what the transaction left behind
-    to `committed`. Anything raised inside rolls back, and is raised.
+    The end of a transaction writes the outbox, commits, and then gives what the transaction left behind to
+    the handover. Anything raised inside rolls back, and is raised.
 
     Raises DatabaseUnavailable when the database can't take the transaction (lost connection, deadlock,
     read-only, ...): then the commit may or may not have happened, and repeating the whole is what inbox and
@@ -30,12 +31,10 @@ class Transactions:
     Aborted when the block swallowed the error of a statement: PostgreSQL answers such a COMMIT with ROLLBACK.
     """
 
-    def __init__(self, pool: "asyncpg.Pool[asyncpg.Record]") -> None:
+    def __init__(self, pool: "asyncpg.Pool[asyncpg.Record]", handover: Handover | None = None) -> None:
         """The pool's connections are of the class Connection."""
         self._pool = pool
-        self.committed: Callable[[Transaction], None] = lambda _: None
-        self.lease_of_messages: Callable[[], float] = lambda: 0.0
-        """Seconds for which the outbox rows of a transaction are born claimed."""
+        self.handover = handover or Handover()
 
     async def run(self, work: Callable[[Transaction], Awaitable[T]]) -> T:
         """Does the work in one transaction, and returns what it returned.
@@ -76,7 +75,7 @@ class Transactions:
                 tx = Transaction(connection, optimistic=optimistic)
                 yield tx
                 if tx.events:
-                    tx.messages = await outbox.write(tx, tx.events, lease=self.lease_of_messages())
+                    tx.messages = await outbox.write(tx, tx.events, lease=self.handover.message_lease())
                 reach(KillPoint.COMMITTING)
                 await tx.commit()
             except BaseException as error:
@@ -84,7 +83,7 @@ class Transactions:
                 raise
             connection.mark_used()
         reach(KillPoint.COMMITTED)
-        self.committed(tx)
+        self.handover.hand_over(tx)
 
     async def ping(self) -> bool:
         """Whether the database answers within a second, on a connection of the ping's own."""

@@ -8,7 +8,6 @@ from events import outbox
 from events.bus import Message
 from events.envelope import MAX_EVENTS
 from events.errors import Unavailable
-from events.leases import LEASE_SECONDS
 from events.runner import Runner
 from events.transaction import Transaction
 from events.transactions import Transactions
@@ -30,6 +29,18 @@ class LoopWhoseClockJumps(asyncio.SelectorEventLoop):
 
     def time(self) -> float:
         return super().time() + self.ahead
+
+
+class ClaimedAhead:
+    """A relay whose rows are claimed for another hundred seconds."""
+
+    takes_new = True
+
+    def __init__(self, relay: Runner[Message, None]) -> None:
+        self._relay = relay
+
+    def offer(self, rows: Sequence[Message], claimed_at: float) -> None:
+        self._relay.offer(rows, claimed_at + 100)
 
 
 def test_rows_are_found_whatever_clock_the_loop_goes_by(fresh_database: str) -> None:
@@ -100,10 +111,7 @@ def test_work_goes_on_also_when_a_pause_ends_between_two_looks_at_the_clock(fres
                 policy=outbox.PUBLISH,
                 concurrency=1,
             )
-            transactions.lease_of_messages = lambda: LEASE_SECONDS
-            transactions.committed = lambda tx: relay.offer(
-                tx.messages, tx.started + 100 if tx.messages else 0
-            )
+            transactions.handover.connect("test", ClaimedAhead(relay), {})
             running = asyncio.create_task(relay.run())
             for _ in range(2):
                 async with transactions() as tx:
@@ -144,13 +152,12 @@ async def test_what_one_transaction_leaves_behind_is_taken_as_a_whole_or_not_at_
         memory=1,
         sweep_seconds=3600,
     )
-    transactions.lease_of_messages = lambda: LEASE_SECONDS
+    transactions.handover.connect("test", relay, {})
     running = asyncio.create_task(relay.run())
     await relay.wait_until_idle()
     for _ in range(2):
         async with transactions() as tx:
             tx.emit(*(order_created() for _ in range(2 * MAX_EVENTS + 1)))  # three messages
-        relay.offer(tx.messages, tx.started)
     async with asyncio.timeout(30):
         await all_published.wait()
     assert not relay.has_room
