@@ -38,7 +38,7 @@ class Leased(Protocol):
         ...
 
 
-R = TypeVar("R", bound=Leased)
+RowT = TypeVar("RowT", bound=Leased)
 
 
 def lease_columns() -> list[Column[Any]]:
@@ -76,10 +76,10 @@ def claimed() -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Lease(Generic[R]):
+class Lease(Generic[RowT]):
     """A claimed row, and how often it was tried before."""
 
-    row: R
+    row: RowT
     tries: Tries = FRESH
 
 
@@ -95,21 +95,21 @@ class Deferral:
 
 
 @dataclass(frozen=True, slots=True)
-class Overdue(Generic[R]):
+class Overdue(Generic[RowT]):
     """A row that has waited for over a minute, and why: announced for the first time."""
 
-    row: R
+    row: RowT
     why: WaitReason
     since: datetime
 
 
-class Leases(Generic[R]):
+class Leases(Generic[RowT]):
     """Claims on the rows of one table that are in the waiting state."""
 
     def __init__(
         self,
         table: Table,
-        read: Callable[[asyncpg.Record], R],
+        read: Callable[[asyncpg.Record], RowT],
         *,
         waiting: str,
         columns: Collection[str],
@@ -157,7 +157,7 @@ class Leases(Generic[R]):
             FROM late WHERE t.id = late.id
             RETURNING {picked}, t.waits_since, late.why"""  # noqa: S608
 
-    async def claim(self, tx: Transaction, limit: int) -> list[Lease[R]]:
+    async def claim(self, tx: Transaction, limit: int) -> list[Lease[RowT]]:
         """At most `limit` rows whose claim has run out, now claimed by the caller: longest due first.
 
         Commit before working. A row that this code can't read is left out: a newer version wrote it, and
@@ -169,7 +169,7 @@ class Leases(Generic[R]):
             for record, row in self._readable(records)
         ]
 
-    async def announce(self, tx: Transaction, *, in_outage: bool) -> list[Overdue[R]]:
+    async def announce(self, tx: Transaction, *, in_outage: bool) -> list[Overdue[RowT]]:
         """The rows that have waited for over a minute for a reason that was not announced yet, oldest first.
 
         Each row and reason is returned once, to whoever asks first: the caller announces it with this
@@ -179,7 +179,7 @@ class Leases(Generic[R]):
         records = sorted(await tx.fetch(self._announce, in_outage), key=_waits_since)
         return [Overdue(row, record["why"], record["waits_since"]) for record, row in self._readable(records)]
 
-    def _readable(self, records: Iterable[asyncpg.Record]) -> Iterator[tuple[asyncpg.Record, R]]:
+    def _readable(self, records: Iterable[asyncpg.Record]) -> Iterator[tuple[asyncpg.Record, RowT]]:
         for record in records:
             try:
                 row = self._read(record)

@@ -1,5 +1,6 @@
 """Outages: how a runner tells that the other side is away from the failure of one row."""
 
+import asyncio
 import math
 from typing import Final
 
@@ -10,6 +11,11 @@ SUBJECTS: Final = 5
 FIRST_PAUSE: Final = 0.5
 LONGEST_PAUSE: Final = 10.0
 """Seconds between two tries in an outage: doubling from the first to the longest."""
+
+
+def now() -> float:
+    """The loop's time, in seconds."""
+    return asyncio.get_running_loop().time()
 
 
 class Outage:

@@ -3,11 +3,14 @@
 import asyncio
 from collections.abc import Sequence
 
+import pytest
+
 from chassis import database
-from events import outbox
+from events import outbox, runner
 from events.bus import Message
 from events.envelope import MAX_EVENTS
 from events.errors import Unavailable
+from events.performing import Performing
 from events.runner import Runner
 from events.transaction import Transaction
 from events.transactions import Transactions
@@ -55,7 +58,7 @@ def test_rows_are_found_whatever_clock_the_loop_goes_by(fresh_database: str) -> 
             async def settle(tx: Transaction, done: object) -> None:
                 await tx.execute("UPDATE outbox SET state = 'published'")
 
-            runner = Runner(
+            relay = Runner(
                 "relay",
                 outbox.LEASES,
                 Transactions(pool),
@@ -64,26 +67,29 @@ def test_rows_are_found_whatever_clock_the_loop_goes_by(fresh_database: str) -> 
                 policy=outbox.PUBLISH,
                 sweep_seconds=0.05,
             )
-            running = asyncio.create_task(runner.run())
+            running = asyncio.create_task(relay.run())
             await asyncio.sleep(0.2)  # the first sweep finds nothing
             async with Transactions(pool)() as tx:
                 tx.emit(order_created())
             async with asyncio.timeout(10):
                 await performed.wait()
-            runner.stop()
+            relay.stop()
             await running
 
     with asyncio.Runner(loop_factory=LoopWithAnotherClock) as loop:
         loop.run(found())
 
 
-def test_work_goes_on_also_when_a_pause_ends_between_two_looks_at_the_clock(fresh_database: str) -> None:
-    class PauseEndsInBetween(Runner[Message, None]):
-        """As soon as nothing but the clock can wake it, the clock jumps: just after it was looked at."""
+def test_work_goes_on_also_when_a_pause_ends_between_two_looks_at_the_clock(
+    fresh_database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class PauseEndsInBetween(Performing[Message, None]):
+        """As soon as nothing but the clock can wake the runner, the clock jumps: just after it was read."""
 
-        def _start_performing(self) -> None:
-            super()._start_performing()
-            if self.in_outage and self._waiting and len(self._held) == len(self._waiting):
+        def start(self) -> None:
+            super().start()
+            claims = self.claims
+            if self.outage.is_on and claims.waiting and len(claims.held) == len(claims.waiting):
                 clock.ahead = 60.0
 
     async def went_on() -> None:
@@ -102,7 +108,8 @@ def test_work_goes_on_also_when_a_pause_ends_between_two_looks_at_the_clock(fres
             async def settle(tx: Transaction, done: Sequence[tuple[Message, None]]) -> None:
                 await outbox.mark_published(tx, [message for message, _ in done])
 
-            relay = PauseEndsInBetween(
+            monkeypatch.setattr(runner, "Performing", PauseEndsInBetween)
+            relay = Runner(
                 "relay",
                 outbox.LEASES,
                 transactions,

@@ -10,8 +10,9 @@ from uuid import UUID, uuid4
 
 from events.errors import DatabaseUnavailable, Postponed, Unavailable, UnknownOutcome
 from events.leases import LEASE_SECONDS, Deferral, Lease, Leases
+from events.performing import GRACE_SECONDS
 from events.retry import FRESH, RetryPolicy, Tries
-from events.runner import GRACE_SECONDS, Runner
+from events.runner import Runner
 from events.transactions import Transactions
 from tests import virtual_clock
 

@@ -10,7 +10,7 @@ from events.aws.bus import AWSBus
 from events.aws.records import Answer, Records
 from events.bus import Delivery
 from events.participant import Participant
-from events.runner import GRACE_SECONDS
+from events.performing import GRACE_SECONDS
 
 DRAIN_SECONDS: Final = GRACE_SECONDS + 3.0
 """How long before the function's end nothing new is begun: what is under way ends, its outcome commits."""
