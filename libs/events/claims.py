@@ -58,6 +58,8 @@ class Claims(Generic[RowT]):
     waiting: deque[Held[RowT]] = field(default_factory=deque, init=False)
     """Rows that are not begun yet, the longest waiting first."""
     held: set[UUID] = field(default_factory=set, init=False)
+    slow: int = field(default=0, init=False)
+    """How many of the rows are in the slow lane. A probe does not wait for these."""
     next_sweep: float = field(default=-math.inf, init=False)
     next_renewal: float = field(default=-math.inf, init=False)
     _sweeping: bool = field(default=False, init=False)
@@ -74,10 +76,11 @@ class Claims(Generic[RowT]):
         sweeps_later = not self._sweeping and now() < max(self.next_sweep, self.outage.paused_until)
         return len(self.held) == left_alone and sweeps_later
 
-    def claimable(self, slow: int) -> int:
-        """How many more rows may be claimed while so many are in the slow lane, which no probe waits for."""
+    @property
+    def claimable(self) -> int:
+        """How many more rows may be claimed."""
         room = self.memory - len(self.held)
-        return min(room, 1 - len(self.held) + slow) if self.outage.is_on else room
+        return min(room, 1 - len(self.held) + self.slow) if self.outage.is_on else room
 
     def hold(self, leases: Sequence[Lease[RowT]], claimed_at: float) -> list[Held[RowT]]:
         """Adds rows that were claimed then (the loop's time), and returns those that are new."""
@@ -123,13 +126,10 @@ class Claims(Generic[RowT]):
             self.held.discard(held.row.id)
         self.changed()
 
-    async def sweep_if_due(self, slow: int) -> None:
-        """Claims rows that no process holds: left by a crash, due again, or more than memory had room for.
-
-        `slow` is how many rows are in the slow lane.
-        """
+    async def sweep_if_due(self) -> None:
+        """Claims rows that no process holds: left by a crash, due again, or more than memory had room for."""
         time = now()
-        limit = min(self.claimable(slow), SWEEP_ROWS)
+        limit = min(self.claimable, SWEEP_ROWS)
         if time < max(self.next_sweep, self.outage.paused_until) or limit <= 0:
             return
         self.next_sweep = time + self.sweep_seconds * random.uniform(0.8, 1.2)  # noqa: S311  # no secret
@@ -149,7 +149,7 @@ class Claims(Generic[RowT]):
             self.changed()
             if len(leases) == limit:
                 self.next_sweep = time
-        elif self.outage.is_on and len(self.held) == slow:
+        elif self.outage.is_on and len(self.held) == self.slow:
             if time < self.outage.paused_until + DUE_SECONDS:
                 self.next_sweep = time + DUE_SECONDS / 10
             else:  # no row is due that could probe: the outage counts as over

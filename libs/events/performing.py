@@ -43,14 +43,9 @@ class Performing(Generic[RowT, OutcomeT]):
     _breaking_off: bool = field(default=False, init=False)
 
     @property
-    def slow(self) -> int:
-        """How many rows are in the slow lane."""
-        return min(len(self._slow), self.slow_lane)
-
-    @property
     def ordinary(self) -> int:
         """How many rows are outside of the slow lane."""
-        return len(self.tasks) - self.slow
+        return len(self.tasks) - self.claims.slow
 
     @property
     def has_place(self) -> bool:
@@ -99,11 +94,13 @@ class Performing(Generic[RowT, OutcomeT]):
     def _move_to_slow_lane(self, task: "asyncio.Task[None]") -> None:
         if task in self.tasks:
             self._slow.add(task)
+            self.claims.slow = min(len(self._slow), self.slow_lane)
             self.changed()
 
     def _done(self, task: "asyncio.Task[None]") -> None:
         self.tasks.pop(task, None)
         self._slow.discard(task)
+        self.claims.slow = min(len(self._slow), self.slow_lane)
         self.settling.wake.set()
         self.changed()
 

@@ -148,7 +148,7 @@ class Runner(Generic[RowT, OutcomeT]):
                 await self._claims.renew_if_due(tasks.values())
                 if self._announcing:
                     await self._announcing.announce_if_due()
-                await self._claims.sweep_if_due(self._performing.slow)
+                await self._claims.sweep_if_due()
                 if self._claims.is_idle:
                     self._idle.set()
                 with suppress(TimeoutError):
@@ -195,7 +195,7 @@ class Runner(Generic[RowT, OutcomeT]):
         times = []
         if claims.waiting and self._performing.has_place:
             times.append(paused_until)  # it may have ended since it was last looked at
-        if claims.claimable(self._performing.slow) > 0:
+        if claims.claimable > 0:
             times.append(max(claims.next_sweep, paused_until))
         if claims.waiting or self._performing.tasks:
             times.append(claims.next_renewal)
