@@ -1,4 +1,4 @@
-"""The pool of a service's connections: lends one that is alive, and tells whether the database answers."""
+"""The connection pool of a service: lends live connections, and pings the database."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -11,14 +11,14 @@ from events.connection import Connection, answer_of
 from events.errors import DatabaseUnavailable
 
 POOL_SECONDS: Final = 30.0
-"""How long a transaction waits for a connection when all are in use."""
+"""How long a transaction waits for a free connection."""
 ANSWER_SECONDS: Final = 1.0
-"""A database that takes longer to answer a ping is away."""
+"""A database that takes longer to answer a ping counts as away."""
 
 
 @asynccontextmanager
 async def connected(pool: "asyncpg.Pool[asyncpg.Record]") -> AsyncIterator[Connection]:
-    """Lends a live connection; the pool replaces one that was lost while it was idle.
+    """Lends a live connection. The pool replaces one that was lost while idle.
 
     The pool's connections are of the class Connection. Raises DatabaseUnavailable.
     """
@@ -34,7 +34,7 @@ async def connected(pool: "asyncpg.Pool[asyncpg.Record]") -> AsyncIterator[Conne
 
 
 async def ping(pool: "asyncpg.Pool[asyncpg.Record]") -> bool:
-    """Whether the database answers within ANSWER_SECONDS, on a connection of the ping's own."""
+    """Whether the database answers within ANSWER_SECONDS, on another connection."""
     try:
         async with asyncio.timeout(ANSWER_SECONDS), connected(pool) as connection:
             try:

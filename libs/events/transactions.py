@@ -1,4 +1,4 @@
-"""Transactions: how one is opened, run and ended, and what follows its commit."""
+"""Transactions: opens, runs and ends them, and hands over what they left behind."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -20,15 +20,15 @@ class Transactions:
     """Opens transactions on one service's database.
 
     `async with transactions() as tx` waits for the answer to each statement. `transactions.run(work)` is for
-    what happens with every order: one round trip on an ordinary day. `transactions.fetch` is one statement.
+    work that every order needs: one round trip in the ordinary case. `transactions.fetch` is one statement.
 
-    The end of a transaction writes the outbox, commits, and then gives what the transaction left behind to
-    the handover. Anything raised inside rolls back, and is raised.
+    At its end a transaction writes the outbox and commits; then the handover gets its messages and intents.
+    An exception in the block rolls back, and is raised.
 
     Raises DatabaseUnavailable when the database can't take the transaction (lost connection, deadlock,
-    read-only, ...): then the commit may or may not have happened, and repeating the whole is what inbox and
-    keys are for. Only what the driver raised means that; an OSError of the block's own does not. Raises
-    Aborted when the block swallowed the error of a statement: PostgreSQL answers such a COMMIT with ROLLBACK.
+    read-only, ...). The commit may or may not have happened; inbox and keys make it safe to repeat the whole
+    block. Only errors of the driver are translated, not an OSError that the block raises. Raises Aborted when
+    the block swallowed the error of a statement: PostgreSQL answers such a COMMIT with ROLLBACK.
     """
 
     def __init__(self, pool: "asyncpg.Pool[asyncpg.Record]", handover: Handover | None = None) -> None:
@@ -37,11 +37,11 @@ class Transactions:
         self.handover = handover or Handover()
 
     async def run(self, work: Callable[[Transaction], Awaitable[T]]) -> T:
-        """Does the work in one transaction, and returns what it returned.
+        """Does the work in one transaction, and returns its result.
 
-        The work is done optimistically first. Where the assumption is wrong it is done again, from its
-        beginning, in a transaction that waits for each answer: it must change nothing but by its transaction.
-        An error of the work is raised only when the assumption holds: else it may have come of that.
+        The transaction is optimistic. If its assumption is wrong, the work is repeated from the beginning in
+        a careful transaction, so it must change nothing but through its transaction. An error of the work is
+        raised only if the assumption holds; otherwise the assumption may have caused it.
         """
         try:
             async with self(optimistic=True) as tx:
@@ -55,7 +55,7 @@ class Transactions:
                 return await work(tx)
 
     async def fetch(self, statement: str, *arguments: object) -> "list[asyncpg.Record]":
-        """Rows of one statement that is a transaction by itself: one round trip."""
+        """Returns the rows of one statement, a transaction by itself: one round trip."""
         async with self._connected() as connection:
             reach(KillPoint.COMMITTING)
             try:
@@ -69,7 +69,7 @@ class Transactions:
 
     @asynccontextmanager
     async def __call__(self, *, optimistic: bool = False) -> AsyncIterator[Transaction]:
-        """One transaction, from its BEGIN to its COMMIT; `optimistic` is for `run`."""
+        """One transaction. `optimistic` is for `run`."""
         async with self._connected() as connection:
             try:
                 tx = Transaction(connection, optimistic=optimistic)
@@ -86,7 +86,7 @@ class Transactions:
         self.handover.hand_over(tx)
 
     async def ping(self) -> bool:
-        """Whether the database answers within a second, on a connection of the ping's own."""
+        """Whether the database answers within a second, on another connection."""
         return await connection_pool.ping(self._pool)
 
     def _connected(self) -> AbstractAsyncContextManager[Connection]:
