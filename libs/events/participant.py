@@ -1,4 +1,4 @@
-"""A participant: one service's whole part in the events, wired in one place."""
+"""A participant: everything that one service runs to consume and publish events."""
 
 import asyncio
 from collections.abc import AsyncIterator, Collection, Sequence
@@ -19,14 +19,14 @@ from events.transactions import Transactions
 from events.worker import Handlers, Worker
 
 Runners = dict[type, Runner[Any, Any]]
-"""Which runner does the work that handlers leave behind, by the type of the intent."""
+"""The runner for each type of intent."""
 
 
 class Participant:
     """Worker, relay, runners, retries and chores of one service, on one database and one bus.
 
-    Everything that commits through `transactions` is announced by the relay and worked off by the runners
-    right after the commit, without waiting for them.
+    It connects the handover of `transactions` to the relay and the runners, so they begin right after a
+    commit.
     """
 
     def __init__(
@@ -69,14 +69,14 @@ class Participant:
             self.runners.values(),
             (self.relay,),
         )
-        """Those first that leave work to the next."""
+        """In draining order: each stage leaves work to the next."""
         self.maintenance = Maintenance(service, transactions, chores)
         transactions.handover.connect(service, self.relay, self.runners)
 
     async def run(self) -> None:
-        """Works until `stop`, then drains: worker first, then what it left to the runners, the relay last.
+        """Works until `stop`, then drains the worker, the runners and last the relay.
 
-        Raises what a part raised that should never raise: the process is better started anew.
+        An exception means a defect: the process should be restarted.
         """
         async with self.working(), asyncio.TaskGroup() as parts:
             maintaining = parts.create_task(self.maintenance.run(), name=f"{self.service} maintenance")
@@ -85,9 +85,9 @@ class Participant:
 
     @asynccontextmanager
     async def working(self) -> AsyncIterator[None]:
-        """All but the worker works while the context is open; then it drains and nothing of it runs any more.
+        """Runs everything but the worker and the chores until the context ends; then it drains and stops.
 
-        What was not begun by then is given back, for anyone to take at once.
+        Rows that are not begun by then are released, for any process to claim at once.
         """
         async with asyncio.TaskGroup() as parts:
             stages = [
@@ -102,20 +102,20 @@ class Participant:
                     await task
 
     async def wait_until_idle(self) -> None:
-        """Returns when what was left behind, and what is due, is done as far as that is possible now."""
+        """Returns when no runner has work that can be done now."""
         for stage in self._stages:
             for runner in stage:
                 await runner.wait_until_idle()
 
     def sweep_now(self) -> None:
-        """Everything that waits in the tables is looked for at once."""
+        """Sweeps all tables now instead of at the next scheduled time."""
         for stage in self._stages:
             for runner in stage:
                 runner.sweep_now()
 
     @property
     def in_outage(self) -> Sequence[str]:
-        """Names of the runners that wait for the outside to answer again."""
+        """Names of the runners that are in an outage."""
         return [runner.name for stage in self._stages for runner in stage if runner.in_outage]
 
     def stop(self) -> None:
@@ -128,7 +128,7 @@ async def _mark_published(tx: Transaction, published: Sequence[tuple[Message, No
 
 
 def _delayed_at(service: str) -> DelayFactory[ParkedEvent] | None:
-    """For a service that carries orders on; an event parked by another one holds up no order."""
+    """None for a service that no stage belongs to: its parked events delay no order."""
     if all(stage.service != service for stage in STAGES):
         return None
 
@@ -139,4 +139,4 @@ def _delayed_at(service: str) -> DelayFactory[ParkedEvent] | None:
 
 
 async def _nothing_to_settle(tx: Transaction, retried: Sequence[tuple[ParkedEvent, None]]) -> None:
-    """Each retry has committed itself."""
+    """The worker commits each retry itself."""

@@ -1,4 +1,4 @@
-"""Performing: the outside is asked about many rows at a time; what it says decides what becomes of each."""
+"""Performing: calls the outside for many rows at a time, and turns errors into deferrals."""
 
 import asyncio
 import logging
@@ -17,14 +17,14 @@ from events.settling import Settling
 OutcomeT = TypeVar("OutcomeT")
 
 GRACE_SECONDS: Final = 10.0
-"""How long work under way may take to end after `stop`. Then it is broken off: its outcome is unknown."""
+"""How long running work may take to end after `stop`. Then it is cancelled: its outcome is unknown."""
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(eq=False)
 class Performing(Generic[RowT, OutcomeT]):
-    """Performs waiting rows with bounded concurrency, in an outage one at a time as a probe."""
+    """Performs waiting rows with bounded concurrency; in an outage one at a time, as a probe."""
 
     name: str
     perform: Callable[[RowT], Awaitable[OutcomeT]]
@@ -40,7 +40,7 @@ class Performing(Generic[RowT, OutcomeT]):
     """Called when a place may be free."""
     tasks: dict["asyncio.Task[None]", Held[RowT]] = field(default_factory=dict, init=False)
     _slow: set["asyncio.Task[None]"] = field(default_factory=set, init=False)
-    _breaking_off: bool = field(default=False, init=False)
+    _cancelling: bool = field(default=False, init=False)
 
     @property
     def ordinary(self) -> int:
@@ -53,10 +53,10 @@ class Performing(Generic[RowT, OutcomeT]):
         return self.ordinary < (1 if self.outage.is_on else self.concurrency)
 
     def start(self) -> None:
-        """Begins as many waiting rows as there are places for."""
+        """Begins waiting rows while there are free places."""
         while self.claims.waiting and self.has_place and now() >= self.outage.paused_until:
             held = self._take_next()
-            if held.expires - now() < RENEW_SECONDS:  # it could not be renewed: left to the next who claims
+            if held.expires - now() < RENEW_SECONDS:  # not renewed: another process will claim it
                 self.claims.held.discard(held.row.id)
                 continue
             task = asyncio.create_task(self._perform_one(held), name=f"{self.name}: {held.row.id}")
@@ -66,20 +66,20 @@ class Performing(Generic[RowT, OutcomeT]):
                 asyncio.get_running_loop().call_later(self.slow_after, self._move_to_slow_lane, task)
 
     async def finish(self) -> None:
-        """Waits for what is being performed, and breaks off what takes longer than GRACE_SECONDS."""
+        """Waits for running work, and cancels it after GRACE_SECONDS."""
         if self.tasks:
             await asyncio.wait(self.tasks, timeout=GRACE_SECONDS)
-        self._breaking_off = True
+        self._cancelling = True
         try:
             for task in self.tasks:
                 task.cancel()
             while self.tasks:
                 await asyncio.wait(self.tasks)
         finally:
-            self._breaking_off = False
+            self._cancelling = False
 
     def _take_next(self) -> Held[RowT]:
-        """The row that waited longest; in an outage the first about a subject that has not failed in it."""
+        """The longest waiting row; in an outage the first whose subject has not failed in it."""
         waiting = self.claims.waiting
         if not self.outage.is_on:
             return waiting.popleft()
@@ -129,7 +129,7 @@ class Performing(Generic[RowT, OutcomeT]):
             logger.warning("%s: %s is asked again later: %s", self.name, row.id, reason)
             self._defer(held, "unknown", reason)
         except asyncio.CancelledError:
-            if not self._breaking_off:
+            if not self._cancelling:
                 raise
             self._defer(held, "unknown", "The process ended before an answer came.")
         except Exception as error:
@@ -148,7 +148,7 @@ class Performing(Generic[RowT, OutcomeT]):
             logger.warning("%s: paused, as nobody gets an answer: %s", self.name, reason)
 
     def _defer(self, held: Held[RowT], failure: Failure, error: str, at_least: float = 0.0) -> None:
-        """Puts the row off by its policy, or gives it up."""
+        """Defers the row by its policy, or gives it up."""
         tries = held.lease.tries
         delay = at_least if failure == "outage" else max(self.policy.pause(tries), at_least)
         state = self.policy.verdict(failure, tries)

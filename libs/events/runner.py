@@ -1,7 +1,7 @@
-"""Runners: they do the work that leased rows stand for, and commit its outcome.
+"""Runners: perform the work that leased rows stand for, and commit its outcomes.
 
-A row goes through three parts: `Claims` holds it in memory, `Performing` asks the outside about it, and
-`Settling` commits what came of it. `Announcing` tells of rows that wait for long.
+A row passes three parts: `Claims` holds it in memory, `Performing` calls the outside for it, and `Settling`
+commits the outcome. `Announcing` publishes the delays of rows that wait too long.
 """
 
 import asyncio
@@ -25,21 +25,19 @@ OutcomeT = TypeVar("OutcomeT")
 
 
 class Runner(Generic[RowT, OutcomeT]):
-    """Performs one kind of leased work with bounded concurrency and settles the outcomes in batches.
+    """Performs one kind of leased work with bounded concurrency, and settles the outcomes in batches.
 
-    `perform` calls the outside for one row, and what it raises decides what becomes of the row:
-    - Unavailable: the other side is away. An outage begins: the runner pauses, then tries one row at a time
-      until the other side answers. It counts against no row.
-    - Postponed: the row is put off by its policy, and refused or dead when its patience has run out.
-    - UnknownOutcome, or no answer within the deadline: put off and asked again, as often as its policy says.
-    - anything else is a defect: logged, put off, and after some defects set aside as `dead`.
+    `perform` calls the outside for one row. An exception decides what happens to the row:
+    - Unavailable: an outage begins. The runner pauses, then tries one row at a time until the other side
+      answers. No try is counted.
+    - Postponed: the row is deferred by its policy, and refused or dead when the policy's patience has run
+      out.
+    - UnknownOutcome, or no answer within the deadline: deferred and asked again, as often as the policy says.
+    - any other exception is a defect: logged, deferred, and after several defects the row is `dead`.
 
     Five different subjects in a row without an answer are an outage too (see `events.outage`).
 
-    `settle` commits many outcomes in one transaction. A row that another process settled meanwhile must
-    change nothing there, and announce nothing.
-
-    At most `memory` rows are held at a time; their claims are renewed. Rows that waited longest go first.
+    At most `memory` rows are held at a time, and their claims renewed. The longest waiting rows go first.
     """
 
     def __init__(
@@ -59,22 +57,23 @@ class Runner(Generic[RowT, OutcomeT]):
         memory: int = 2000,
         sweep_seconds: float = 5.0,
     ) -> None:
-        """`delayed` makes the event that announces that a row has waited for over a minute; None: none does.
+        """`delayed` makes the ORDER_DELAYED event of a row that has waited for over a minute; None: no event.
 
-        `subject` names what a row's failure may be the fault of; by default the row alone.
+        `subject` names the cause that rows may fail for together, such as a mail's recipient; by default each
+        row is a subject of its own.
 
-        Work that takes longer than `slow_after` seconds no longer counts towards `concurrency`, but towards
-        the places of the `slow_lane`, as long as these last.
+        Work that takes longer than `slow_after` seconds moves from a place of `concurrency` to one of the
+        `slow_lane`, while there is a free one.
         """
         self.name = name
         self._outage = outage = Outage()
         self._claims = claims = Claims(
-            name, leases, transactions, outage, memory, sweep_seconds, changed=self._notice
+            name, leases, transactions, outage, memory, sweep_seconds, changed=self._wake
         )
         self._settling = Settling(name, leases, transactions, settle, policy, settled=self._drop)
         self._performing = Performing(
             *(name, perform, claims, self._settling, outage, policy, subject),
-            *(concurrency, slow_after, slow_lane, self._notice),
+            *(concurrency, slow_after, slow_lane, self._wake),
         )
         self._announcing = delayed and Announcing(
             name, leases, transactions, outage, delayed, every=2 * sweep_seconds
@@ -87,25 +86,25 @@ class Runner(Generic[RowT, OutcomeT]):
 
     @property
     def room(self) -> int:
-        """How many more rows may be made for it. In an outage they wait in their table, not in memory.
+        """How many more rows transactions may write for it. In an outage these stay in their table.
 
-        A tenth of the memory is kept free for what waits in the table, so new rows never starve old ones.
+        A tenth of the memory is kept free for rows from the table, so new rows never starve old ones.
         """
         return self._claims.room
 
     @property
     def has_room(self) -> bool:
-        """Whether more work may be made for it."""
+        """Whether transactions may write more rows for it."""
         return self._has_room.is_set()
 
     @property
     def takes_new(self) -> bool:
-        """Whether it takes new rows into its memory right after their commit."""
+        """Whether it takes new rows into memory right after their commit."""
         return self.has_room and not self._outage.is_on and not self._stopping
 
     @property
     def in_outage(self) -> bool:
-        """Whether the last that was heard of the other side is that it is away."""
+        """Whether the other side is away."""
         return self._outage.is_on
 
     async def wait_for_room(self) -> None:
@@ -113,32 +112,32 @@ class Runner(Generic[RowT, OutcomeT]):
         await self._has_room.wait()
 
     def sweep_now(self) -> None:
-        """Sweeps the table, and announces what waits, now instead of at the next scheduled time."""
+        """Sweeps the table, and announces delays, now instead of at the next scheduled time."""
         self._claims.next_sweep = -math.inf
         if self._announcing:
             self._announcing.next_at = -math.inf
-        self._notice()
+        self._wake()
 
     async def wait_until_idle(self) -> None:
-        """Returns when `run` has done what can be done now: what waits through an outage is left alone."""
+        """Returns when no row is left that can be worked on now. In an outage rows stay waiting."""
         while not (self._claims.is_idle or self._stopping):
             self._idle.clear()
             await self._idle.wait()
 
     def offer(self, rows: Sequence[RowT], claimed_at: float) -> None:
-        """Rows that one transaction committed, born claimed at `claimed_at` (the time of the loop).
+        """Takes the rows of one committed transaction, born claimed at `claimed_at` (the loop's time).
 
-        A runner that is full, or in an outage, takes none of them: they wait in their table until their
-        claims run out.
+        A runner that is full or in an outage takes none of them: they wait in their table until their claims
+        expire.
         """
         if self.takes_new:
             self._claims.waiting.extend(self._claims.hold([Lease(row) for row in rows], claimed_at))
-            self._notice()
+            self._wake()
 
     async def run(self) -> None:
-        """Works until `stop`: then what is being performed is finished and settled, the rest given back.
+        """Works until `stop`. Then rows being performed are finished and settled, waiting ones released.
 
-        Whatever ended it, it may be run again.
+        It may be run again, also after an exception.
         """
         tasks = self._performing.tasks
         settling = asyncio.create_task(self._settling.run(tasks), name=f"{self.name}: settle")
@@ -169,16 +168,16 @@ class Runner(Generic[RowT, OutcomeT]):
             self._claims.clear()
             self._settling.ended.clear()
             self._stopping = self._settling.stopping = False
-            self._notice()
+            self._wake()
 
     def stop(self) -> None:
         """Asks `run` to come to its end."""
         self._stopping = self._settling.stopping = True
         self._idle.set()
-        self._notice()
+        self._wake()
 
-    def _notice(self) -> None:
-        """Something changed: wakes `run`, and opens or closes the door for new work."""
+    def _wake(self) -> None:
+        """Wakes `run` after a change, and updates `has_room`."""
         if self.room > 0 or self._stopping:
             self._has_room.set()
         else:
@@ -187,14 +186,14 @@ class Runner(Generic[RowT, OutcomeT]):
 
     def _drop(self, settled: Sequence[UUID]) -> None:
         self._claims.held.difference_update(settled)
-        self._notice()
+        self._wake()
 
     def _seconds_to_wait(self) -> float | None:
-        """Until there is something to do although nothing changes; None while only a change can tell."""
+        """Seconds until something is due without a change; None if only a change makes work."""
         claims, paused_until = self._claims, self._outage.paused_until
         times = []
         if claims.waiting and self._performing.has_place:
-            times.append(paused_until)  # it may have ended since it was last looked at
+            times.append(paused_until)  # the pause may have ended since `start` looked
         if claims.claimable > 0:
             times.append(max(claims.next_sweep, paused_until))
         if claims.waiting or self._performing.tasks:
