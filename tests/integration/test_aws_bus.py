@@ -12,7 +12,7 @@ from chassis import database
 from events import connection, envelope, outbox
 from events.aws import invocations as aws_invocations
 from events.aws.bus import AWSBus
-from events.aws.calls import Refused, meaning_of
+from events.aws.calls import Refused, error_for
 from events.aws.entries import MAX_BYTES
 from events.aws.invocations import Invocations, is_from_queue, is_scheduled
 from events.bus import Message
@@ -120,7 +120,7 @@ def test_only_what_is_said_of_the_message_is_held_against_it(
     code: str, sender_fault: bool, meaning: type[Exception]
 ) -> None:
     """moto never says most of these."""
-    assert type(meaning_of(code, "told", sender_fault)) is meaning
+    assert type(error_for(code, "told", sender_fault)) is meaning
 
 
 def test_events_are_told_apart_by_their_shape() -> None:
@@ -283,7 +283,7 @@ async def test_in_an_outage_of_the_outside_messages_are_done_and_what_they_ask_f
         assert len(calls) == 1
         await invoked.sweep(3600)
     assert [r.message for r in caplog.records if r.levelname == "ERROR"] == [
-        "errands: an outage is on, its work waits in the table"
+        "errands: in an outage; its work waits in the table"
     ]
 
 

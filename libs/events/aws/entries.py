@@ -1,8 +1,8 @@
-"""Entries: messages as SNS and SQS take them, text within their limits.
+"""Entries: messages in the form of SNS and SQS, within their limits.
 
 https://docs.aws.amazon.com/sns/latest/api/API_PublishBatch.html: at most ten messages and 256 KiB a request,
 attributes included. https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_SendMessage.html:
-the characters of XML and no others.
+only characters that XML allows.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,7 +20,7 @@ MAX_BYTES: Final = 256 * 1024
 """Most bytes in a request, and in a message."""
 
 _NO_XML: Final = {b"\xef\xbf\xbe": rb"\ufffe", b"\xef\xbf\xbf": rb"\uffff"}
-"""What JSON may hold as it is and XML may not, and how JSON says it otherwise; only strings can hold it."""
+"""Characters that XML forbids, with their JSON escapes. In JSON they occur only in strings."""
 _raw_batch: Final = msgspec.json.Decoder(list[msgspec.Raw])
 
 
@@ -35,15 +35,15 @@ class Entry:
 
 
 def entries_of(message: Message) -> list[Entry]:
-    """The message as one entry, or, if it has grown too large by being written otherwise, as several.
+    """The message as one entry, or as several if escapes make it too large for one.
 
-    Raises UnicodeDecodeError for a body that is not text; ours all are.
+    Raises UnicodeDecodeError for a body that is not text; ours always is.
     """
     return list(_entries(message.type, message.body, len(message.event_ids)))
 
 
 def requests_of(entries: Sequence[Entry]) -> Iterator[Sequence[Entry]]:
-    """The entries, as many together as may go into one request."""
+    """Groups the entries into requests, as many in each as the limits allow."""
     start, size = 0, 0
     for index, entry in enumerate(entries):
         if index > start and (index - start == MAX_ENTRIES or size + entry.size > MAX_BYTES):
@@ -55,7 +55,7 @@ def requests_of(entries: Sequence[Entry]) -> Iterator[Sequence[Entry]]:
 
 
 def as_attributes(attributes: Mapping[str, str]) -> dict[str, Any]:
-    """A message's attributes as SNS and SQS take them, whose types differ in name alone."""
+    """A message's attributes in the form of SNS and SQS, whose types differ only in name."""
     return {name: {"DataType": "String", "StringValue": value} for name, value in attributes.items()}
 
 

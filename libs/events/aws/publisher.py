@@ -1,10 +1,10 @@
-"""Publishing to SNS: what is published at the same time goes together, and each gets its own answer."""
+"""Publishing to SNS: concurrent messages share requests, and each gets its own answer."""
 
 import asyncio
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
-from events.aws.calls import CONCURRENCY, Calls, meaning_of
+from events.aws.calls import CONCURRENCY, Calls, error_for
 from events.aws.entries import MAX_ENTRIES, Entry, as_attributes, entries_of, requests_of
 from events.bus import Message
 from events.errors import Unavailable, UnknownOutcome
@@ -15,11 +15,11 @@ if TYPE_CHECKING:
     from types_boto3_sns.type_defs import PublishBatchRequestEntryTypeDef
 
 PUBLISH_SECONDS: Final = 8.0
-"""Deadline of a publish; it ends before the relay's own."""
+"""Time limit of a publish; shorter than the relay's."""
 
 
 class Publisher:
-    """Publishes to one topic. While requests are under way the next messages gather, and go in together."""
+    """Publishes to one topic. Messages gather while requests are in flight, and are sent together."""
 
     def __init__(self, calls: Calls, topic_arn: str) -> None:
         self._calls = calls
@@ -29,9 +29,9 @@ class Publisher:
         )
 
     async def publish(self, message: Message) -> None:
-        """Returns when SNS has the message for good, whoever is subscribed to it.
+        """Returns when the message is durable in SNS, also without a subscriber.
 
-        Raises BrokerUnavailable, UnknownOutcome, Unroutable when there is no such topic, and Refused.
+        Raises BrokerUnavailable, UnknownOutcome, Unroutable when the topic is missing, and Refused.
         """
         try:
             async with asyncio.timeout(PUBLISH_SECONDS):
@@ -47,7 +47,7 @@ class Publisher:
         return [outcome for of_request in outcomes for outcome in of_request]
 
     async def _outcomes(self, entries: Sequence[Entry]) -> Sequence[Exception | None]:
-        """What came of each. Where SNS refuses them together it is found out which of them it refuses."""
+        """The error or None for each entry. A refused request is split to find the refused entries."""
         try:
             return await commit_in_halves(entries, self._publish_together, _refused)
         except Unavailable as error:
@@ -72,7 +72,7 @@ class Publisher:
             return [error] * len(entries)
         outcomes: dict[str, Exception | None] = {taken.get("Id", ""): None for taken in answer["Successful"]}
         for failed in answer["Failed"]:
-            outcomes[failed["Id"]] = meaning_of(
+            outcomes[failed["Id"]] = error_for(
                 failed["Code"], failed.get("Message", ""), failed["SenderFault"]
             )
         return [outcomes.get(str(index), UnknownOutcome()) for index in range(len(entries))]

@@ -1,4 +1,4 @@
-"""Dead letters: what a service could not decode, taken out of the broker by whoever keeps it from then on."""
+"""Dead letters: moves the messages that a service could not decode out of the broker."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
@@ -13,7 +13,7 @@ from events.rabbitmq.link import OPERATION_SECONDS, errors_as, opened
 from events.rabbitmq.topology import Names
 
 BATCH: Final = 50
-"""Most messages that are handed over together."""
+"""Most messages passed to `keep` at a time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,18 +22,18 @@ class DeadLetter:
 
     body: bytes
     type: str
-    """What its sender said that it is; "unknown" when it did not say."""
+    """The type in its headers, or "unknown"."""
     reason: str
-    """Why it was buried, in words."""
+    """Why it was dead-lettered: a sentence."""
 
 
 async def collect(
     url: str, service: str, keep: Callable[[Sequence[DeadLetter]], Awaitable[None]], *, prefix: str = ""
 ) -> int:
-    """Empties a service's dead-letter queue into `keep`, and returns how many messages it held.
+    """Moves the messages of a service's dead-letter queue into `keep`, and returns their number.
 
-    A message is forgotten by the broker when `keep` has returned: whatever ends this in between, it comes
-    again. A queue that is not there holds nothing. Raises BrokerUnavailable, and what `keep` raises.
+    A message is acknowledged after `keep` has returned; if the process dies before, it is delivered again. A
+    missing queue counts as empty. Raises BrokerUnavailable, and what `keep` raises.
     """
     collected = 0
     async with opened(url, f"orderflow dead {service}") as channel:
