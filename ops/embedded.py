@@ -12,11 +12,11 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from chassis import database, process
-from chassis.service import Running, Service, put_together
+from chassis.service import OpenService, Service, open_service
 from chassis.settings import Settings, read
-from events.commit import Transactions
 from events.contracts import type_of
 from events.memory import MemoryBus
+from events.transactions import Transactions
 from ops import migrate
 from ops.postgres import embedded_postgres
 from ops.reconcile.reconciler import Reconciler
@@ -76,7 +76,7 @@ class Outside:
 class Embedded:
     """Every service, put together and ready to run."""
 
-    running: Sequence[Running]
+    running: Sequence[OpenService]
     bus: MemoryBus
     reconciler: Reconciler
 
@@ -116,11 +116,11 @@ async def embedded(state: State, database_url: str | None, outside: Outside) -> 
         bus = MemoryBus(
             {service.name: [type_of(event) for event in service.handlers] for service in services}
         )
-        running: list[Running] = []
+        running: list[OpenService] = []
         for service in services:
             given = _addresses(service, database_url, passwords) | outside.given(service.name)
             settings = read(service.settings, **given)
-            running.append(await stack.enter_async_context(put_together(service, settings, bus)))
+            running.append(await stack.enter_async_context(open_service(service, settings, bus)))
         auditor = migrate.url_for(database_url, migrate.AUDITOR, passwords[migrate.AUDITOR])
         reading = database.connect(auditor, pool=2, application="reconcile")
         reconciler = Reconciler(Transactions(await stack.enter_async_context(reading)), bus)

@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import Final
 
 from chassis.settings import TextLogSettings, read
-from chassis.telemetry import JsonFormatter, Lasting
+from chassis.telemetry import CountsLostLines, JsonFormatter
 
 MAX_BYTES: Final = 10_000_000
 OLDER_FILES: Final = 3
 """How many full log files are kept: `orderflow.log.1` to `.3`."""
 
 
-class _File(Lasting, RotatingFileHandler):
+class _File(CountsLostLines, RotatingFileHandler):
     """The file; a full disk ends nothing but its lines."""
 
 

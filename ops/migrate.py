@@ -21,10 +21,10 @@ from chassis import database, migrations, revisions
 from chassis.settings import BrokerSettings, DatabaseSettings, LogSettings, TextLogSettings, read
 from chassis.telemetry import configure_logging
 from events import partitions
-from events.commit import Transactions
 from events.contracts import type_of
 from events.errors import Unavailable
 from events.rabbitmq import TopologyConflict, declare
+from events.transactions import Transactions
 from ops.errors import CommandFailed
 from ops.services import SERVICES, load
 

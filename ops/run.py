@@ -12,7 +12,7 @@ from urllib.request import getproxies, proxy_bypass
 import typer
 
 from chassis.process import PortTaken, listen
-from chassis.stopping import Stopped, abandoned_when, stop_on_signals
+from chassis.stopping import Stopped, cancel_when, stop_on_signals
 from ops.embedded import Outside, embedded
 from ops.errors import CommandFailed
 from ops.journal import log_to
@@ -51,7 +51,7 @@ async def run(port: int, folder: Path, database_url: str | None) -> int:
         announcing = asyncio.create_task(_announce(stop))
         try:
             async with AsyncExitStack() as stack:
-                async with abandoned_when(stop.wait):
+                async with cancel_when(stop.wait):
                     system = await stack.enter_async_context(embedded(state, url, outside))
                 typer.echo(_welcome(listener.getsockname()[1], state, outside))
                 await system.serve(listener, stop)

@@ -8,8 +8,8 @@ import asyncpg
 from sqlalchemy import make_url
 
 from chassis.database import connect, role_of
-from events.commit import Transactions
 from events.transaction import Transaction
+from events.transactions import Transactions
 
 BATCH: Final = 500
 """Most rows that one transaction of a command changes."""

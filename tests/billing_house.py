@@ -14,7 +14,6 @@ from sqlalchemy.engine import make_url
 from chassis import database
 from events import envelope
 from events.bus import Message
-from events.commit import Transactions
 from events.contracts import (
     AnyEvent,
     InvoiceCreated,
@@ -30,6 +29,7 @@ from events.contracts import (
 )
 from events.memory import MemoryBus
 from events.participant import Participant
+from events.transactions import Transactions
 from services.billing import charging, refunding
 from services.billing.domain import Payment, Refund
 from services.billing.handlers import HANDLERS

@@ -14,9 +14,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
 from chassis import database
 from events import migrations, partitions
-from events.commit import Transactions
+from events.transactions import Transactions
 from tests import servers
 from tests.aws_server import CREDENTIALS, aws_server
+from tests.handovers import RecordedHandover
 from tests.servers import REQUIRE_DOCKER, Broker, NoContainer
 
 LEFT_OUT = pytest.StashKey[dict[str, str]]()
@@ -153,11 +154,17 @@ async def fresh_database(postgres: str) -> AsyncIterator[str]:
 
 
 @pytest.fixture
-async def transactions(fresh_database: str) -> AsyncIterator[Transactions]:
+def handover() -> RecordedHandover:
+    """What hands over what `transactions` leave behind."""
+    return RecordedHandover()
+
+
+@pytest.fixture
+async def transactions(fresh_database: str, handover: RecordedHandover) -> AsyncIterator[Transactions]:
     """Transactions on a database with the tables of `events` and nothing else."""
     await create_tables(fresh_database)
     async with database.connect(fresh_database, pool=8, application="test") as pool:
-        yield Transactions(pool)
+        yield Transactions(pool, handover)
 
 
 async def create_tables(url: str) -> None:

@@ -11,28 +11,28 @@ from events.contracts import (
     Customer,
     Declined,
     Dispatched,
-    Invoice,
     InvoiceCreated,
     Invoiced,
+    InvoiceDetails,
     Item,
     Order,
     OrderCreated,
     OrderDelayed,
     Paid,
-    Payment,
     PaymentConfirmed,
+    PaymentDetails,
     PaymentFailed,
     PaymentRefunded,
     Placed,
     Reason,
-    Refund,
+    RefundDetails,
     Refunded,
-    Shipment,
+    ShipmentDetails,
     ShipmentError,
     Shipped,
     Undeliverable,
 )
-from events.delays import Why, delayed_at
+from events.delays import WaitReason, order_delayed
 from events.journey import Stage
 
 NOON = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
@@ -74,13 +74,13 @@ def an_order(**changes: Any) -> Order:
     return Order(**fields | changes)
 
 
-def an_invoice(**changes: Any) -> Invoice:
+def an_invoice(**changes: Any) -> InvoiceDetails:
     """The year's first."""
     fields: dict[str, Any] = {"number": "2026-000001", "issued_at": NOON}
-    return Invoice(**fields | changes)
+    return InvoiceDetails(**fields | changes)
 
 
-def a_payment(order: Order, **changes: Any) -> Payment:
+def a_payment(order: Order, **changes: Any) -> PaymentDetails:
     """The order's total, captured by the simulated provider."""
     fields: dict[str, Any] = {
         "id": str(order.id),
@@ -89,10 +89,10 @@ def a_payment(order: Order, **changes: Any) -> Payment:
         "amount": order.total,
         "captured_at": NOON,
     }
-    return Payment(**fields | changes)
+    return PaymentDetails(**fields | changes)
 
 
-def a_shipment(**changes: Any) -> Shipment:
+def a_shipment(**changes: Any) -> ShipmentDetails:
     """A parcel with a right check digit."""
     fields: dict[str, Any] = {
         "id": str(uuid7()),
@@ -100,12 +100,12 @@ def a_shipment(**changes: Any) -> Shipment:
         "tracking_number": "RR473124829BR",
         "booked_at": NOON,
     }
-    return Shipment(**fields | changes)
+    return ShipmentDetails(**fields | changes)
 
 
-def a_delay(order: Order, stage: Stage, why: Why = "outage") -> OrderDelayed:
+def a_delay(order: Order, stage: Stage, why: WaitReason = "outage") -> OrderDelayed:
     """The order waits in this stage, since noon."""
-    return delayed_at(stage, order, why, NOON)
+    return order_delayed(stage, order, why, NOON)
 
 
 def order_created(order: Order | None = None) -> OrderCreated:
@@ -120,7 +120,7 @@ def one_of_each(order: Order | None = None) -> dict[str, contracts.AnyMilestone]
     payment = a_payment(order)
     declined = Reason(code="card_declined", message="The card was declined.", stage="payment")
     unserved = Reason(code="destination_not_served", message="We do not ship there.", stage="shipment")
-    refund = Refund(id=str(uuid7()), provider_reference="re_1", amount=order.total, refunded_at=NOON)
+    refund = RefundDetails(id=str(uuid7()), provider_reference="re_1", amount=order.total, refunded_at=NOON)
     undeliverable = Undeliverable(order=order, invoice=invoice, payment=payment, reason=unserved)
     events: list[contracts.AnyMilestone] = [
         OrderCreated.of(Placed(order=order)),

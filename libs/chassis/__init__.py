@@ -1,1 +1,1 @@
-"""What every process needs, once: settings, database, health, logging, problem documents."""
+"""Shared by every process: settings, database, health, logging, problem documents, start and stop."""

@@ -1,4 +1,4 @@
-"""The HTTP application of a process or function: the APIs of its services, and their health."""
+"""The HTTP application of a process or function: the APIs of its services, and health."""
 
 from collections.abc import Iterable, Sequence
 from typing import Final
@@ -9,15 +9,15 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from chassis import health, problems
 from chassis.body import StrictJSONRoute
-from chassis.service import Running
+from chassis.service import OpenService
 
 
-def application(running: Sequence[Running]) -> ASGIApp:
-    """One HTTP application for the APIs of these services, and their health."""
+def application(services: Sequence[OpenService]) -> ASGIApp:
+    """Makes one HTTP application of the services' APIs and the health routes."""
     app = FastAPI(title="Orderflow", docs_url="/docs", redoc_url=None)
     problems.install(app)
-    app.include_router(health.routes([part.transactions for part in running]))
-    routers = [part.router for part in running if part.router]
+    app.include_router(health.routes([service.transactions for service in services]))
+    routers = [service.router for service in services if service.router]
     for router in routers:
         app.include_router(router)
     return Shortcut(app, [route for router in routers for route in router.routes])
@@ -26,8 +26,8 @@ def application(running: Sequence[Running]) -> ASGIApp:
 class Shortcut:
     """The application, with a shortcut to its routes that read a strict JSON body (decision 29).
 
-    FastAPI's layers would do nothing for such a request, and cost more than the rest of it. Its answer is the
-    same by either way.
+    FastAPI's layers do nothing for such a request, and cost more than its handling. The answer is the same
+    either way.
     """
 
     def __init__(self, app: ASGIApp, routes: Iterable[BaseRoute]) -> None:
@@ -40,7 +40,7 @@ class Shortcut:
         }
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answers one request, by the shortcut if it has one."""
+        """Answers one request."""
         handle = self._handlers.get((scope["method"], scope["path"])) if scope["type"] == "http" else None
         if handle is None:
             await self._app(scope, receive, send)

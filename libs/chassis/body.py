@@ -1,4 +1,4 @@
-"""JSON bodies, read strictly: what two readers could understand differently is refused."""
+"""JSON bodies, read strictly: a document that two readers could interpret differently is refused."""
 
 import asyncio
 import json
@@ -14,23 +14,23 @@ from starlette.requests import ClientDisconnect
 from chassis.problems import Problem
 
 MAX_BYTES: Final = 64 * 1024
-"""A larger body is not read to its end."""
+"""A larger body is refused."""
 READ_SECONDS: Final = 10.0
-"""A body that takes longer to arrive is given up."""
+"""A body that takes longer to arrive is refused."""
 
 
 class StrictJSONRoute(APIRoute):
     """A route whose body, if it takes one, is one JSON document (RFC 8259) in UTF-8 of at most MAX_BYTES.
 
-    Anything else never reaches the endpoint: it is a Problem with status 400, 408, 413 or 415, or a
-    RequestValidationError. An endpoint with a body takes the document and the request, in this order, and
-    returns a Response.
+    Any other body is refused with a Problem of status 400, 408, 413 or 415, or a RequestValidationError. An
+    endpoint with a body takes the document and the request, in this order, and returns a Response.
     """
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """Reads and validates the body and calls the endpoint; it needs none of FastAPI's layers around it.
+        """A handler that reads and validates the body and calls the endpoint, without FastAPI's layers.
 
-        Where there is no body it is FastAPI's own. Raises TypeError for an endpoint that takes anything else.
+        For a route without a body it is FastAPI's handler. Raises TypeError for an endpoint with a body whose
+        parameters are not the document and the request.
         """
         document_field, endpoint = self.body_field, self.endpoint
         if document_field is None:
@@ -52,8 +52,8 @@ class StrictJSONRoute(APIRoute):
 def parse(body: bytes) -> Any:
     """The JSON document in the body, as Python objects.
 
-    Refused with a Problem (400) are, besides what is not JSON: a byte order mark, a name that an object has
-    twice, NaN and the infinities, nesting and integers beyond what Python reads.
+    Raises a Problem (400) for invalid JSON, and for a byte order mark, a duplicate name in an object, NaN and
+    the infinities, and nesting or integers that exceed Python's limits.
     """
     try:
         return _decoder.decode(body.decode("utf-8"))
@@ -70,7 +70,7 @@ def parse(body: bytes) -> Any:
 
 
 class _Refused(Exception):
-    """JSON to some readers, not to this one."""
+    """Python's decoder accepts this, and other readers may not."""
 
 
 def _once(members: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -105,7 +105,7 @@ def _check_content_type(request: Request) -> None:
 
 
 async def _read(request: Request) -> bytes:
-    """The whole body. What is over the limit is refused as soon as that is known."""
+    """Reads the whole body. Refuses one over a limit as soon as that is known."""
     declared = request.headers.get("content-length", "")
     if declared.isdecimal() and int(declared) > MAX_BYTES:
         raise _too_large()

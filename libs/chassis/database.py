@@ -1,4 +1,4 @@
-"""The database as a process uses it: one pool, the service's own role."""
+"""The database of a process: a pool with the service's role, and the wait for its schema."""
 
 import asyncio
 import logging
@@ -9,14 +9,14 @@ from typing import Final, Literal, TypeAlias
 import asyncpg
 from sqlalchemy.engine import make_url
 
-from events.commit import Transactions
 from events.connection import Connection
 from events.errors import DatabaseUnavailable
+from events.transactions import Transactions
 
 STATEMENT_SECONDS: Final = 30.0
-"""A statement that takes longer is given up, and its transaction repeated."""
+"""A statement that takes longer is cancelled, and its transaction repeated."""
 CLOSE_SECONDS: Final = 5.0
-"""How long a transaction in flight may take when everything is closed."""
+"""How long running transactions may take when the pool is closed."""
 
 Plans: TypeAlias = Literal["auto", "force_generic_plan"]
 
@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 
 
 def role_of(database: str, service: str) -> str:
-    """Name of the role that owns a service's schema, and can reach nothing else."""
+    """Name of the role that owns a service's schema, and can access nothing else."""
     return f"{database}_{service}"
 
 
@@ -40,11 +40,11 @@ async def connect(
 ) -> "AsyncIterator[asyncpg.Pool[asyncpg.Record]]":
     """A pool of at most `pool` connections, opened when needed and closed at the end.
 
-    `plans` is PostgreSQL's plan_cache_mode. The statements of the services are few and of one shape, so with
-    `force_generic_plan` each is planned once a connection; else most would be planned anew in each call
+    `plans` is PostgreSQL's plan_cache_mode. The services have few statements of fixed shape: with
+    `force_generic_plan` each is planned once per connection, otherwise in most calls
     (https://www.postgresql.org/docs/current/runtime-config-query.html#GUC-PLAN-CACHE-MODE).
 
-    The URL is written as SQLAlchemy has it, `postgresql+asyncpg://…`; the connections are asyncpg's own.
+    `url` has SQLAlchemy's form, `postgresql+asyncpg://…`; the connections are asyncpg's.
     """
     parsed = make_url(url)
     _, where = parsed.get_dialect()().create_connect_args(parsed)
@@ -60,17 +60,17 @@ async def connect(
     try:
         yield connections
     finally:
-        with suppress(TimeoutError):  # they are cut off then
+        with suppress(TimeoutError):  # then they are terminated
             async with asyncio.timeout(CLOSE_SECONDS):
                 await connections.close()
 
 
 async def wait_for_schema(pool: "asyncpg.Pool[asyncpg.Record]", revision: str) -> None:
-    """Returns when the database answers and `orderflow migrate` has brought it to `revision`, or further.
+    """Returns when the database answers and its schema is at `revision` or newer.
 
-    A newer schema serves this version too: a migration only adds, so that processes of two versions can run
-    side by side while one takes the other's place. Each look opens a new session, because a session keeps the
-    settings (search_path among them) that its role had when it was opened.
+    A newer schema works with this version: migrations only add, so that processes of two versions can run
+    side by side during an upgrade. Each check opens a new session, because a session keeps the settings (such
+    as search_path) that its role had when it was opened.
     """
     transactions = Transactions(pool)
     waited_for = ""

@@ -1,7 +1,7 @@
 """Health over HTTP: `/healthz` says that the process runs, `/readyz` that it can do its work.
 
-A service is ready while its database takes writes and its clock agrees with the database's. A broker outage
-leaves it ready: orders are still accepted, and what they announce waits in the outbox.
+A service is ready while its database accepts writes and its clock agrees with the database's. It stays ready
+in an outage of the broker: orders are accepted, and their messages wait in the outbox.
 """
 
 import asyncio
@@ -16,13 +16,13 @@ from fastapi import APIRouter, Response
 from pydantic import BaseModel, Field
 
 from events import clock
-from events.commit import Transactions
 from events.errors import DatabaseUnavailable
+from events.transactions import Transactions
 
 PROBE_SECONDS: Final = 3.0
 """A database that takes longer to commit is not ready."""
 FRESH_SECONDS: Final = 1.0
-"""How long the result of a probe holds: however often a process is asked, its database is not."""
+"""How long a result is reused, so that frequent requests do not load the database."""
 
 _PROBE: Final = "CREATE UNLOGGED TABLE {name} AS SELECT 1 AS ready; DROP TABLE {name}"
 
@@ -34,10 +34,10 @@ class Health(BaseModel):
 
 
 class Readiness:
-    """Whether one database takes writes, and agrees on the time. It commits a write to find out.
+    """Whether one database accepts writes and its clock agrees with this process's.
 
-    The probe makes a table with one row, and drops it. PostgreSQL has to allocate a page for it: where the
-    disk is full a row may still fit into a page of an old table. It fails on a read-only server too.
+    The probe creates a table with one row and drops it. It fails on a read-only server, and on a full disk,
+    because PostgreSQL has to allocate a page; a row of an old table might still fit into a page.
     """
 
     def __init__(self, transactions: Transactions) -> None:
@@ -47,14 +47,14 @@ class Readiness:
         self._probed_at = -math.inf
 
     async def obstacle(self) -> str | None:
-        """What stands in the way of this process's work. It was found out at most FRESH_SECONDS ago."""
+        """Why this process is not ready, or None. The result is at most FRESH_SECONDS old."""
         async with self._probing:
             if time.monotonic() - self._probed_at >= FRESH_SECONDS:
-                self._obstacle = await self._found()
+                self._obstacle = await self._probe()
                 self._probed_at = time.monotonic()
             return self._obstacle
 
-    async def _found(self) -> str | None:
+    async def _probe(self) -> str | None:
         try:
             async with asyncio.timeout(PROBE_SECONDS), self._transactions() as tx:
                 await tx.execute(_PROBE.format(name=f"readiness_{uuid4().hex}"))
@@ -65,7 +65,7 @@ class Readiness:
 
 
 def routes(databases: Sequence[Transactions]) -> APIRouter:
-    """The two health routes of a process with these databases."""
+    """The health routes of a process with these databases."""
     router = APIRouter(tags=["health"])
 
     @router.get("/healthz")

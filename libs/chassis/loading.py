@@ -1,4 +1,4 @@
-"""Loading a function's modules in less time."""
+"""Faster loading of a function's modules."""
 
 import gc
 from collections.abc import Iterator
@@ -6,10 +6,10 @@ from contextlib import contextmanager
 
 
 @contextmanager
-def uncollected() -> Iterator[None]:
-    """What is imported in this block stays for ever, so the garbage collector never looks through it.
+def without_garbage_collection() -> Iterator[None]:
+    """Disables garbage collection for the imports in this block, and exempts their objects from it for ever.
 
-    It would do so again and again while modules are loaded, for a tenth to a fifth of the time.
+    Collections would take a tenth to a fifth of the time in which modules are loaded, and free nothing.
     """
     gc.disable()
     try:

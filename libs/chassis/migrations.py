@@ -21,7 +21,7 @@ _EVENTS: Final = {
         interventions.INTERVENTIONS,
     )
 }
-"""The tables of `events`: named one by one, because a table is known only once its module is imported."""
+"""The tables of `events`. Each module is named, because importing it registers its table."""
 
 
 def _config(history: str) -> Config:
@@ -31,9 +31,9 @@ def _config(history: str) -> Config:
 
 
 async def upgrade(engine: AsyncEngine, history: str, *, schema: str, role: str) -> None:
-    """Brings a schema to its history's head, as its role, in one transaction.
+    """Upgrades a schema to its history's head, as its role, in one transaction.
 
-    One that a newer version has brought further stays as it is.
+    Does nothing to a schema of a newer version.
     """
 
     def run(connection: Connection) -> None:
@@ -53,9 +53,9 @@ async def upgrade(engine: AsyncEngine, history: str, *, schema: str, role: str) 
 
 
 def run_env(metadata: MetaData, *, with_events: bool = True) -> None:
-    """What every history's `env.py` does: run the migrations on the connection that was handed in.
+    """Runs the migrations on the connection that `upgrade` passed. Called by every history's `env.py`.
 
-    `metadata` are the tables that the code expects, beside those of `events` for whoever takes part in them.
+    `metadata` has the tables that the code expects. `with_events` adds those of `events`.
     """
     expected = [metadata, *_EVENTS] if with_events else [metadata]
     context.configure(connection=context.config.attributes["connection"], target_metadata=expected)

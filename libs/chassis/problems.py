@@ -1,6 +1,6 @@
-"""Errors over HTTP: every answer that is not what was asked for is an RFC 9457 problem document.
+"""Errors over HTTP: every error answer is an RFC 9457 problem document.
 
-Nothing that a caller sent is repeated in one: neither a value nor the text of an exception.
+It repeats nothing that the caller sent: neither values nor texts of exceptions.
 https://www.rfc-editor.org/rfc/rfc9457
 """
 
@@ -24,7 +24,7 @@ from events.errors import Unavailable
 
 CONTENT_TYPE: Final = "application/problem+json"
 MAX_FAULTS: Final = 100
-"""Most faults that one document names; a body may hold thousands."""
+"""Most faults in one document. A body may have thousands."""
 
 Path = Sequence[str | int]
 Handle = Callable[[Request], Awaitable[Response]]
@@ -37,7 +37,7 @@ class Fault(BaseModel):
     """One thing that is wrong with the body."""
 
     pointer: Annotated[str, Field(examples=["/items/0/quantity"])]
-    """JSON pointer (RFC 6901) to the field, or to the object in which a field with a strange name is."""
+    """JSON pointer (RFC 6901) to the field, or to its object if the field's name is unusual."""
     code: Annotated[str, Field(examples=["too_small"])]
     detail: Annotated[str, Field(examples=["This must be at least 1."])]
 
@@ -55,10 +55,10 @@ class ProblemDocument(BaseModel):
 
 
 class Problem(Exception):
-    """An answer to give in place of the one asked for.
+    """An error answer.
 
-    `code` ends up in `type` and, in words, as the title; `detail` is a sentence that repeats nothing of what
-    was sent.
+    `code` becomes the `type` and, in words, the title. `detail` is a sentence that repeats nothing of the
+    request.
     """
 
     def __init__(
@@ -79,7 +79,7 @@ class Problem(Exception):
 
 
 def invalid(faults: Sequence[Fault]) -> Problem:
-    """The body is JSON, but not what was asked for: 422, with every fault."""
+    """A 422 with every fault of a body that is JSON, but breaks the rules."""
     detail = "The body breaks the rules named in `errors`."
     return Problem(422, "invalid_request", detail, faults=faults)
 
@@ -90,8 +90,8 @@ def pointer(path: Path) -> str:
 
 
 def install(app: FastAPI) -> None:
-    """Makes every error of the application a problem document, and says so in its OpenAPI description."""
-    app.router.redirect_slashes = False  # a redirect is not an answer to an order
+    """Answers every error of the application with a problem document, and adds that to its OpenAPI."""
+    app.router.redirect_slashes = False  # a client may not follow a redirect of a POST
     for kind, explain in _EXPLANATIONS.items():
         app.add_exception_handler(kind, explain)
     app.add_middleware(_Unhandled)
@@ -99,7 +99,7 @@ def install(app: FastAPI) -> None:
 
 
 def explaining(handle: Handle) -> Handle:
-    """The same handler, but whatever it raises is answered as an application with these problems would."""
+    """The handler, with its exceptions answered as in an application with `install`."""
 
     async def explained(request: Request) -> Response:
         try:
@@ -108,14 +108,14 @@ def explaining(handle: Handle) -> Handle:
             except tuple(_EXPLANATIONS) as error:
                 explain = next(each for kind, each in _EXPLANATIONS.items() if isinstance(error, kind))
                 return await explain(request, error)
-        except Exception:  # noqa: BLE001  # it is logged there
+        except Exception:  # noqa: BLE001  # _unforeseen logs it
             return _unforeseen(request.scope)
 
     return explained
 
 
 def answer(problem: Problem) -> Response:
-    """The problem as a response, of a type of our own."""
+    """The problem as a response, with a type of Orderflow."""
     return _response(
         problem.status,
         f"urn:orderflow:problem:{problem.code}",
@@ -196,7 +196,7 @@ _EXPLANATIONS: Final[dict[type[Exception], Explain]] = {
 
 
 def _unforeseen(scope: Scope) -> Response:
-    """A 500 for the exception being handled, which is logged under the name that the answer gives it."""
+    """Logs the present exception and answers 500. `instance` is the same in log and answer."""
     instance = _instance()
     logger.exception("unhandled: %s %s: %s", scope["method"], scope["path"], instance)
     return _response(
@@ -209,7 +209,7 @@ def _unforeseen(scope: Scope) -> Response:
 
 
 class _Unhandled:
-    """Answers 500 for what nobody foresaw."""
+    """Middleware that answers other exceptions with 500."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -230,7 +230,7 @@ class _Unhandled:
             await _unforeseen(scope)(scope, receive, send)
 
 
-# Faults, in our own words: pydantic's would repeat what was sent
+# Faults in our words, because pydantic's repeat values of the request
 
 _BUILT_IN: Final = frozenset(get_args(core_schema.ErrorType))
 _OBJECT: Final = ("wrong_type", "This must be an object.")
@@ -259,11 +259,11 @@ _NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,39}")
 
 
 def _fault(error: Mapping[str, Any]) -> Fault:
-    """A fault as pydantic found it. Errors of our own validators bring their own words."""
+    """Translates an error of pydantic. Our own validators provide code and sentence themselves."""
     kind: str = error["type"]
     path: Path = error["loc"][1:] if error["loc"][:1] == ("body",) else error["loc"]
     if kind == "extra_forbidden" and not _NAME.fullmatch(str(path[-1])):
-        path = path[:-1]  # the field's name is the caller's, and may be anything
+        path = path[:-1]  # the name comes from the caller, and may be anything
     if kind in _BUILT_IN:
         code, sentence = _WORDS.get(kind, ("invalid", "This is not a value that can be here."))
         detail = sentence.format_map(error.get("ctx", {}))
@@ -273,7 +273,7 @@ def _fault(error: Mapping[str, Any]) -> Fault:
 
 
 def _describe(app: FastAPI) -> None:
-    """Adds to every operation that any other answer is a problem document."""
+    """Adds the problem document as the default answer of every operation."""
     original = app.openapi
     template = "#/components/schemas/{model}"
     problem = {

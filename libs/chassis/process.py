@@ -1,4 +1,4 @@
-"""A service as a process: how it is started, and stopped without losing anything."""
+"""A service as a process: starts it, and stops it without losing work."""
 
 import asyncio
 import gc
@@ -14,24 +14,24 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from chassis import problems
 from chassis.application import application
-from chassis.service import Running, Service, put_together
+from chassis.service import OpenService, Service, open_service
 from chassis.settings import BrokerSettings, ServiceSettings, UnusableSettings, read
-from chassis.stopping import Stopped, abandoned_when, stop_on_signals
+from chassis.stopping import Stopped, cancel_when, stop_on_signals
 from chassis.telemetry import configure_logging
 from events import rabbitmq
 
 DRAIN_SECONDS: Final = 20
-"""How long requests in flight may take to end after SIGTERM."""
+"""How long running requests may take after SIGTERM."""
 KEEP_ALIVE_SECONDS: Final = 75
-"""How long an idle connection stays open: longer than clients and gateways keep theirs, so they end it."""
+"""Idle connections stay open longer than those of clients and gateways, so that these close them."""
 
 
 class PortTaken(Exception):
-    """The port can't be listened on: mostly because another program has it."""
+    """The port can't be listened on, usually because another program uses it."""
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A socket that listens there; port 0 takes a free one. Raises PortTaken."""
+    """A listening socket; port 0 takes a free port. Raises PortTaken."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -45,15 +45,15 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 class _Server(uvicorn.Server):
-    """uvicorn, leaving signals to the process: it has more to stop than the server."""
+    """uvicorn without signal handlers: the process stops more than the server."""
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
 
 
-class _Answering:
-    """Answers requests that are broken off at the end of the process, in place of uvicorn's plain 500."""
+class _AnswersCancelled:
+    """Answers 503 to requests that are cancelled at the end of the process, instead of uvicorn's 500."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -78,44 +78,44 @@ class _Answering:
 
 
 async def run(
-    running: Sequence[Running],
+    services: Sequence[OpenService],
     listener: socket.socket,
     stop: asyncio.Event,
     *,
     answered: Callable[[], None] = lambda: None,
 ) -> None:
-    """Serves and consumes until `stop` is set; then requests in flight end first, then the work they left.
+    """Serves and consumes until `stop` is set. Then running requests end first, and the work they left next.
 
-    `answered` is called between the two, when no request will come any more.
+    `answered` is called between the two.
     """
     config = uvicorn.Config(
-        _Answering(application(running)),
+        _AnswersCancelled(application(services)),
         log_config=None,
         access_log=False,
         server_header=False,
         timeout_graceful_shutdown=DRAIN_SECONDS,
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
         lifespan="off",
-        proxy_headers=False,  # nothing here depends on where a request came from
+        proxy_headers=False,  # no answer depends on the client's address
     )
     server = _Server(config)
-    gc.freeze()  # what is there by now stays: the garbage collector need not look through it again and again
+    gc.freeze()  # objects made until now live as long as the process
     async with asyncio.TaskGroup() as parts:
         serving = parts.create_task(server.serve(sockets=[listener]), name="http")
-        for part in running:
-            parts.create_task(part.participant.run(), name=part.participant.service)
+        for service in services:
+            parts.create_task(service.participant.run(), name=service.participant.service)
         await stop.wait()
         server.should_exit = True
         await serving
         answered()
-        for part in running:
-            part.participant.stop()
+        for service in services:
+            service.participant.stop()
 
 
 def serve(service: Service) -> None:
-    """Runs one service as this process, until SIGTERM or SIGINT; a second signal ends it at once.
+    """Runs one service as this process until SIGTERM or SIGINT; a second signal ends it at once.
 
-    Exits with a sentence where its settings or its port can't be used.
+    Exits with a sentence if its settings or its port can't be used.
     """
     try:
         settings, broker = read(service.settings), read(BrokerSettings)
@@ -131,10 +131,10 @@ async def _serve(service: Service, settings: ServiceSettings, broker_url: str) -
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(bus)
         try:
-            async with abandoned_when(stop.wait):
-                running = await stack.enter_async_context(put_together(service, settings, bus))
+            async with cancel_when(stop.wait):
+                opened = await stack.enter_async_context(open_service(service, settings, bus))
         except Stopped:
             return
-        # Not before it can serve: a gateway would give requests to a process that lets them wait.
+        # Only now: a gateway would send requests to a listening process that can't answer yet.
         listener = stack.enter_context(listen(settings.host, settings.port))
-        await run([running], listener, stop)
+        await run([opened], listener, stop)

@@ -1,4 +1,4 @@
-"""A service: what it consists of, and how it is put together on a database and a bus."""
+"""A service: its parts, and how it is opened on a database and a bus."""
 
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -11,10 +11,10 @@ from chassis.settings import ServiceSettings
 from events.bus import Bus
 from events.cleaners import AttemptsCleaner, DefaultPartitionCleaner, InterventionsCleaner
 from events.clock import ClockWatch
-from events.commit import Transactions
 from events.maintenance import Chore
 from events.participant import Participant, Runners
 from events.partitions import PartitionRenewal
+from events.transactions import Transactions
 from events.worker import Handlers
 
 if TYPE_CHECKING:  # only services with an API load it
@@ -23,7 +23,7 @@ if TYPE_CHECKING:  # only services with an API load it
 
 @dataclass(frozen=True)
 class Assembly:
-    """The parts of a service that are its own: who does the work it leaves behind, chores, and its API."""
+    """The parts that only this service has: runners for its intents, chores, and an API."""
 
     runners: Runners = field(default_factory=dict)
     chores: Sequence[Chore] = ()
@@ -32,19 +32,19 @@ class Assembly:
 
 @dataclass(frozen=True)
 class Service:
-    """A service: its name, what it listens to, and how its own parts are put together."""
+    """A service: its name, its handlers, and a function that makes its own parts."""
 
     name: str
     handlers: Handlers
     settings: Callable[..., ServiceSettings]
-    """Takes from the environment what it is not given."""
+    """Reads from the environment what is not passed to it."""
     assemble: Callable[[Any, Transactions], AbstractAsyncContextManager[Assembly]]
-    """Takes the service's settings and its transactions; whatever it opens it closes at the end."""
+    """Makes the parts from settings and transactions, and closes them at the end of the context."""
 
 
 @dataclass(frozen=True)
-class Running:
-    """A service that is put together and ready to run."""
+class OpenService:
+    """A service with its database open, ready to run: `process.run` runs its participant."""
 
     participant: Participant
     transactions: Transactions
@@ -52,8 +52,8 @@ class Running:
 
 
 @asynccontextmanager
-async def put_together(service: Service, settings: ServiceSettings, bus: Bus) -> AsyncIterator[Running]:
-    """The service on its database and a bus, once its schema is there."""
+async def open_service(service: Service, settings: ServiceSettings, bus: Bus) -> AsyncIterator[OpenService]:
+    """Opens the service's database, waits for its schema, and makes its participant on the bus."""
     connection = database.connect(
         settings.database_url,
         pool=settings.database_pool,
@@ -72,11 +72,11 @@ async def put_together(service: Service, settings: ServiceSettings, bus: Bus) ->
                 assembly.runners,
                 chores=[*chores_of_every_service(settings), *assembly.chores],
             )
-            yield Running(participant, transactions, assembly.router)
+            yield OpenService(participant, transactions, assembly.router)
 
 
 def chores_of_every_service(settings: ServiceSettings) -> list[Chore]:
-    """The maintenance of the tables that every service has for its part in the events."""
+    """The maintenance of the tables of `events`."""
     return [
         ClockWatch(),
         PartitionRenewal(),

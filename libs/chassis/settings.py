@@ -1,6 +1,6 @@
 """Settings: read from the environment, checked once, never changed.
 
-`read` is the one way to them: what is wrong with a setting becomes a sentence, in every form of the system.
+Always read them with `read`, which turns errors into sentences.
 """
 
 from collections.abc import Callable
@@ -14,10 +14,10 @@ from sqlalchemy.exc import ArgumentError
 
 
 class Settings(BaseSettings):
-    """Settings of the environment; an empty variable counts as unset.
+    """Settings from the environment. An empty variable counts as unset.
 
-    A field `x_password` goes into the address `x_url` beside it, so any password works as it is. Where the
-    address has a password of its own, percent-encoded, that one stands.
+    A field `x_password` is inserted into the field `x_url`, so a password needs no percent-encoding. A
+    password in the URL itself takes precedence.
     """
 
     model_config = SettingsConfigDict(
@@ -39,7 +39,7 @@ class Settings(BaseSettings):
 def _with_password(url: str, password: str | SecretStr, name: str) -> str:
     try:
         parts = urlsplit(url)
-    except ValueError:  # the address's own check says so
+    except ValueError:  # the URL's validator reports it
         return url
     user, _, host = parts.netloc.rpartition("@")
     if ":" in user:
@@ -51,13 +51,13 @@ def _with_password(url: str, password: str | SecretStr, name: str) -> str:
 
 
 class UnusableSettings(Exception):
-    """Environment variables have values that can't be used. The message names them, and repeats no value."""
+    """Environment variables have unusable values. The message names the variables, but no values."""
 
     def __init__(self, invalid: ValidationError) -> None:
         sentences: list[str] = []
         for error in invalid.errors(include_url=False, include_input=False):
             name = "_".join(map(str, error["loc"])).upper()
-            own = error.get("ctx", {}).get("error")  # a sentence of our own validators
+            own = error.get("ctx", {}).get("error")  # from our validators
             sentence = str(own) if own else f"{error['msg']}."
             sentences.append(f"{name}: {sentence}" if name else sentence)
         super().__init__("\n".join(sentences))
@@ -67,11 +67,11 @@ S = TypeVar("S", bound=BaseSettings)
 
 
 def read(settings: Callable[..., S], **given: Any) -> S:
-    """These settings, from the environment but for what is given. Raises UnusableSettings."""
+    """Reads the settings from `given` and the environment. Raises UnusableSettings."""
     try:
         return settings(**given)
     except ValidationError as invalid:
-        raise UnusableSettings(invalid) from None  # the cause repeats values
+        raise UnusableSettings(invalid) from None  # the cause contains values
 
 
 def _postgres(url: str) -> str:
@@ -80,7 +80,7 @@ def _postgres(url: str) -> str:
             url = "postgresql+asyncpg://" + url.removeprefix(scheme)
     try:
         parsed = make_url(url)
-    except (ArgumentError, ValueError):  # a ValueError repeats what stands for a port: part of a password
+    except (ArgumentError, ValueError):  # a ValueError may contain part of a password
         parsed = None
     if parsed is None or parsed.drivername != "postgresql+asyncpg" or not parsed.database:
         raise ValueError("This is not like postgresql://user:password@host:5432/orderflow.")
@@ -99,11 +99,11 @@ def _amqp(url: str) -> str:
 
 
 DatabaseUrl = Annotated[str, AfterValidator(_postgres)]
-"""A PostgreSQL URL; the driver may be left out: `postgresql://user:password@host:5432/orderflow`."""
+"""A PostgreSQL URL, with or without the driver: `postgresql://user:password@host:5432/orderflow`."""
 BrokerUrl = Annotated[str, AfterValidator(_amqp)]
 """`amqp[s]://user:password@host:5672/vhost`."""
 Days = Annotated[int, Field(ge=1, le=36500)]
-"""A lifetime."""
+"""A lifetime in days."""
 
 
 class LogSettings(Settings):
@@ -114,7 +114,7 @@ class LogSettings(Settings):
 
 
 class TextLogSettings(LogSettings):
-    """How a process logs that people watch: as text, unless they want otherwise."""
+    """How an interactive process logs: as text by default."""
 
     log_format: Literal["json", "text"] = "text"
 
@@ -123,26 +123,26 @@ class DatabaseSettings(Settings):
     """Where the database is."""
 
     database_url: Annotated[DatabaseUrl, Field(repr=False)]
-    """For a service with the service's own role, `<database>_<service>`."""
+    """For a service with the service's role, `<database>_<service>`."""
     database_password: SecretStr | None = None
 
 
 class ServiceSettings(LogSettings, DatabaseSettings):
-    """What every service needs to know. A service with more to know extends it."""
+    """The settings of every service. A service with further settings extends it."""
 
     database_pool: Annotated[int, Field(ge=2, le=100)] = 8
     """Most connections of this process."""
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535)] = 8000
-    """Where the process answers HTTP: its API, if it has one, and its health."""
+    """The HTTP port, for health and the API if there is one."""
     attempts_days: Days = 60
-    """How long it is remembered how often an event was tried that never came to an end."""
+    """How long the counts of attempts at unfinished events are kept."""
     interventions_days: Days = 730
-    """How long the record of what people did by hand is kept."""
+    """How long interventions are kept."""
 
 
 class BrokerSettings(Settings):
-    """Where events travel between processes."""
+    """The broker between the processes."""
 
     broker_url: Annotated[BrokerUrl, Field(repr=False)]
     broker_password: SecretStr | None = None

@@ -1,4 +1,4 @@
-"""Stopping: how a process is asked to end, and how it gives up what it waits for."""
+"""Stopping: how a process is asked to end, and how it cancels what it waits for."""
 
 import asyncio
 import signal
@@ -7,16 +7,16 @@ from contextlib import asynccontextmanager
 
 
 class Stopped(Exception):
-    """What was awaited was given up, because something else happened first."""
+    """The wait was cancelled because something else happened first."""
 
     def __init__(self) -> None:
         super().__init__(self.__doc__)
 
 
 def stop_on_signals() -> asyncio.Event:
-    """An event that the first SIGTERM, SIGINT or SIGHUP sets; the next one ends the process at once.
+    """An event that the first SIGTERM, SIGINT or SIGHUP sets. The next signal ends the process at once.
 
-    A signal that the process was started to ignore stays ignored (nohup).
+    A signal that was ignored at the start of the process stays ignored (nohup).
     """
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -38,8 +38,8 @@ def stop_on_signals() -> asyncio.Event:
 
 
 @asynccontextmanager
-async def abandoned_when(happens: Callable[[], Awaitable[object]]) -> AsyncIterator[None]:
-    """What is awaited inside is cancelled when `happens` returns; then the block raises Stopped."""
+async def cancel_when(happens: Callable[[], Awaitable[object]]) -> AsyncIterator[None]:
+    """Cancels the block when `happens` returns; then the block raises Stopped."""
     limit = asyncio.timeout(None)
 
     async def watch() -> None:
@@ -56,5 +56,5 @@ async def abandoned_when(happens: Callable[[], Awaitable[object]]) -> AsyncItera
         raise
     finally:
         watching.cancel()
-    if limit.expired():  # what was awaited last came to its end all the same
+    if limit.expired():  # the block ended in spite of the cancellation
         raise Stopped

@@ -1,4 +1,4 @@
-"""What a process tells of itself: one JSON object per line, or plain text for people."""
+"""Logging: one JSON object per line, or plain text for people."""
 
 import logging
 import sys
@@ -12,7 +12,7 @@ from chassis.settings import LogSettings
 from events.text import storable
 
 FIELDS: Final = ("order_id", "stage", "seconds", "orders")
-"""What a record may say beside its message: an order, its stage, and seconds since it was placed."""
+"""Extra fields of a record: an order, its stage, seconds since it was placed, a number of orders."""
 
 _encoder = msgspec.json.Encoder()
 
@@ -25,7 +25,7 @@ class JsonFormatter(logging.Formatter):
         self._service = service
 
     def format(self, record: logging.LogRecord) -> str:
-        """The line, without its end."""
+        """The line, without its newline."""
         line: dict[str, Any] = {
             "time": datetime.fromtimestamp(record.created, UTC),
             "level": record.levelname,
@@ -39,17 +39,17 @@ class JsonFormatter(logging.Formatter):
         return _encoder.encode(line).decode()
 
 
-class Lasting(logging.Handler):
-    """Mixed into a handler: where the log can't be written (a full disk), its lines are lost and counted.
+class CountsLostLines(logging.Handler):
+    """Mixed into a handler: counts the lines that are lost while the log can't be written (a full disk).
 
-    That is said in one line on standard error, and in one line of the log once it can be written again. The
-    standard library prints a traceback for each line instead.
+    It says so in one line on standard error, and in one line of the log when that can be written again. The
+    standard library would print a traceback for each line.
     """
 
     _lost = 0
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Writes the record, after a line on those that were lost."""
+        """Writes the record. The first one after lost lines is followed by a line with their number."""
         lost = self._lost
         super().emit(record)
         if lost and lost == self._lost:
@@ -58,7 +58,7 @@ class Lasting(logging.Handler):
             super().emit(_record(logging.WARNING, message, lost))
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  # the library's name
-        """Counts a line that could not be written."""
+        """Counts a lost line."""
         error = sys.exc_info()[1]
         if not isinstance(error, OSError):
             super().handleError(record)
@@ -69,17 +69,17 @@ class Lasting(logging.Handler):
         self._lost += 1
 
 
-class _Lines(Lasting, logging.StreamHandler[TextIO]):
-    """Lines on a stream."""
+class _Lines(CountsLostLines, logging.StreamHandler[TextIO]):
+    """Writes lines to a stream."""
 
 
 def _record(level: int, message: str, *arguments: object) -> logging.LogRecord:
-    """A record of this module's own."""
+    """A record of this module."""
     return logging.LogRecord(__name__, level, __file__, 0, message, arguments, None)
 
 
 def configure_logging(service: str, settings: LogSettings) -> None:
-    """Sends this process's log to standard error."""
+    """Sends the log of this process to standard error."""
     handler = _Lines(sys.stderr)
     if settings.log_format == "json":
         handler.setFormatter(JsonFormatter(service))

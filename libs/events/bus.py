@@ -1,4 +1,4 @@
-"""The bus: publish and subscribe. Every transport keeps these promises; one conformance suite shows it."""
+"""The bus: publish and subscribe. One conformance suite checks these promises for every transport."""
 
 from collections.abc import Collection, Sequence
 from contextlib import AbstractAsyncContextManager
@@ -9,7 +9,7 @@ from uuid import UUID
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """What travels: a batch of events of one type, from one commit."""
+    """A batch of events of one type, from one commit."""
 
     id: UUID
     """UUIDv7; the outbox row's own id."""
@@ -23,11 +23,11 @@ class Message:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Delivery:
-    """A message as one service received it; to be acknowledged, given back or buried, once."""
+    """A message as one service received it. Acknowledge, give back or dead-letter it, once."""
 
     body: bytes
     redelivered: bool
-    """True when it was handed out before and never acknowledged, so it may have killed a process."""
+    """True when it was delivered before and not acknowledged: handling it may have killed a process."""
     tag: object
     """The transport's own handle."""
 
@@ -36,25 +36,25 @@ class Subscription(Protocol):
     """One service's share of the messages of its types."""
 
     async def take(self, limit: int) -> Sequence[Delivery]:
-        """At least one delivery, and what else is waiting up to `limit`; it never waits for more.
+        """Waits for one delivery, and returns it with others that are there already, at most `limit`.
 
-        Nothing at all says that there will never be more: a subscription may come to its end. It waits
-        through outages of the transport. Cancelling it loses no delivery.
+        An empty list means that the subscription has ended. Waits through outages of the transport.
+        Cancelling it loses no delivery.
         """
         ...
 
     async def acknowledge(self, deliveries: Sequence[Delivery]) -> None:
-        """They are done. Where the transport has lost them meanwhile they will come again."""
+        """Marks the deliveries as done. One whose connection was lost meanwhile is delivered again."""
         ...
 
     async def give_back(self, deliveries: Sequence[Delivery]) -> None:
-        """They were not handled; this service will get them again."""
+        """Returns unhandled deliveries to the queue: the service gets them again."""
         ...
 
-    async def bury(self, delivery: Delivery, reason: str) -> None:
-        """It can't be decoded: it is kept in the service's dead-letter queue with its reason.
+    async def dead_letter(self, delivery: Delivery, reason: str) -> None:
+        """Moves a message that can't be decoded to the service's dead-letter queue, with the reason.
 
-        Never raises Unavailable: when the transport is away the message comes again, to be buried then.
+        Never raises Unavailable: during an outage the message stays in its queue and is delivered again.
         """
         ...
 
@@ -63,28 +63,27 @@ class Bus(Protocol):
     """A transport."""
 
     async def publish(self, message: Message) -> None:
-        """Returns when every service that is bound to the type has the message for good.
+        """Returns when the message is durable for every service that is bound to its type.
 
-        Raises Unavailable when the transport does not answer, Unroutable when nobody is bound to the type,
-        UnknownOutcome when the confirm did not come in time. Publishing again is always safe.
+        Publishing again is always safe. Raises Unavailable when the transport does not answer, Unroutable
+        when no service is bound to the type, UnknownOutcome when no confirm came in time.
         """
         ...
 
     async def send(self, service: str, message: Message) -> None:
-        """As `publish`, to one service alone, whatever it is bound to.
+        """Publishes to one service only, whether or not it is bound to the type.
 
         Raises as `publish` does; Unroutable when the service has no queue.
         """
         ...
 
     async def backlog(self, service: str) -> int:
-        """How many messages wait for the service and were not handed to a consumer yet.
+        """How many messages wait in the service's queue and are not delivered to a consumer yet.
 
-        Raises Unavailable when the transport does not answer, Unroutable when the service has no queue: then
-        nothing can wait there, and nothing can be sent either.
+        Raises Unavailable when the transport does not answer, Unroutable when the service has no queue.
         """
         ...
 
     def subscribe(self, service: str, types: Collection[str]) -> AbstractAsyncContextManager[Subscription]:
-        """A subscription that is open until the context ends; what is unacknowledged then is given back."""
+        """A subscription until the context ends. Unacknowledged deliveries are given back then."""
         ...

@@ -1,4 +1,4 @@
-"""Cleaners: rows that have outlived their time are deleted in small batches, a transaction each."""
+"""Cleaners: delete expired rows in small batches, each in a transaction of its own."""
 
 import logging
 from collections.abc import Awaitable, Callable
@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import ClassVar, Final
 
-from events.commit import Transactions
 from events.partitions import INBOX_LIFETIME, OUTBOX_LIFETIME
 from events.transaction import Transaction
+from events.transactions import Transactions
 
 BATCH: Final = 1000
-"""Most rows that one transaction deletes or changes."""
+"""Most rows per transaction."""
 HOUR: Final = 3600.0
 
 _ATTEMPTS: Final = """
@@ -37,9 +37,9 @@ logger = logging.getLogger(__name__)
 
 
 async def in_batches(transactions: Transactions, clean: Callable[[Transaction, int], Awaitable[int]]) -> int:
-    """Cleans at most BATCH rows in a transaction until no more are found, and returns how many there were.
+    """Calls `clean` in transactions of at most BATCH rows until none is left, and returns the total.
 
-    `clean` takes a transaction and the limit, and returns how many rows it cleaned.
+    `clean` takes a transaction and the limit, and returns the number of rows that it cleaned.
     """
     total = 0
     while True:
@@ -51,7 +51,7 @@ async def in_batches(transactions: Transactions, clean: Callable[[Transaction, i
 
 
 async def delete(transactions: Transactions, statement: str, lifetime: timedelta) -> int:
-    """Deletes by a statement that takes the lifetime and a limit, and returns a row for each deleted one."""
+    """Deletes in batches. The statement takes the lifetime and a limit, and returns the deleted rows."""
 
     async def clean(tx: Transaction, limit: int) -> int:
         return len(await tx.fetch(statement, lifetime, limit))
@@ -61,7 +61,7 @@ async def delete(transactions: Transactions, statement: str, lifetime: timedelta
 
 @dataclass(frozen=True)
 class AttemptsCleaner:
-    """Deletes counts of attempts at events that never came to an end and never came again."""
+    """Deletes old counts of attempts at events that were never finished."""
 
     lifetime: timedelta
     """Since the last attempt."""
@@ -76,7 +76,7 @@ class AttemptsCleaner:
 
 @dataclass(frozen=True)
 class InterventionsCleaner:
-    """Deletes the record of what people did by hand, when it is old."""
+    """Deletes old interventions."""
 
     lifetime: timedelta
     name: ClassVar = "interventions"
@@ -90,10 +90,10 @@ class InterventionsCleaner:
 
 @dataclass(frozen=True)
 class DefaultPartitionCleaner:
-    """Deletes what has outlived its time in the default partitions, which are never dropped.
+    """Deletes expired rows of the default partitions, which are never dropped.
 
-    Messages go by when they were published, inbox rows by when the event was taken over: their ids may tell
-    any time. Unfinished messages stay.
+    The age of a message counts from its publishing, that of an inbox row from its arrival; the time in their
+    ids may be wrong. Unpublished messages stay.
     """
 
     name: ClassVar = "default partitions"
@@ -104,4 +104,6 @@ class DefaultPartitionCleaner:
         messages = await delete(transactions, _OUTBOX_DEFAULT, OUTBOX_LIFETIME)
         events = await delete(transactions, _INBOX_DEFAULT, INBOX_LIFETIME)
         if messages or events:
-            logger.info("deleted %d old messages and %d old inbox rows of no week", messages, events)
+            logger.info(
+                "deleted %d old messages and %d old inbox rows from the default partitions", messages, events
+            )

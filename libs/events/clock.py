@@ -1,23 +1,23 @@
-"""The clock: ids carry the time of the process that makes them, so it must agree with the database's."""
+"""The clock: ids contain the time of the process that makes them, so it must agree with the database's."""
 
 import logging
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import ClassVar, Final
 
-from events.commit import Transactions
 from events.transaction import Transaction
+from events.transactions import Transactions
 
 TOLERANCE: Final = timedelta(minutes=1)
-"""A process whose clock is further off is not ready."""
+"""A process whose clock differs more from the database's is not ready."""
 
 logger = logging.getLogger(__name__)
 
 
 async def offset(tx: Transaction) -> timedelta:
-    """How far this process's clock is ahead of the database's, at least; negative when it is behind.
+    """How far this process's clock is at least ahead of the database's; negative if it is behind.
 
-    The time that the question takes is not counted.
+    The duration of the query is not counted.
     """
     asked = datetime.now(UTC)
     [record] = await tx.fetch("SELECT clock_timestamp() AS now")
@@ -27,7 +27,7 @@ async def offset(tx: Transaction) -> timedelta:
 
 
 def fault(offset: timedelta) -> str | None:
-    """What is wrong with a clock that is so far ahead, in words; None within TOLERANCE."""
+    """Describes a clock that is so far ahead; None within TOLERANCE."""
     if abs(offset) <= TOLERANCE:
         return None
     direction = "ahead of" if offset > timedelta() else "behind"
@@ -36,7 +36,7 @@ def fault(offset: timedelta) -> str | None:
 
 @dataclass
 class ClockWatch:
-    """Compares the clocks every minute, and warns when they begin to differ."""
+    """Compares the clocks every minute, and logs when they begin or cease to differ."""
 
     name: ClassVar = "clock"
     every: float = 60.0

@@ -1,5 +1,6 @@
-"""Connections to PostgreSQL, and what it means when one of them raises."""
+"""Connections to PostgreSQL: what their errors mean, and how a failed transaction ends."""
 
+import asyncio
 import time
 from collections.abc import Awaitable
 from typing import TYPE_CHECKING, Final, Self, TypeVar
@@ -8,30 +9,31 @@ import asyncpg
 
 from events.errors import DatabaseUnavailable
 
-# Connection loss, rollback by the server, resources, operator intervention; read-only; a time limit of the
-# transaction's; lock timeout. https://www.postgresql.org/docs/current/errcodes-appendix.html
+# Connection loss, rollback by the server, resources, operator intervention; read-only; time limits of a
+# transaction; lock timeout. https://www.postgresql.org/docs/current/errcodes-appendix.html
 _TRANSIENT_CLASSES: Final = ("08", "40", "53", "57")
 _TRANSIENT_STATES: Final = ("25006", "25P03", "25P04", "55P03")
 _SERVER_WIDE_STATES: Final = ("25006", "53100", "53300", "57P02", "57P03")
 """Read-only, disk full, too many connections, crashed, starting or shutting down."""
 
 IDLE_SECONDS: Final = 30.0
-"""A connection that was idle for longer is asked first: it may be lost without a sign."""
+"""A connection that was idle for longer is pinged before use: it may have been lost silently."""
 PING_SECONDS: Final = 2.0
+ROLLBACK_SECONDS: Final = 5.0
 
 T = TypeVar("T")
 
-if TYPE_CHECKING:  # only the type checker takes it with brackets
+if TYPE_CHECKING:  # only the type checker accepts the brackets
     _Driver = asyncpg.Connection[asyncpg.Record]
 else:
     _Driver = asyncpg.Connection
 
 
 class Connection(_Driver):
-    """A connection that knows when it was last used."""
+    """A connection that knows when the server last answered on it."""
 
     _used_at: float | None = None
-    """By the wall clock: another may stand still while the process does."""
+    """Wall clock: a monotonic clock may stop while the process is suspended."""
 
     def get_reset_query(self) -> str:
         """Skips asyncpg's reset query: our transactions leave no session state."""
@@ -41,12 +43,12 @@ class Connection(_Driver):
         """The raw connection. asyncpg's pool proxy loses its reference when the connection drops."""
         return self
 
-    def used(self) -> None:
-        """It has just answered."""
+    def mark_used(self) -> None:
+        """Notes that the server has just answered."""
         self._used_at = time.time()
 
-    async def is_there(self) -> bool:
-        """Whether it is; one that was idle for long has to answer. One that is not is closed."""
+    async def is_alive(self) -> bool:
+        """Whether the connection works. One that was idle is pinged; one that does not answer is closed."""
         if self._used_at is None or time.time() - self._used_at < IDLE_SECONDS:
             return not self.is_closed()
         try:
@@ -56,18 +58,33 @@ class Connection(_Driver):
             return False
         return True
 
+    async def roll_back(self, failure: BaseException) -> None:
+        """Rolls back after this failure. A connection on which that fails is closed."""
+        if self.is_closed():
+            return
+        try:
+            if self.is_in_transaction():
+                await self.execute("ROLLBACK", timeout=ROLLBACK_SECONDS)
+            elif isinstance(failure, asyncio.CancelledError | DatabaseUnavailable):
+                self.terminate()  # the pool would wait for an answer that may never come
+        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError):
+            self.terminate()
+        except asyncio.CancelledError:  # the pool must not get it back with a transaction open
+            self.terminate()
+            raise
+
 
 async def answer_of(call: Awaitable[T], connection: Connection | None = None) -> T:
-    """What the driver's call returns. Raises DatabaseUnavailable when it says that the database is away.
+    """Returns the result of the driver's call. Raises DatabaseUnavailable when a later try may succeed.
 
-    That is a lost connection, a time limit, or a transaction that the server rolled back for reasons of its
-    own (deadlock, resources, shutdown, read-only, ...). Any other error of the driver's is raised as it is:
-    the statement or its arguments are wrong. `connection` is None while it is still being opened.
+    That is after a lost connection, a time limit, or a rollback by the server (deadlock, resources, shutdown,
+    read-only, ...). Other errors of the driver are raised unchanged: the statement or its arguments are
+    wrong. `connection` is None while a connection is being opened.
     """
     try:
         return await call
     except Exception as error:
-        if not _is_the_databases(error, connection):
+        if not _is_transient(error, connection):
             raise
         raise DatabaseUnavailable(
             f"{DatabaseUnavailable.__doc__} ({str(error) or repr(error)})",
@@ -75,12 +92,12 @@ async def answer_of(call: Awaitable[T], connection: Connection | None = None) ->
         ) from error
 
 
-def _is_the_databases(error: Exception, connection: Connection | None) -> bool:
+def _is_transient(error: Exception, connection: Connection | None) -> bool:
     if connection is not None and connection.is_closed():
         return True
-    if isinstance(error, asyncpg.InterfaceError):  # the driver was used wrongly
+    if isinstance(error, asyncpg.InterfaceError):  # the driver was misused
         return connection is None
-    if isinstance(error, asyncpg.InvalidCachedStatementError):  # a migration: the next try prepares it anew
+    if isinstance(error, asyncpg.InvalidCachedStatementError):  # a migration: the next try prepares it again
         return True
     state = getattr(error, "sqlstate", None)
     if state:

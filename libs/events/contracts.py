@@ -1,9 +1,9 @@
-"""The contracts of the events: the one vocabulary in which the services meet.
+"""The contracts of the events: the vocabulary that the services share.
 
-Every event is a CloudEvent whose data holds all that the next service needs (event-carried state). Amounts
-are integer minor units of the order's currency. Every field is bounded, so the largest legal order fits in
-one message. Readers ignore fields they do not know; a change that an older reader would misread needs a
-new VERSION.
+Every event is a CloudEvent whose data holds everything that the next service needs (event-carried state).
+Amounts are integer minor units of the order's currency. Every field is bounded, so the largest legal order
+fits in one message. Readers ignore unknown fields; a change that an older reader would misread needs a new
+VERSION.
 """
 
 from datetime import UTC, datetime
@@ -14,31 +14,31 @@ from msgspec import Meta, Struct
 from uuid_utils.compat import uuid7
 
 VERSION: Final = 1
-"""Version of every event's data; part of its `dataschema`."""
+"""The version of every event's data; part of `dataschema`."""
 
 Text = Annotated[str, Meta(min_length=1, max_length=200)]
 Code = Annotated[str, Meta(min_length=1, max_length=64)]
-Message = Annotated[str, Meta(max_length=500)]
+Sentence = Annotated[str, Meta(max_length=500)]
 Email = Annotated[str, Meta(min_length=3, max_length=254)]
 Country = Annotated[str, Meta(pattern="^[A-Z]{2}$")]
 Currency = Annotated[str, Meta(pattern="^[A-Z]{3}$")]
 Amount = Annotated[int, Meta(ge=0, le=99_999_999_999)]
-Charged = Annotated[int, Meta(gt=0, le=99_999_999_999)]
+PositiveAmount = Annotated[int, Meta(gt=0, le=99_999_999_999)]
 Quantity = Annotated[int, Meta(ge=1, le=100_000)]
 Rate = Annotated[str, Meta(pattern=r"^(0(\.[0-9]{1,6})?|1(\.0{1,6})?)$")]
 Timestamp = Annotated[datetime, Meta(tz=True)]
 KeyHash = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
-Stage = Literal["payment", "shipment"]
-"""Where an order may end badly."""
+FailureStage = Literal["payment", "shipment"]
+"""The stages at which an order can fail."""
 DelayStage = Literal["invoice", "payment", "shipment", "refund"]
-"""Where an order may wait; `events.journey` has the stages."""
+"""The stages in which an order can wait; `events.journey` defines them."""
 
 NO_POSTAL_CODE: Final = "-"
-"""Stands in `Address.postal_code` where an address has none (decision 20)."""
+"""The value of `Address.postal_code` where an address has none (decision 20)."""
 
 
 class Fact(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A part of an event's data: immutable, validated when read, unknown fields ignored."""
+    """A part of an event's data: immutable, and validated when read. Unknown fields are ignored."""
 
 
 class Customer(Fact, frozen=True, kw_only=True):
@@ -56,7 +56,7 @@ class Address(Fact, frozen=True, kw_only=True):
     line1: Text
     city: Text
     postal_code: Code
-    """NO_POSTAL_CODE where the address has none. People and carriers are shown `shown_postal_code`."""
+    """NO_POSTAL_CODE where the address has none. Show `shown_postal_code` to people and carriers."""
     country: Country
     """ISO 3166-1 alpha-2, or XK for Kosovo."""
     line2: Text | None = None
@@ -83,30 +83,30 @@ class Item(Fact, frozen=True, kw_only=True):
 
 
 class Order(Fact, frozen=True, kw_only=True):
-    """An accepted order, as every later event carries it."""
+    """An accepted order. Every event carries it unchanged."""
 
     id: UUID
     created_at: Timestamp
     reference: Text | None = None
-    """The caller's own number for it."""
+    """The caller's own number of the order."""
     customer: Customer
     shipping_address: Address
     currency: Currency
     items: Annotated[tuple[Item, ...], Meta(min_length=1, max_length=100)]
     subtotal: Amount
     tax: Amount
-    total: Charged
+    total: PositiveAmount
     payment_method: Code
     """The payment provider's token; never card data."""
     key_hash: KeyHash | None = None
-    """SHA-256 of the request's `Idempotency-Key` in hexadecimal, if it had one; never the key itself.
+    """SHA-256 of the request's `Idempotency-Key` in hexadecimal, if there was one; never the key itself.
 
-    The payment provider keeps it with the charge. After a restore it tells which charges belong to one
-    request, although the database has forgotten the first order that the request made.
+    The payment provider stores it with the charge. After a restore it shows which charges belong to one
+    request, even if the restored database lacks the first order of that request.
     """
 
 
-class Invoice(Fact, frozen=True, kw_only=True):
+class InvoiceDetails(Fact, frozen=True, kw_only=True):
     """The invoice of an order, over the order's total."""
 
     number: Code
@@ -114,31 +114,31 @@ class Invoice(Fact, frozen=True, kw_only=True):
     issued_at: Timestamp
 
 
-class Payment(Fact, frozen=True, kw_only=True):
+class PaymentDetails(Fact, frozen=True, kw_only=True):
     """A captured payment over the order's total."""
 
     id: Code
-    """Ours; the provider knows it as the idempotency key."""
+    """Our id; the idempotency key at the provider."""
     provider: Code
     provider_reference: Text
-    """The provider's own id of the charge."""
-    amount: Charged
+    """The provider's id of the charge."""
+    amount: PositiveAmount
     captured_at: Timestamp
 
 
-class Refund(Fact, frozen=True, kw_only=True):
-    """Money given back, whole."""
+class RefundDetails(Fact, frozen=True, kw_only=True):
+    """A full refund."""
 
     id: Code
     provider_reference: Text
-    """The provider's own id of the refund; of one made by hand, what the operator named."""
-    amount: Charged
+    """The provider's id of the refund; for a refund by hand, the reference that the operator gave."""
+    amount: PositiveAmount
     refunded_at: Timestamp
     by_hand: bool = False
-    """Whether a person gave the money back, perhaps in another way than it was paid."""
+    """Whether a person returned the money, perhaps by another way than the provider."""
 
 
-class Shipment(Fact, frozen=True, kw_only=True):
+class ShipmentDetails(Fact, frozen=True, kw_only=True):
     """A booked parcel."""
 
     id: Code
@@ -149,22 +149,22 @@ class Shipment(Fact, frozen=True, kw_only=True):
 
 
 class Reason(Fact, frozen=True, kw_only=True):
-    """Why an order ended badly."""
+    """Why an order failed."""
 
     code: Code
-    message: Message
-    stage: Stage
+    message: Sentence
+    stage: FailureStage
 
 
 class Cause(Fact, frozen=True, kw_only=True):
-    """Why an order waits: a stable code, and a sentence that follows from it and the stage."""
+    """Why an order waits: a stable code, and a sentence made from the code and the stage."""
 
     code: Code
-    message: Message
+    message: Sentence
 
 
 class Delay(Fact, frozen=True, kw_only=True):
-    """What an order waits for. The order's next fact of this stage, or of a later one, ends it."""
+    """An order waits in this stage. Its next milestone of this stage, or of a later one, ends the delay."""
 
     stage: DelayStage
     reason: Cause
@@ -172,7 +172,7 @@ class Delay(Fact, frozen=True, kw_only=True):
 
 
 class AboutOrder(Fact, frozen=True, kw_only=True):
-    """The data of an event: the order's snapshot, and what happened."""
+    """The data of an event: the order's snapshot. Subclasses add the facts."""
 
     order: Order
 
@@ -182,13 +182,13 @@ class Placed(AboutOrder, tag_field="status", tag="ORDER_CREATED", frozen=True, k
 
 
 class Invoiced(Placed, tag="INVOICE_CREATED", frozen=True, kw_only=True):
-    """Its invoice was issued."""
+    """The invoice was issued."""
 
-    invoice: Invoice
+    invoice: InvoiceDetails
 
 
 class Declined(Invoiced, tag="PAYMENT_FAILED", frozen=True, kw_only=True):
-    """The provider refused the payment for good; nothing was charged."""
+    """The provider refused the payment finally. Nothing was charged."""
 
     reason: Reason
 
@@ -196,29 +196,29 @@ class Declined(Invoiced, tag="PAYMENT_FAILED", frozen=True, kw_only=True):
 class Paid(Invoiced, tag="PAYMENT_CONFIRMED", frozen=True, kw_only=True):
     """The provider captured the order's total."""
 
-    payment: Payment
+    payment: PaymentDetails
 
 
 class Undeliverable(Paid, tag="SHIPMENT_ERROR", frozen=True, kw_only=True):
-    """The carrier refused the parcel for good."""
+    """The carrier refused the parcel finally."""
 
     reason: Reason
 
 
 class Dispatched(Paid, tag="SHIPPED", frozen=True, kw_only=True):
-    """The carrier took the parcel."""
+    """The carrier accepted the parcel."""
 
-    shipment: Shipment
+    shipment: ShipmentDetails
 
 
 class Refunded(Undeliverable, tag="PAYMENT_REFUNDED", frozen=True, kw_only=True):
-    """The payment was given back, for the reason that the shipment failed."""
+    """The payment was refunded because the shipment failed; `reason` says why."""
 
-    refund: Refund
+    refund: RefundDetails
 
 
 class Delayed(AboutOrder, frozen=True, kw_only=True):
-    """The order has waited for over a minute. This is no status: the order stands where it stood."""
+    """The order has waited for over a minute. Its status does not change."""
 
     delay: Delay
 
@@ -227,16 +227,16 @@ D_co = TypeVar("D_co", bound=AboutOrder, covariant=True)
 
 
 class Event(Struct, Generic[D_co], frozen=True, kw_only=True, omit_defaults=True, tag_field="type"):
-    """A CloudEvents 1.0 envelope around one fact; the class is the CloudEvents `type`.
+    """A CloudEvents 1.0 envelope; the class is the CloudEvents `type`.
 
     https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/spec.md
     """
 
     PUBLISHERS: ClassVar[tuple[str, ...]]
-    """Names of the services that publish it. A milestone has one."""
+    """Services that publish it. A milestone has exactly one."""
 
     id: UUID
-    """UUIDv7, made once where the fact is decided. One id means one payload everywhere."""
+    """UUIDv7, made once, when the event is created. An id never has two payloads."""
     specversion: Literal["1.0"]
     source: Code
     """The service that published it: `/services/<name>`."""
@@ -249,9 +249,9 @@ class Event(Struct, Generic[D_co], frozen=True, kw_only=True, omit_defaults=True
 
     @classmethod
     def of(cls, data: D_co, publisher: str | None = None) -> Self:  # type: ignore[misc]  # a constructor may take what it stores
-        """A new event about the fact: its id and its time are made here.
+        """A new event with this data, a new id and the present time.
 
-        `publisher` names the service that publishes it, where there are several.
+        `publisher` is needed for a type that several services publish.
         """
         [service] = (publisher,) if publisher else cls.PUBLISHERS
         return cls(
@@ -292,7 +292,7 @@ class PaymentConfirmed(Event[Paid], tag="PAYMENT_CONFIRMED", frozen=True, kw_onl
 class ShipmentError(
     Event[Undeliverable], tag="SHIPMENT_ERROR", frozen=True, kw_only=True, omit_defaults=True
 ):
-    """The parcel can't be sent; the payment is given back."""
+    """The parcel can't be sent. The payment is refunded next."""
 
     PUBLISHERS = ("shipment",)
 
@@ -304,13 +304,13 @@ class Shipped(Event[Dispatched], tag="SHIPPED", frozen=True, kw_only=True):
 
 
 class PaymentRefunded(Event[Refunded], tag="PAYMENT_REFUNDED", frozen=True, kw_only=True):
-    """The payment was given back. Final."""
+    """The payment was refunded. Final."""
 
     PUBLISHERS = ("billing",)
 
 
 class OrderDelayed(Event[Delayed], tag="ORDER_DELAYED", frozen=True, kw_only=True):
-    """The order waits: one event per order and reason. No status, and no rank."""
+    """The order waits: one event per order and reason. It is no status and has no rank."""
 
     PUBLISHERS = ("invoice", "billing", "shipment")
 
@@ -324,7 +324,7 @@ AnyMilestone = (
     | Shipped
     | PaymentRefunded
 )
-"""An event that takes its order further. Its type is a status; `events.journey` has their ranks."""
+"""An event that advances its order. Its type is a status; `events.journey` has the ranks."""
 
 AnyEvent = AnyMilestone | OrderDelayed
 
@@ -338,7 +338,7 @@ def type_of(event: type[AnyEvent] | type[Event[AboutOrder]]) -> str:
 
 
 def schema_of(event: type[AnyEvent] | type[Event[AboutOrder]]) -> str:
-    """The `dataschema` of an event class in the version written here."""
+    """The `dataschema` of an event class at VERSION."""
     return f"urn:orderflow:{type_of(event)}:{VERSION}"
 
 

@@ -1,7 +1,7 @@
-"""Delays: how work that waits for over a minute becomes an ORDER_DELAYED, and in which words.
+"""Delays: the ORDER_DELAYED event of work that has waited for over a minute, and its words.
 
-The words follow from the stage and from why the work waits. What the other side said stays in the row's
-`last_error`, for people who may see it.
+The words depend on the stage and the reason alone. What the other side said stays in the row's `last_error`,
+where only operators see it.
 """
 
 from collections.abc import Callable
@@ -15,20 +15,20 @@ from events.journey import Stage, stage_begun_by
 from events.retry import Failure
 
 DELAYED_AFTER: Final = 60.0
-"""Seconds that work may wait before it is announced that its order waits."""
-MOST_ANNOUNCED: Final = 500
-"""Most delays that a runner announces at a time."""
+"""Work that waits for more seconds is announced as a delay of its order."""
+MAX_ANNOUNCED: Final = 500
+"""Most delays that a runner announces in one transaction."""
 
-Why: TypeAlias = Failure | Literal["backlog", "newer", "dead"]
-"""Why work waits: how its last try failed; or it is not tried yet (`backlog`), only a newer version can do it
-(`newer`), or it was given up and waits for a person (`dead`)."""
+WaitReason: TypeAlias = Failure | Literal["backlog", "newer", "dead"]
+"""Why work waits: the failure of its last try, or `backlog` (not tried yet), `newer` (only a newer version
+can do it), `dead` (given up; it waits for a person)."""
 
 R = TypeVar("R")
 
-ToDelay: TypeAlias = Callable[[R, Why, datetime], OrderDelayed | None]
-"""Makes the event of a row that waits, of why it does, and since when; None where no order can be told of."""
+DelayFactory: TypeAlias = Callable[[R, WaitReason, datetime], OrderDelayed | None]
+"""Makes the event for a waiting row, its reason and since when it waits; None if no order is affected."""
 
-CAUSES: Final[dict[Why, Cause]] = {
+CAUSES: Final[dict[WaitReason, Cause]] = {
     "outage": Cause(
         code="unavailable",
         message="The {asks} does not take requests at the moment. It is asked again until it does.",
@@ -51,34 +51,34 @@ CAUSES: Final[dict[Why, Cause]] = {
         code="set_aside", message="The {stage} could not be made by itself: a person has to look at it."
     ),
 }
-"""Code and sentence by why it waits, with `{stage}`, `{service}` and `{asks}`."""
+"""Code and sentence for each reason, with `{stage}`, `{service}` and `{asks}`."""
 
 
-def cause_of(stage: Stage, why: Why) -> Cause:
-    """The code and the sentence for an order that waits in this stage."""
+def cause_of(stage: Stage, why: WaitReason) -> Cause:
+    """The code and the sentence for an order that waits in this stage for this reason."""
     cause = CAUSES[why]
     asks = stage.asks or f"{stage.service} service"
     message = cause.message.format(stage=stage.name, service=stage.service, asks=asks)
     return Cause(code=cause.code, message=message)
 
 
-def delayed_at(stage: Stage, order: Order, why: Why, since: datetime) -> OrderDelayed:
-    """The event: the order waits in this stage, for this reason, since then."""
+def order_delayed(stage: Stage, order: Order, why: WaitReason, since: datetime) -> OrderDelayed:
+    """The event that says in which stage the order waits, why, and since when."""
     delay = Delay(stage=stage.name, reason=cause_of(stage, why), since=since)
     return OrderDelayed.of(Delayed(order=order, delay=delay), stage.service)
 
 
-def of_work(stage: Stage, order_of: Callable[[R], Order]) -> ToDelay[R]:
-    """For rows of work that belong to one stage."""
+def for_stage(stage: Stage, order_of: Callable[[R], Order]) -> DelayFactory[R]:
+    """A factory for rows of work that belong to this stage."""
 
-    def to_delay(row: R, why: Why, since: datetime) -> OrderDelayed | None:
-        return delayed_at(stage, order_of(row), why, since)
+    def to_delay(row: R, why: WaitReason, since: datetime) -> OrderDelayed | None:
+        return order_delayed(stage, order_of(row), why, since)
 
     return to_delay
 
 
 class _Parked(msgspec.Struct):
-    """What a parked event tells that this code may not be able to read as a whole."""
+    """The part of a parked event that is needed here. A newer version may have written the rest."""
 
     type: str
     data: AboutOrder
@@ -87,11 +87,11 @@ class _Parked(msgspec.Struct):
 _parked: Final = msgspec.json.Decoder(_Parked)
 
 
-def of_event(body: bytes, service: str, why: Why, since: datetime) -> OrderDelayed | None:
-    """For an event that the service has parked; None for one that begins no stage, or names no order."""
+def for_parked_event(body: bytes, service: str, why: WaitReason, since: datetime) -> OrderDelayed | None:
+    """The event for one that the service has parked; None if that begins no stage, or names no order."""
     try:
         event = _parked.decode(body)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return None
     stage = stage_begun_by(event.type, service)
-    return delayed_at(stage, event.data.order, why, since) if stage else None
+    return order_delayed(stage, event.data.order, why, since) if stage else None

@@ -1,4 +1,4 @@
-"""CloudEvents 1.0 in the JSON batch format: how events become messages and messages become events.
+"""CloudEvents 1.0 in the JSON batch format: encodes events as messages, and decodes messages.
 
 https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/formats/json-format.md#4-json-batch-format
 """
@@ -20,45 +20,45 @@ from events.text import storable
 
 CONTENT_TYPE: Final = "application/cloudevents-batch+json"
 MAX_EVENTS: Final = 100
-"""A message closes at this many events."""
+"""Most events in a message."""
 MAX_BYTES: Final = 192 * 1024
-"""A message closes before its body grows over this size."""
+"""Most bytes in the body of a message with several events."""
 MAX_READ_BYTES: Final = 1024 * 1024
-"""A body larger than this is not read."""
+"""A larger body is not decoded."""
 
 UNDECODABLE: Final = "undecodable"
-"""The code of a whole message that is no CloudEvents batch."""
-FOR_NEWER: Final = ("unknown_type", "unsupported_version", "no_handler")
-"""The codes of what a process of a newer version may handle."""
+"""The code of a message that is not a CloudEvents batch."""
+FOR_NEWER_VERSION: Final = ("unknown_type", "unsupported_version", "no_handler")
+"""The codes of events that a process of a newer version may be able to handle."""
 
 _encoder = msgspec.json.Encoder()
 _batch = msgspec.json.Decoder(list[AnyEvent])
 _one = msgspec.json.Decoder(AnyEvent)
 _raw_batch = msgspec.json.Decoder(list[msgspec.Raw])
 _UNREADABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
-"""What msgspec raises for JSON that is malformed, not UTF-8, or nested deeper than anybody would."""
+"""Raised by msgspec for JSON that is malformed, not UTF-8, or nested too deeply."""
 _SCHEMAS: Final = {event: schema_of(event) for event in EVENTS}
 _SCHEMA: Final = re.compile(r"urn:orderflow:([A-Z_]{1,64}):([0-9]{1,9})")
 
 
 @dataclass(frozen=True, slots=True)
 class Rejected:
-    """An event in a readable message that can't be handled: unknown, malformed, or not for this reader."""
+    """An event that this service can't handle: unknown, malformed, or without a handler."""
 
     id: UUID
-    """The event's own id; where it has none, one made from its bytes, the same each time."""
+    """The event's id; if it has none, an id derived from its bytes."""
     type: str
     body: bytes
     code: str
     message: str
-    for_newer: bool = False
-    """A process of a newer version may handle it: this code does not know its type or version."""
+    for_newer_version: bool = False
+    """Whether a newer version may handle it: its type or version is unknown here."""
     order_id: UUID | None = None
-    """The order that it is about, where that is certain."""
+    """The order, if it is certain."""
 
 
 class _Attributes(msgspec.Struct):
-    """What can be said of an event that is not one of ours."""
+    """The attributes of an event that could not be decoded."""
 
     id: UUID | None = None
     type: str = "unknown"
@@ -67,14 +67,14 @@ class _Attributes(msgspec.Struct):
     dataschema: Any = None
 
     def order_id(self) -> UUID | None:
-        """The order that it is about, if it names one."""
+        """The subject as an order's id, if it is one."""
         try:
             return UUID(self.subject)
         except (ValueError, AttributeError, TypeError):
             return None
 
     def unknown_code(self) -> str | None:
-        """Why only a newer version of the code could read it; None where no version could."""
+        """Why only a newer version can read it; None if no version can."""
         schema = _SCHEMA.fullmatch(self.dataschema) if isinstance(self.dataschema, str) else None
         if self.specversion != "1.0" or not self.id or not schema or schema[1] != self.type:
             return None
@@ -89,7 +89,7 @@ def encode_one(event: AnyEvent) -> bytes:
 
 
 def messages(events: Iterable[AnyEvent]) -> list[Message]:
-    """The events as messages: those of one type together, each message within MAX_EVENTS and MAX_BYTES."""
+    """Groups the events by type into messages of at most MAX_EVENTS and MAX_BYTES."""
     by_type: dict[type[AnyEvent], list[AnyEvent]] = {}
     for event in events:
         by_type.setdefault(type(event), []).append(event)
@@ -107,9 +107,9 @@ def messages(events: Iterable[AnyEvent]) -> list[Message]:
 
 
 def decode(body: bytes) -> tuple[list[AnyEvent], list[Rejected]]:
-    """The events of a message, and those in it that can't be handled.
+    """The events of a message, and those that were rejected.
 
-    Fields that are not known are ignored. Raises Undecodable when the body is not a JSON array at all.
+    Unknown fields are ignored. Raises Undecodable when the body is not a JSON array, or too large.
     """
     if len(body) > MAX_READ_BYTES:
         raise Undecodable(f"The message has {len(body)} bytes; the limit is {MAX_READ_BYTES}.")
@@ -125,7 +125,7 @@ def decode(body: bytes) -> tuple[list[AnyEvent], list[Rejected]]:
 
 
 def digests(body: bytes) -> list[int]:
-    """CRC-32 of the bytes of each event in a body that `decode` could read, to tell payloads apart."""
+    """CRC-32 of each event's bytes, to tell payloads apart. `decode` must have accepted the body."""
     return [crc32(raw) for raw in _raw_batch.decode(body)]
 
 
@@ -140,7 +140,7 @@ def _message(event_type: type[AnyEvent], events: Sequence[AnyEvent], encoded: Se
 
 
 def _decode_each(body: bytes) -> tuple[list[AnyEvent], list[Rejected]]:
-    """The slow way, for a message with something bad in it: each event on its own."""
+    """Decodes each event separately, for a message in which one is malformed."""
     try:
         raws = _raw_batch.decode(body)
     except _UNREADABLE as error:
@@ -183,7 +183,7 @@ def _rejected(raw: bytes, code: str, message: str) -> Rejected:
         body=raw,
         code=unknown or code,
         message=storable(message, 1000),
-        for_newer=unknown is not None,
+        for_newer_version=unknown is not None,
         order_id=attributes.order_id() if unknown else None,
     )
 
@@ -193,7 +193,7 @@ def _id_made_from(body: bytes) -> UUID:
 
 
 def undecodable(body: bytes, event_type: str, message: str) -> Rejected:
-    """A whole message that could not be decoded, to be kept as it is."""
+    """A message that could not be decoded, as one rejected event with the whole body."""
     return Rejected(
         id=_id_made_from(body),
         type=storable(event_type, 64),
@@ -203,14 +203,14 @@ def undecodable(body: bytes, event_type: str, message: str) -> Rejected:
     )
 
 
-def rejected_for_lack_of_handler(event: AnyEvent, service: str) -> Rejected:
-    """An event that reached a service whose handler table does not name it: that of a newer version may."""
+def rejected_without_handler(event: AnyEvent, service: str) -> Rejected:
+    """An event whose type this version of the service does not listen to; a newer version may."""
     return Rejected(
         id=event.id,
         type=type_of(type(event)),
         body=_encoder.encode(event),
         code="no_handler",
         message=f"The {service} service has no handler for {type_of(type(event))}.",
-        for_newer=True,
+        for_newer_version=True,
         order_id=event.subject,
     )

@@ -1,4 +1,4 @@
-"""What can go wrong between services. An error's docstring is its message."""
+"""The errors of `events`. An error's docstring is its message."""
 
 
 class EventsError(Exception):
@@ -9,10 +9,10 @@ class EventsError(Exception):
 
 
 class Unavailable(EventsError):
-    """What is needed for this work does not answer now.
+    """A system that this work needs does not answer now.
 
-    Nothing was decided: the work is repeated after a pause and the failure is not counted against it.
-    `retry_after` is the least pause in seconds, when the other side named one.
+    The work is repeated after a pause; the failure does not count against it. `retry_after` is the least
+    pause in seconds, if the other side named one.
     """
 
     def __init__(self, message: str | None = None, *, retry_after: float | None = None) -> None:
@@ -23,7 +23,7 @@ class Unavailable(EventsError):
 class DatabaseUnavailable(Unavailable):
     """The database can't take this transaction now."""
 
-    # server_wide: the server says so of itself (full, read-only, shutting down): no transaction is to blame
+    # server_wide: the server reports a fault of its own (full, read-only, shutting down)
     def __init__(
         self, message: str | None = None, *, retry_after: float | None = None, server_wide: bool = False
     ) -> None:
@@ -36,7 +36,7 @@ class Aborted(EventsError):
 
 
 class AssumptionFailed(EventsError):
-    """Not every row was what it is on an ordinary day: the work is done again, waiting for each answer."""
+    """A row was not as assumed: the work is repeated in a transaction that waits for each answer."""
 
 
 class BrokerUnavailable(Unavailable):
@@ -44,9 +44,9 @@ class BrokerUnavailable(Unavailable):
 
 
 class Postponed(EventsError):
-    """The other side does not take this piece of work now; it takes others.
+    """The other side does not accept this piece of work now; it accepts others.
 
-    `retry_after` is the least pause in seconds, when the other side named one. `perhaps_all`: the refusal may
+    `retry_after` is the least pause in seconds, if the other side named one. `perhaps_all`: the refusal may
     concern every piece of work, so several in a row are an outage.
     """
 
@@ -59,11 +59,11 @@ class Postponed(EventsError):
 
 
 class UnknownOutcome(EventsError):
-    """It is not known whether the work was done: it is asked again with the same key."""
+    """It is not known whether the work was done. It is asked again with the same key."""
 
 
 class Unroutable(Postponed):
-    """No queue is bound for this message: the broker's topology is not complete. It will be sent again."""
+    """No queue is bound for this message: the broker's topology is incomplete. It will be sent again."""
 
 
 class Reject(EventsError):  # an instruction to the worker, as handlers read it

@@ -10,13 +10,13 @@ R = TypeVar("R")
 
 
 class GroupCommit(Generic[T, R]):
-    """Joins concurrent callers into the commit that is about to happen.
+    """Commits the items of concurrent callers together.
 
-    While one commit is in flight the next items gather (at most `limit` go in together), and go in when it
-    ends: no timer, so a lone caller never waits for company. Each caller gets its own result or error. A
-    caller that is cancelled takes its item out, unless its commit has begun: then only its wait ends.
+    While one commit is in flight, new items gather; when it ends, at most `limit` of them are committed
+    together. There is no timer: a single caller commits at once. Each caller gets its own result or error.
+    Cancelling a caller removes its item, unless its commit has begun: then only the wait ends.
 
-    It holds one item for each caller that waits; bounding those is up to the caller's side.
+    The number of waiting callers is not bounded here.
     """
 
     def __init__(self, commit: Callable[[Sequence[T]], Awaitable[Sequence[R]]], *, limit: int = 200) -> None:
@@ -26,7 +26,7 @@ class GroupCommit(Generic[T, R]):
         self._committing: asyncio.Task[None] | None = None
 
     async def submit(self, item: T) -> R:
-        """The result for this item, after its commit. Raises what `commit` raised."""
+        """Returns the result for this item after its commit. Raises what `commit` raised."""
         answer: asyncio.Future[R] = asyncio.get_running_loop().create_future()
         self._gathered[answer] = item
         if self._committing is None:
@@ -37,7 +37,7 @@ class GroupCommit(Generic[T, R]):
             self._gathered.pop(answer, None)
 
     async def drain(self) -> None:
-        """Returns when everything that was submitted has its answer."""
+        """Returns when every submitted item has its result."""
         if self._committing:
             await asyncio.shield(self._committing)
 

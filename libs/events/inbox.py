@@ -1,6 +1,6 @@
-"""The inbox: which events this service has taken over, so that a duplicate changes nothing.
+"""The inbox: the events that this service has taken over, so that a duplicate changes nothing.
 
-An event's row is written in the transaction that handles it, or parks it.
+An event's row is written in the transaction that handles or parks the event.
 """
 
 import asyncio
@@ -32,9 +32,9 @@ ATTEMPTS: Final = Table(
     Column("count", Integer, nullable=False),
     Column("last_at", TIMESTAMP(timezone=True), nullable=False, server_default=func.now()),
 )
-"""Redelivered events that were begun and not finished: perhaps they kill the process.
+"""Redelivered events that were begun and not finished: one of them may kill the process.
 
-`count` is of attempts at the event alone: 0 for one that was only begun together with others.
+`count` counts attempts at the event alone; it is 0 after an attempt in a batch.
 """
 
 _NO_DIGESTS: Final[Mapping[uuid.UUID, int]] = {}
@@ -57,44 +57,44 @@ _FINISH: Final = "DELETE FROM attempts WHERE event_id = ANY($1::uuid[])"
 async def register(
     tx: Transaction, event_ids: Collection[uuid.UUID], digests: Mapping[uuid.UUID, int] = _NO_DIGESTS
 ) -> set[uuid.UUID]:
-    """Writes the events' rows and returns those that are new. Sorted: two consumers never deadlock."""
+    """Writes the events' rows and returns the new ones. Sorted rows keep consumers from deadlocks."""
     ordered = sorted(event_ids)
     return await tx.fetch_keys(
         _REGISTER, ordered, [digests.get(event_id) for event_id in ordered], expected=ordered
     )
 
 
-async def differing(tx: Transaction, digests: Mapping[uuid.UUID, int]) -> set[uuid.UUID]:
-    """Those of the events that were taken over with another payload. Without a digest nothing is known."""
+async def with_other_payload(tx: Transaction, digests: Mapping[uuid.UUID, int]) -> set[uuid.UUID]:
+    """The events that were taken over with another payload, as far as digests are known."""
     found = await tx.fetch(_DIFFERING, list(digests), list(digests.values()))
     return {record["event_id"] for record in found}
 
 
-async def known(tx: Transaction, event_ids: Collection[uuid.UUID]) -> set[uuid.UUID]:
-    """Those of the events that were taken over already."""
+async def already_registered(tx: Transaction, event_ids: Collection[uuid.UUID]) -> set[uuid.UUID]:
+    """The events that are in the inbox."""
     return {record["event_id"] for record in await tx.fetch(_KNOWN, sorted(event_ids))}
 
 
 class Attempts:
-    """Writes down attempts at redelivered events before they are made, so that one that kills is found out.
+    """Records attempts at redelivered events before they are made, to find an event that kills the process.
 
-    The table decides, not the broker's count: a broker counts messages that were handed out and never begun.
-    What becomes of a message with one event that kills its process, and innocent ones beside it:
+    The table counts, not the broker, which also counts deliveries that were never begun. This happens to a
+    message with one event that kills its process, beside harmless ones:
 
-    1. The message is new: all its events go in one batch, nothing is written down. The process dies.
-    2. It comes again: none of its events has a row, so they go in one batch, and one commit gives each a row
-       with the count 0. The process dies.
-    3. It comes again: each event has a row, so each goes alone, its count raised before. The innocent ones
-       are handled, and their rows struck. The one that kills has the count 1. The process dies.
-    4. It comes again with the one that kills; the others are in the inbox. Its count is 2. The process dies.
-    5. Its count would be 3, the worker's MAX_ATTEMPTS: it is parked as dead, and not tried.
+    1. First delivery: all events go in one batch, and no attempt is recorded. The process dies. 2. Second
+    delivery: no event has a row, so all go in one batch; a commit before it gives each a row with the count
+    0. The process dies. 3. Third delivery: each event has a row, so each is handled alone, its count raised
+    before. The harmless ones are handled and their rows deleted. The killing one has the count 1. The process
+    dies. 4. Fourth delivery: the harmless ones are in the inbox. The killing one gets the count 2. The
+    process dies. 5. Fifth delivery: its count would be 3, above the worker's MAX_DEATHS. It is parked as dead
+    and not tried.
 
-    An innocent event is never given up for its company: an attempt in a batch does not count. It would have
-    to be alone under way at two deaths of its process.
+    Attempts in a batch do not count, so a harmless event is never parked because of its neighbours. It would
+    have to be handled alone at two deaths of its process.
 
-    An attempt counts when it died with its process. One that this process goes on with, after the database
-    was away for example, is still the same attempt. A process makes one attempt at a time, for all its
-    services: else those that die beside the one that kills would be counted too.
+    An attempt counts if the process died during it. If the same process continues, for example after an
+    outage of the database, it is the same attempt. A process makes one attempt at a time for all its
+    services, so that events of other services are not counted at a death.
     """
 
     _lock: ClassVar[WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock]] = WeakKeyDictionary()
@@ -104,11 +104,11 @@ class Attempts:
         """The counts of attempts that this process has begun and not finished."""
 
     def lock(self) -> asyncio.Lock:
-        """Serializes attempts: hold it from `begin` or `begin_together` until the attempt is recorded."""
+        """Serializes attempts. Hold it from `begin` or `begin_together` until `forget`."""
         return self._lock.setdefault(asyncio.get_running_loop(), asyncio.Lock())
 
     async def begin_together(self, tx: Transaction, event_ids: Collection[uuid.UUID]) -> set[uuid.UUID]:
-        """Those of the events that may be tried in one batch; the others go alone. Commit before trying."""
+        """Returns the events that may go in one batch; the others go alone. Commit before handling."""
         together = {event_id for event_id in event_ids if self._begun.get(event_id) == 0}
         others = sorted(event_id for event_id in event_ids if event_id not in self._begun)
         if others:
@@ -117,19 +117,19 @@ class Attempts:
         return together
 
     async def begin(self, tx: Transaction, event_id: uuid.UUID) -> int:
-        """Which attempt at the event alone this is, from 1. Commit before making it."""
+        """Returns the number of this attempt at the event alone, from 1. Commit before handling."""
         if not self._begun.get(event_id):
             [record] = await tx.fetch(_BEGIN, event_id)
             self._begun[event_id] = record["count"]
         return self._begun[event_id]
 
     async def finish(self, tx: Transaction, event_ids: Collection[uuid.UUID]) -> None:
-        """Strikes the attempts at events that come to an end with this transaction, good or bad."""
+        """Deletes the attempts at events that this transaction handles or parks."""
         begun = sorted(event_id for event_id in event_ids if event_id in self._begun)
         if begun:
             await tx.execute(_FINISH, begun)
 
     def forget(self, event_ids: Collection[uuid.UUID]) -> None:
-        """The transaction that finished them is committed: should they come again, that is a new attempt."""
+        """Call after the commit of `finish`: if the events are delivered again, that is a new attempt."""
         for event_id in event_ids:
             self._begun.pop(event_id, None)

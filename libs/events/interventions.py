@@ -1,6 +1,6 @@
-"""Interventions: what people did to a service's events by hand, so that every act can be accounted for.
+"""Interventions: the record of what people did to a service's events by hand.
 
-A row is written in the transaction of the act itself.
+A row is written in the transaction of the act.
 """
 
 from collections.abc import Sequence
@@ -33,14 +33,15 @@ INTERVENTIONS: Final = Table(
 )
 
 Act = Literal["replay", "discard", "refill", "record", "restore"]
-"""`replay`: dead work was put back. `discard`: it was given up. `refill`: events came from the outboxes.
-`record`: what a person did outside the system was written down, such as a refund. `restore`: what an older
-database had lost was settled after it was brought back."""
+"""`replay`: dead work is tried again. `discard`: dead work is given up. `refill`: events are replayed from
+the outboxes. `record`: a person did something outside the system, such as a refund. `restore`: a gap of a
+restored
+database is settled."""
 
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """What an act was about, as far as it was about one thing."""
+    """The event or work that an act was about."""
 
     id: UUID | None = None
     type: str | None = None
@@ -56,7 +57,7 @@ _INSERT: Final = statements.insert(INTERVENTIONS, _COLUMNS)
 async def record(
     tx: Transaction, act: Act, subjects: Sequence[Subject], *, actor: str, note: str | None = None
 ) -> None:
-    """Writes down that `actor` did this to each of the subjects."""
+    """Records that `actor` did this to each of the subjects."""
     rows = [
         (storable(actor), act, s.id, s.type, s.order_id, s.reason, s.error, note and storable(note))
         for s in subjects

@@ -1,7 +1,7 @@
-"""Kill points: the moments at which a process may die, by name, so that tests can let it die at each of them.
+"""Kill points: named moments at which tests let a process die.
 
-Nothing that ships arms them. A test's own entry does, before it starts a service (`tests.faults.armed`), and
-then a process dies exactly there.
+Product code never arms them. The entry point of a test does, before it starts a service
+(`tests.faults.armed`).
 """
 
 from collections.abc import Callable
@@ -9,34 +9,34 @@ from enum import StrEnum
 
 
 class KillPoint(StrEnum):
-    """A moment between two effects: what was done before it is done, what comes after it is not."""
+    """A moment between two effects: the one before it is complete, the one after it has not begun."""
 
     COMMITTING = "committing"
-    """Everything is written, COMMIT is not sent."""
+    """All statements are sent but the COMMIT."""
     COMMITTED = "committed"
-    """The transaction is committed; nothing is handed over, answered or acknowledged."""
+    """The transaction is committed. Nothing is handed over, answered or acknowledged yet."""
     ACKNOWLEDGING = "acknowledging"
-    """What it left behind is handed over; the deliveries are not acknowledged."""
+    """Messages and intents are handed over. The deliveries are not acknowledged yet."""
     ACKNOWLEDGED = "acknowledged"
     """The deliveries are acknowledged."""
     CLAIMED = "claimed"
-    """Waiting rows are claimed, and nothing is done for them yet."""
+    """Rows are claimed. No work has begun on them."""
     PERFORMING = "performing"
-    """A row's work is about to be done: the broker, provider, carrier or mail server is not asked yet."""
+    """The broker, provider, carrier or mail server is about to be asked."""
     PERFORMED = "performed"
-    """The other side has answered (for the relay: confirmed); nothing of it is committed."""
+    """The other side has answered (for the relay: confirmed). The outcome is not committed."""
 
 
 _reached: Callable[[KillPoint], None] | None = None
 
 
 def reach(point: KillPoint) -> None:
-    """Says that this moment has come. Does nothing unless armed."""
+    """Marks that the process is at this point. Does nothing unless armed."""
     if _reached is not None:
         _reached(point)
 
 
 def arm(reached: Callable[[KillPoint], None] | None) -> None:
-    """From now on `reached` is called at each kill point; None disarms them. For tests alone."""
+    """From now on `reached` is called at each kill point; None disarms them. Only for tests."""
     global _reached  # noqa: PLW0603  # the one switch of the process
     _reached = reached

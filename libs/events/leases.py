@@ -1,8 +1,8 @@
-"""Leases: the one mechanism for everything that must happen later.
+"""Leases: the mechanism for all work that happens after its transaction.
 
-Work that outlives its transaction is a row. It is born claimed for a few seconds by the process that made it,
-and done straight from memory after the commit; what a crash left behind is claimed by anyone once
-`claimed_until` has passed. The claim commits before the work. The database's clock decides.
+Such work is a row in a table. Its row is born claimed for a few seconds by the process that writes it, which
+does the work from memory right after the commit. After a crash any process can claim the row once
+`claimed_until` has passed. A claim is committed before its work begins. The database's clock decides.
 """
 
 import logging
@@ -18,19 +18,19 @@ from sqlalchemy import ARRAY, Column, Index, Integer, Table, Text, func, text
 from sqlalchemy.dialects.postgresql import TIMESTAMP
 
 from events import statements
-from events.delays import DELAYED_AFTER, MOST_ANNOUNCED, Why
+from events.delays import DELAYED_AFTER, MAX_ANNOUNCED, WaitReason
 from events.retry import FRESH, Failure, Tries
 from events.text import storable
 from events.transaction import Transaction
 
 LEASE_SECONDS: Final = 15.0
-"""How long a claim holds. Whoever works for longer renews it."""
+"""How long a claim lasts. Longer work has to renew it."""
 
 logger = logging.getLogger(__name__)
 
 
 class Leased(Protocol):
-    """A row that stands for work to be done."""
+    """A row that stands for work."""
 
     @property
     def id(self) -> UUID:
@@ -38,16 +38,16 @@ class Leased(Protocol):
         ...
 
 
-R = TypeVar("R", bound=Leased)
+RowT = TypeVar("RowT", bound=Leased)
 
 
 def lease_columns() -> list[Column[Any]]:
     """The columns that make a table's rows claimable.
 
-    `claimed_until`: nobody else works on the row before; also when a deferred row is due. `attempts`: failed
-    tries, outages left out; `defects` and `unknowns` are those of two kinds. `waits_since`: when the row was
-    written, or given another chance by a person. `last_error`: why the last try failed; `last_failure`: its
-    kind. `delayed_for`: why the row waits, as far as that was announced (`events.delays`).
+    `claimed_until`: no other process works on the row before then; for a deferred row, when it is due.
+    `attempts`: failed tries without outages; `defects` and `unknowns` are two kinds of them. `waits_since`:
+    when the row was written, or replayed by a person. `last_error`: why the last try failed; `last_failure`:
+    the kind of that failure. `delayed_for`: the reasons for which a delay was announced (`events.delays`).
     """
     return [
         Column("state", Text, nullable=False),
@@ -63,7 +63,7 @@ def lease_columns() -> list[Column[Any]]:
 
 
 def lease_indexes(table: str, waiting: str) -> list[Index]:
-    """The indexes that find what is waiting and what was given up; each holds only that."""
+    """Partial indexes of the waiting rows and of the dead rows."""
     return [
         Index(f"{table}_waiting", "claimed_until", postgresql_where=text(f"state = '{waiting}'")),
         Index(f"{table}_dead", "waits_since", postgresql_where=text("state = 'dead'")),
@@ -71,21 +71,21 @@ def lease_indexes(table: str, waiting: str) -> list[Index]:
 
 
 def claimed() -> str:
-    """SQL for `claimed_until` of a row that is born claimed."""
+    """SQL for `claimed_until` of a row that is claimed now."""
     return f"now() + interval '{LEASE_SECONDS} seconds'"
 
 
 @dataclass(frozen=True, slots=True)
-class Lease(Generic[R]):
-    """A claimed row, and how often it was tried before."""
+class Lease(Generic[RowT]):
+    """A claimed row, and its earlier tries."""
 
-    row: R
+    row: RowT
     tries: Tries = FRESH
 
 
 @dataclass(frozen=True, slots=True)
 class Deferral:
-    """A row whose try failed: due again after `delay` seconds, or given up as `state`."""
+    """A row whose try failed: due again after `delay` seconds, or given up with this `state`."""
 
     id: UUID
     failure: Failure
@@ -95,30 +95,30 @@ class Deferral:
 
 
 @dataclass(frozen=True, slots=True)
-class Overdue(Generic[R]):
-    """A row that has waited for over a minute, and why: announced for the first time."""
+class Overdue(Generic[RowT]):
+    """A row that has waited for over a minute for a reason that was not announced yet."""
 
-    row: R
-    why: Why
+    row: RowT
+    why: WaitReason
     since: datetime
 
 
-class Leases(Generic[R]):
+class Leases(Generic[RowT]):
     """Claims on the rows of one table that are in the waiting state."""
 
     def __init__(
         self,
         table: Table,
-        read: Callable[[asyncpg.Record], R],
+        read: Callable[[asyncpg.Record], RowT],
         *,
         waiting: str,
         columns: Collection[str],
         why: str = "CASE WHEN $1::boolean THEN 'outage' ELSE coalesce(last_failure, 'backlog') END",
     ) -> None:
-        """`columns` are what `read` needs beside the counters.
+        """`columns` are those that `read` needs beside the counters.
 
-        `why` is SQL: why a row in the waiting state waits. `$1` is whether there is an outage. NULL for rows
-        whose delay is not worth announcing.
+        `why` is SQL for the reason why a row in the waiting state waits; NULL if its delay is not announced.
+        `$1` is whether there is an outage.
         """
         self.table = table.name
         self._read = read
@@ -148,20 +148,19 @@ class Leases(Generic[R]):
             FROM unnest($1::uuid[], $2::text[], $3::text[], $4::float8[], $5::text[])
                 AS row (id, failure, error, delay, state)
             WHERE t.id = row.id AND t.state = '{waiting}'"""  # noqa: S608
-        # A reason that was announced stays so, whatever comes in between. Waiting for one's turn is no news
-        # after another reason.
+        # A row is announced once for each reason. `backlog` is not announced after another reason.
         self._announce = f"""
             WITH late AS MATERIALIZED ({_late(table.name, waiting, why)}
-                UNION ALL {_late(table.name, "dead", "'dead'")} LIMIT {MOST_ANNOUNCED})
+                UNION ALL {_late(table.name, "dead", "'dead'")} LIMIT {MAX_ANNOUNCED})
             UPDATE {table.name} AS t SET delayed_for = array_append(t.delayed_for, late.why)
             FROM late WHERE t.id = late.id
             RETURNING {picked}, t.waits_since, late.why"""  # noqa: S608
 
-    async def claim(self, tx: Transaction, limit: int) -> list[Lease[R]]:
-        """At most `limit` rows whose claim has run out, now claimed by the caller: longest due first.
+    async def claim(self, tx: Transaction, limit: int) -> list[Lease[RowT]]:
+        """Claims at most `limit` rows whose claim has expired, and returns them, the longest due first.
 
-        Commit before working. A row that this code can't read is left out: a newer version wrote it, and
-        takes it once this claim has run out.
+        Commit before working. A row that can't be read is left out: a newer version wrote it, and can claim
+        it when this claim expires.
         """
         records = sorted(await tx.fetch(self._claim, limit), key=_due)
         return [
@@ -169,17 +168,16 @@ class Leases(Generic[R]):
             for record, row in self._readable(records)
         ]
 
-    async def announce(self, tx: Transaction, *, in_outage: bool) -> list[Overdue[R]]:
-        """The rows that have waited for over a minute for a reason that was not announced yet, oldest first.
+    async def announce(self, tx: Transaction, *, in_outage: bool) -> list[Overdue[RowT]]:
+        """Returns rows that have waited for over a minute for a reason not announced yet, the oldest first.
 
-        Each row and reason is returned once, to whoever asks first: the caller announces it with this
-        transaction. At most MOST_ANNOUNCED. Rows that were given up count as waiting for a person. The claims
-        do not matter, and stay as they are.
+        At most MAX_ANNOUNCED. Each row and reason is returned to one caller only, who announces it in the
+        same transaction. Dead rows wait for a person. Claims neither matter nor change.
         """
         records = sorted(await tx.fetch(self._announce, in_outage), key=_waits_since)
         return [Overdue(row, record["why"], record["waits_since"]) for record, row in self._readable(records)]
 
-    def _readable(self, records: Iterable[asyncpg.Record]) -> Iterator[tuple[asyncpg.Record, R]]:
+    def _readable(self, records: Iterable[asyncpg.Record]) -> Iterator[tuple[asyncpg.Record, RowT]]:
         for record in records:
             try:
                 row = self._read(record)
@@ -189,22 +187,22 @@ class Leases(Generic[R]):
                 yield record, row
 
     async def renew(self, tx: Transaction, ids: Sequence[UUID]) -> set[UUID]:
-        """Prolongs the caller's claims. Returns the rows that still wait: the others are settled."""
+        """Renews the caller's claims. Returns the rows that still wait; the others are settled."""
         return {record["id"] for record in await tx.fetch(self._renew, sorted(ids))}
 
     async def release(self, tx: Transaction, ids: Sequence[UUID]) -> None:
-        """Gives claims back, for anyone to take at once."""
+        """Ends claims: any process can claim the rows at once."""
         await tx.execute(self._release, sorted(ids))
 
     async def defer(self, tx: Transaction, deferrals: Sequence[Deferral]) -> None:
-        """Puts rows off, or gives them up. Rows that are no longer waiting stay as they are."""
+        """Defers rows, or gives them up. Rows that no longer wait do not change."""
         ordered = sorted(deferrals, key=lambda deferral: deferral.id)
         rows = [(d.id, d.failure, storable(d.error, 1000), d.delay, d.state) for d in ordered]
         await tx.execute(self._defer, *statements.columns_of(rows, 5))
 
 
 def _late(table: str, state: str, why: str) -> str:
-    """SQL for rows (id, why) in this state that have waited for over a minute, without an announcement."""
+    """SQL for rows (id, why) in this state that have waited for over a minute and are not announced."""
     return f"""
         SELECT id, why FROM (
             SELECT id, why FROM {table}, LATERAL (SELECT {why}) AS because (why)
@@ -212,7 +210,7 @@ def _late(table: str, state: str, why: str) -> str:
                 AND why IS NOT NULL
                 AND CASE why WHEN 'backlog' THEN delayed_for IS NULL
                     ELSE why <> ALL (coalesce(delayed_for, '{{}}')) END
-            ORDER BY waits_since, id LIMIT {MOST_ANNOUNCED}
+            ORDER BY waits_since, id LIMIT {MAX_ANNOUNCED}
             FOR UPDATE OF {table} SKIP LOCKED) AS {state}"""  # noqa: S608
 
 

@@ -1,9 +1,8 @@
-"""Limits: which amounts a card payment can have, known before a provider is asked.
+"""Limits: the amounts that a card payment can have, checked before the provider is asked.
 
 The table is Stripe's (https://docs.stripe.com/currencies#minimum-and-maximum-charge-amounts). The simulated
-provider keeps to it too, so a shop meets these limits before it goes live. The payment provider stays the
-judge: a payment within these limits can still be refused, for instance where the money is converted to
-another currency.
+provider applies it too, so a shop meets these limits before it goes live. The payment provider decides: it
+can refuse a payment within these limits, for instance if the money is converted to another currency.
 """
 
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from events import money
 Obstacle: TypeAlias = Literal[
     "amount_too_small", "amount_too_large", "amount_not_in_steps", "currency_unsupported"
 ]
-"""Why an amount can't be charged, with whatever card. It is also the code of a refused payment's reason."""
+"""Why an amount can't be charged with any card. It is the code of the refused payment's reason."""
 OBSTACLES: Final[frozenset[str]] = frozenset(
     {"amount_too_small", "amount_too_large", "amount_not_in_steps", "currency_unsupported"}
 )
@@ -27,7 +26,7 @@ class Limits:
     smallest: int
     largest: int
     step: int
-    """Every amount is a multiple of it."""
+    """Every amount is a multiple of this."""
 
 
 EIGHT_DIGITS: Final = 99_999_999
@@ -35,10 +34,10 @@ EIGHT_DIGITS: Final = 99_999_999
 
 _NOT_CHARGED: Final = frozenset(
     "BGN BTN CUP ERN GHS IQD IRR KPW LYD MRU SDG SSP STN SVC SYP TMT VED VES ZWG "
-    # Listed as zero-decimal and as two-decimal: a guess could be wrong a hundredfold.
+    # Stripe lists it as zero-decimal and as two-decimal: a guess could be wrong a hundredfold.
     "UGX".split()
 )
-"""Currencies that Stripe does not list, or contradicts itself about."""
+"""Currencies that Stripe does not list, or lists with contradicting decimals."""
 
 _SMALLEST: Final = {
     **dict.fromkeys("ARS AUD BRL CAD CHF COP EUR IDR ILS INR JPY KRW NZD PHP RUB SGD USD ZAR".split(), 50),
@@ -82,7 +81,7 @@ LIMITS: Final = {currency: _limits(currency) for currency in money.EXPONENTS.key
 
 
 def obstacle(amount: int, currency: str) -> Obstacle | None:
-    """Why this amount (minor units) can't be charged in this currency, or None if nothing is known."""
+    """Why this amount (minor units) can't be charged in this currency; None if no limit forbids it."""
     limits = LIMITS.get(currency)
     if limits is None:
         return "currency_unsupported"

@@ -1,4 +1,4 @@
-"""Maintenance: the chores of a service beside its work, such as dropping what has outlived its time."""
+"""Maintenance: periodic chores of a service, such as deleting expired rows."""
 
 import asyncio
 import logging
@@ -6,23 +6,23 @@ import random
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, Protocol
 
-from events.commit import Transactions
 from events.errors import Unavailable
+from events.transactions import Transactions
 
 AGAIN_SECONDS: Final = (30.0, 60.0)
-"""A chore that could not be done is tried again after a time between these."""
+"""The range of the pause after which a failed chore is tried again."""
 JITTER: Final = 0.2
-"""So much sooner or later than `every` a chore is done, so that processes don't do it at the same time."""
+"""Varies `every` by up to this fraction, so that processes do not run a chore at the same time."""
 
 logger = logging.getLogger(__name__)
 
 
 class Chore(Protocol):
-    """One kind of maintenance. Any number of processes may do it at the same time."""
+    """One kind of maintenance. Several processes may run it at the same time."""
 
     @property
     def name(self) -> str:
-        """What it looks after, for the log."""
+        """Its name in the log."""
         ...
 
     @property
@@ -31,12 +31,12 @@ class Chore(Protocol):
         ...
 
     async def run(self, transactions: Transactions) -> None:
-        """Does what is due, in short transactions. Raises Unavailable when it could not do all of it."""
+        """Does everything that is due, in short transactions. Raises Unavailable if something is left."""
         ...
 
 
 class Maintenance:
-    """Does a service's chores, each at its own pace. A chore that fails never stops the service."""
+    """Runs a service's chores, each with its own period. A failing chore never stops the service."""
 
     def __init__(
         self,
@@ -52,13 +52,13 @@ class Maintenance:
         self._sleep = sleep
 
     async def run(self) -> None:
-        """Does every chore at once and then again when it is due, until cancelled."""
+        """Runs every chore now, and again whenever it is due, until cancelled."""
         async with asyncio.TaskGroup() as group:
             for chore in self.chores:
                 group.create_task(self._keep(chore), name=f"{self._service} {chore.name} upkeep")
 
     async def run_once(self) -> None:
-        """Does every chore once, one after the other."""
+        """Runs every chore once, one after the other."""
         for chore in self.chores:
             await self._done(chore)
 
@@ -71,11 +71,13 @@ class Maintenance:
             await self._sleep(random.uniform(least, most))  # noqa: S311  # no secret
 
     async def _done(self, chore: Chore) -> bool:
-        """Whether the chore could be done."""
+        """Runs the chore, and returns whether it succeeded."""
         try:
             await chore.run(self._transactions)
         except Unavailable as error:
-            logger.warning("%s: %s: done later: %s", self._service, chore.name, error)
+            logger.warning(
+                "%s: %s: could not be done now, tried again later: %s", self._service, chore.name, error
+            )
             return False
         except Exception:
             logger.exception("%s: %s: failed, tried again later", self._service, chore.name)

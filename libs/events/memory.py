@@ -1,11 +1,11 @@
-"""The memory transport: the bus of a system whose services all live in one process.
+"""The memory transport: the bus of a system whose services all run in one process.
 
-A confirm means that every service bound to the type has committed the message's events (handled or parked),
-so an outbox row is marked as published only then, and nothing is lost when the process dies: what it had not
-committed everywhere is still in the outbox, and is published again by the next process.
+`publish` returns when every service that is bound to the type has committed the message's events. So an
+outbox row is marked as published only then, and nothing is lost when the process dies: the next process
+publishes the row again.
 
-A service that does not keep up delays only itself: publishing to it is postponed, and the others have the
-message meanwhile.
+A service that does not keep up delays only itself: publishing is postponed for it, while the others get the
+message.
 """
 
 import asyncio
@@ -21,22 +21,22 @@ from uuid_utils.compat import uuid7
 from events.bus import Delivery, Message
 from events.errors import BrokerUnavailable, Postponed, Unroutable
 
-LETTERS: Final = 1000
-"""Most messages that wait for one service."""
+MAX_PENDING: Final = 1000
+"""Most unacknowledged messages of one service."""
 LAG_SECONDS: Final = 1.0
-"""A service keeps up while it commits each message within this time."""
+"""A service that takes longer to commit a message does not keep up."""
 REMEMBERED: Final = 20_000
-"""Most messages whose commits are remembered, service by service. A forgotten one is delivered again."""
+"""Most messages whose commits are remembered per service. A forgotten one is delivered again."""
 DEAD: Final = 1000
-"""Most messages kept that could not be decoded; the outbox has all of them."""
+"""Most undecodable messages that are kept per service; the outbox has them all."""
 
 
 class ListenerBehind(Postponed):
-    """A service does not keep up: it has not committed this message, or the ones before it, in time."""
+    """A service does not keep up: it has not committed this message, or earlier ones, in time."""
 
 
 @dataclass(eq=False, slots=True)
-class _Letter:
+class _Queued:
     """One message for one service."""
 
     message: Message
@@ -48,13 +48,13 @@ class _Letter:
 
 @dataclass(eq=False, slots=True)
 class _Queue:
-    """What waits for one service."""
+    """The queue of one service."""
 
     service: str
     types: frozenset[str]
-    letters: deque[_Letter] = field(default_factory=deque)
-    pending: dict[UUID, _Letter] = field(default_factory=dict)
-    """Every letter that is not acknowledged yet, waiting or taken, by its message's id; the oldest first."""
+    waiting: deque[_Queued] = field(default_factory=deque)
+    pending: dict[UUID, _Queued] = field(default_factory=dict)
+    """Every unacknowledged message, waiting or taken, by its id; the oldest first."""
     arrived: asyncio.Event = field(default_factory=asyncio.Event)
     dead: deque[tuple[bytes, str]] = field(default_factory=lambda: deque(maxlen=DEAD))
 
@@ -67,8 +67,8 @@ class _Queue:
 class MemoryBus:
     """Carries messages between the services of one process. Keeps the promises of `events.bus.Bus`.
 
-    `bindings` names the types that each service listens to. A message made before this bus was, by a process
-    that ended before everybody had committed it, counts as redelivered.
+    `bindings` names the types that each service listens to. A message that is older than this bus counts as
+    redelivered: an earlier process may have died of it.
     """
 
     def __init__(self, bindings: Mapping[str, Collection[str]], *, lag_seconds: float = LAG_SECONDS) -> None:
@@ -76,28 +76,28 @@ class MemoryBus:
         self._first_id = uuid7()
         self._lag_seconds = lag_seconds
         self._committed: dict[UUID, set[str]] = {}
-        """Which services have committed each message whose publisher has no confirm yet."""
+        """The services that have committed each message that is not fully published."""
         self._closed = False
 
     def close(self) -> None:
-        """The process ends: nobody waits for confirms any more, the next process publishes again."""
+        """Ends every wait in `publish` and `send`. The next process publishes those messages again."""
         self._closed = True
         for queue in self._queues.values():
-            for letter in queue.pending.values():
-                if not letter.done.done():
-                    letter.done.set_exception(BrokerUnavailable())
-                    letter.done.exception()  # perhaps nobody waits for it any more, and that is no news
+            for queued in queue.pending.values():
+                if not queued.done.done():
+                    queued.done.set_exception(BrokerUnavailable())
+                    queued.done.exception()  # retrieved, so that asyncio does not log it
 
     @property
     def dead(self) -> dict[str, Sequence[tuple[bytes, str]]]:
-        """What could not be decoded, with its reason, by service. The outbox has it too."""
+        """Undecodable messages with their reasons, by service."""
         return {service: tuple(queue.dead) for service, queue in self._queues.items()}
 
     async def publish(self, message: Message) -> None:
         """Returns when every bound service has committed the message.
 
-        Raises ListenerBehind when a service does not keep up. The others get the message all the same, and
-        publishing it again reaches only services that have not committed it.
+        Raises ListenerBehind when a service does not keep up. The others get the message, and publishing it
+        again reaches only the services that have not committed it.
         """
         bound = [queue for queue in self._queues.values() if message.type in queue.types]
         if not bound:
@@ -109,19 +109,19 @@ class MemoryBus:
         self._committed.pop(message.id, None)
 
     async def send(self, service: str, message: Message) -> None:
-        """Returns when the service has committed the message; one that it has not finished is not doubled.
+        """Returns when the service has committed the message. One that is queued already is not queued twice.
 
         Raises ListenerBehind when the service does not keep up.
         """
         await self._deliver([self._queue(service)], message)
 
     async def backlog(self, service: str) -> int:
-        """How many messages nobody has taken yet."""
-        return len(self._queue(service).letters)
+        """How many messages are not taken yet."""
+        return len(self._queue(service).waiting)
 
     @asynccontextmanager
     async def subscribe(self, service: str, types: Collection[str]) -> AsyncIterator["_Subscription"]:
-        """The service's share of its messages; several subscriptions of one service share them."""
+        """Subscribes a service. Several subscriptions of one service share its messages."""
         queue = self._queues[service]
         assert queue.types == frozenset(types), f"{service} is bound to {sorted(queue.types)}"
         subscription = _Subscription(queue, self._committed)
@@ -140,31 +140,31 @@ class MemoryBus:
         if self._closed:
             raise BrokerUnavailable
         now = asyncio.get_running_loop().time()
-        letters = [self._put(queue, message, now) for queue in queues]
+        copies = [self._put(queue, message, now) for queue in queues]
         behind = [queue for queue in queues if queue.lags(now, self._lag_seconds)]
-        confirms = [letter.done for letter in letters if letter]
-        if confirms and not behind and len(confirms) == len(letters):
+        confirms = [queued.done for queued in copies if queued]
+        if confirms and not behind and len(confirms) == len(copies):
             await asyncio.wait(confirms, timeout=self._lag_seconds)
         for confirm in confirms:
             if confirm.done():
                 confirm.result()
-        if not all(letter and letter.done.done() for letter in letters):
+        if not all(queued and queued.done.done() for queued in copies):
             raise ListenerBehind
 
-    def _put(self, queue: _Queue, message: Message, now: float) -> _Letter | None:
-        """The message's letter in the queue; None while the queue is full."""
-        letter = queue.pending.get(message.id)
-        if letter is None and len(queue.pending) < LETTERS:
+    def _put(self, queue: _Queue, message: Message, now: float) -> _Queued | None:
+        """Queues the message unless it is queued already. Returns None if the queue is full."""
+        queued = queue.pending.get(message.id)
+        if queued is None and len(queue.pending) < MAX_PENDING:
             done = asyncio.get_running_loop().create_future()
-            letter = _Letter(message, message.id < self._first_id, now, done)
-            queue.pending[message.id] = letter
-            queue.letters.append(letter)
+            queued = _Queued(message, message.id < self._first_id, now, done)
+            queue.pending[message.id] = queued
+            queue.waiting.append(queued)
             queue.arrived.set()
-        return letter
+        return queued
 
 
 class _Subscription:
-    """One consumer's share of a queue."""
+    """One consumer of a queue."""
 
     def __init__(self, queue: _Queue, committed: Mapping[UUID, set[str]]) -> None:
         self._queue = queue
@@ -176,37 +176,37 @@ class _Subscription:
         return list(self._taken.values())
 
     async def take(self, limit: int) -> Sequence[Delivery]:
-        while not self._queue.letters:
+        while not self._queue.waiting:
             self._queue.arrived.clear()
             await self._queue.arrived.wait()
         deliveries: list[Delivery] = []
-        while self._queue.letters and len(deliveries) < limit:
-            letter = self._queue.letters.popleft()
-            delivery = Delivery(letter.message.body, letter.redelivered, letter)
-            self._taken[letter.message.id] = delivery
+        while self._queue.waiting and len(deliveries) < limit:
+            queued = self._queue.waiting.popleft()
+            delivery = Delivery(queued.message.body, queued.redelivered, queued)
+            self._taken[queued.message.id] = delivery
             deliveries.append(delivery)
         return deliveries
 
     async def acknowledge(self, deliveries: Sequence[Delivery]) -> None:
-        for letter in map(self._letter, deliveries):
-            del self._taken[letter.message.id]
-            del self._queue.pending[letter.message.id]
-            if letter.message.id in self._committed:
-                self._committed[letter.message.id].add(self._queue.service)
-            if not letter.done.done():
-                letter.done.set_result(None)
+        for queued in map(self._queued, deliveries):
+            del self._taken[queued.message.id]
+            del self._queue.pending[queued.message.id]
+            if queued.message.id in self._committed:
+                self._committed[queued.message.id].add(self._queue.service)
+            if not queued.done.done():
+                queued.done.set_result(None)
 
     async def give_back(self, deliveries: Sequence[Delivery]) -> None:
-        for letter in reversed([self._letter(delivery) for delivery in deliveries]):
-            del self._taken[letter.message.id]
-            letter.redelivered = True
-            self._queue.letters.appendleft(letter)
+        for queued in reversed([self._queued(delivery) for delivery in deliveries]):
+            del self._taken[queued.message.id]
+            queued.redelivered = True
+            self._queue.waiting.appendleft(queued)
         self._queue.arrived.set()
 
-    async def bury(self, delivery: Delivery, reason: str) -> None:
+    async def dead_letter(self, delivery: Delivery, reason: str) -> None:
         self._queue.dead.append((delivery.body, reason))
         await self.acknowledge([delivery])
 
-    def _letter(self, delivery: Delivery) -> _Letter:
-        assert isinstance(delivery.tag, _Letter)
+    def _queued(self, delivery: Delivery) -> _Queued:
+        assert isinstance(delivery.tag, _Queued)
         return delivery.tag

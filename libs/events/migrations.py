@@ -1,4 +1,4 @@
-"""The tables of `events` as a service's Alembic history makes them. A change here is a new function."""
+"""The tables of `events`, as a service's Alembic history makes them. A change is a new function here."""
 
 from collections.abc import Callable
 
@@ -140,7 +140,7 @@ Call it in transactions of its own with a short lock_timeout until act is null. 
 
 
 def lease_columns_3(table: str) -> tuple[str, ...]:
-    """What a table of waiting work gains: counters of its failures, and an index of what was given up."""
+    """Adds counters of failures, and an index of dead rows, to a table of leased work."""
     return (
         f"""
         ALTER TABLE {table} ADD COLUMN defects integer NOT NULL DEFAULT 0,
@@ -157,38 +157,38 @@ def create_tables_1(execute: Callable[[str], object]) -> None:
 
 
 def create_tables_2(execute: Callable[[str], object]) -> None:
-    """The record of what people did by hand; `execute` is Alembic's."""
+    """The interventions; `execute` is Alembic's."""
     for statement in _CREATE_2:
         execute(statement)
 
 
 def upgrade_3(execute: Callable[[str], object], *tables: str) -> None:
-    """Counters of failed tries for outbox, parked events, and the service's own tables of waiting work."""
+    """Counters of failed tries for outbox, parked events, and the service's own tables of leased work."""
     for table in ("outbox", "parked", *tables):
         for statement in lease_columns_3(table):
             execute(statement)
 
 
 def upgrade_4(execute: Callable[[str], object]) -> None:
-    """The function that makes and drops partitions, and the indexes it needs; `execute` is Alembic's."""
+    """The function that makes and drops partitions, and its indexes; `execute` is Alembic's."""
     for statement in _CREATE_4:
         execute(statement)
 
 
 def upgrade_5(execute: Callable[[str], object]) -> None:
-    """The inbox tells apart payloads that come under one event id; `execute` is Alembic's."""
+    """The digest in the inbox, to find an event id with two payloads; `execute` is Alembic's."""
     execute("ALTER TABLE inbox ADD COLUMN digest bigint")
     execute("COMMENT ON COLUMN inbox.digest IS 'CRC-32 of the event as it came'")
 
 
 def upgrade_7(execute: Callable[[str], object], *tables: str) -> None:
-    """Waiting work says how its last try failed, and for which reasons its delay was announced."""
+    """The last failure of leased work, and the reasons for which its delay was announced."""
     for table in ("outbox", "parked", *tables):
         execute(f"ALTER TABLE {table} ADD COLUMN last_failure text, ADD COLUMN delayed_for text[]")
 
 
 def upgrade_8(execute: Callable[[str], object]) -> None:
-    """The check of a statement that many were joined into (`statements.joined`); `execute` is Alembic's."""
+    """The check of joined statements (`statements.joined`); `execute` is Alembic's."""
     execute("""
     CREATE FUNCTION expect_rows(expected bigint, actual bigint, statement text) RETURNS boolean
     LANGUAGE plpgsql AS $function$

@@ -1,8 +1,7 @@
 """Money: integer minor units and an ISO 4217 currency inside, a decimal string outside.
 
-Never a float. The number of decimals is the currency's own (ISO 4217 list one, "minor unit"): JPY 0,
-EUR 2, KWD 3. Funds, precious metals, testing codes and currencies without a minor unit are left out:
-nobody is paid in them.
+Never a float. The number of decimals is the currency's (ISO 4217 list one, "minor unit"): JPY 0, EUR 2,
+KWD 3. Funds, precious metals, testing codes and currencies without a minor unit are left out.
 """
 
 import re
@@ -23,10 +22,10 @@ EXPONENTS: Final[dict[str, int]] = {
     **dict.fromkeys(_TWO_DECIMALS.split(), 2),
     **dict.fromkeys("BHD IQD JOD KWD LYD OMR TND".split(), 3),
 }
-"""Decimals of every currency that an order may be in."""
+"""Decimals of every currency that an order can have."""
 
 MAX_AMOUNT: Final = 99_999_999_999
-"""The largest amount of a single order, in minor units: 999,999,999.99 in a currency with two decimals."""
+"""The largest amount of an order, in minor units: 999,999,999.99 in a currency with two decimals."""
 
 
 class UnknownCurrency(ValueError):

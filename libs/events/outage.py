@@ -1,23 +1,29 @@
-"""Outages: how a runner tells that the other side is away from the failure of one row."""
+"""Outages: tells an outage of the other side from the failure of single rows."""
 
+import asyncio
 import math
 from typing import Final
 
 from events.backoff import backoff
 
 SUBJECTS: Final = 5
-"""So many different subjects without an answer, and no answer between them, are an outage."""
+"""So many different subjects in a row without an answer are an outage."""
 FIRST_PAUSE: Final = 0.5
 LONGEST_PAUSE: Final = 10.0
-"""Seconds between two tries in an outage: doubling from the first to the longest."""
+"""Seconds between two probes in an outage; they double from the first to the longest."""
+
+
+def now() -> float:
+    """The loop's time, in seconds."""
+    return asyncio.get_running_loop().time()
 
 
 class Outage:
-    """Whether the other side answers, and when it may be asked again. Times are the loop's, in seconds.
+    """Whether there is an outage, and when the next probe is due. Times are the loop's, in seconds.
 
-    The other side saying that it is away begins an outage at once. A missing answer may be the fault of one
-    row, so five different subjects in a row have to miss theirs. Any answer ends the outage, a refusal too.
-    While it lasts one row at a time is tried, each about another subject.
+    An outage begins at once when the other side says that it is away. A missing answer may be one row's
+    fault, so an outage begins after five different subjects in a row without one. Any answer ends it, also a
+    refusal. During an outage rows are tried one at a time, each about another subject.
     """
 
     def __init__(self) -> None:
@@ -32,7 +38,7 @@ class Outage:
         return self._failures > 0
 
     def answered(self) -> bool:
-        """The other side answers. Returns whether that ends an outage."""
+        """Notes an answer. Returns whether it ends an outage."""
         was_on = self.is_on
         self._failures = 0
         self._unanswered.clear()
@@ -40,9 +46,9 @@ class Outage:
         return was_on
 
     def unavailable(self, subject: str, now: float, retry_after: float | None = None) -> bool:
-        """A row about this subject learned that the other side is away. Returns whether an outage begins."""
+        """Notes that the other side is away for this subject. Returns whether an outage begins."""
         self._probed.add(subject)
-        if now < self.paused_until:  # one of several rows that met the same failure
+        if now < self.paused_until:  # several rows met the same failure
             return False
         begins = not self.is_on
         pause = backoff(self._failures, first=FIRST_PAUSE, most=LONGEST_PAUSE)
@@ -51,16 +57,16 @@ class Outage:
         return begins
 
     def unanswered(self, subject: str, now: float) -> bool:
-        """A row about this subject had no answer. Returns whether that begins an outage."""
+        """Notes that a row about this subject got no answer. Returns whether an outage begins."""
         self._unanswered.add(subject)
         if self.is_on or len(self._unanswered) >= SUBJECTS:
             return self.unavailable(subject, now)
         return False
 
     def may_probe(self, subject: str) -> bool:
-        """Whether no row about the subject has failed in this outage yet."""
+        """Whether no row about this subject has failed in this outage."""
         return subject not in self._probed
 
     def probe_anyone(self) -> None:
-        """Every subject was tried: begin again."""
+        """Allows every subject again."""
         self._probed.clear()

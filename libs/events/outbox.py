@@ -1,7 +1,7 @@
-"""The outbox: what a transaction announces is written with it, and published after it.
+"""The outbox: messages are written with the transaction that emits their events, and published after it.
 
-A row is one message. Rows stay for a retention time after they were published: they are the log from which
-any consumer can be replayed.
+A row is one message. Published rows are kept for a retention time, so that events can be replayed to any
+service.
 """
 
 from collections.abc import Sequence
@@ -46,7 +46,7 @@ _INSERT: Final = statements.insert(
         "claimed_until": f"now() + make_interval(secs => ${len(_COLUMNS) + 1}::float8)",
     },
 )
-# The bounds let a generic plan skip the partitions that can't hold any of the ids.
+# The bounds let a generic plan skip partitions that can't hold any of the ids.
 _MARK: Final = """
     UPDATE outbox SET state = 'published', published_at = now(), last_error = NULL
     WHERE id = ANY($1::uuid[]) AND id BETWEEN $2 AND $3 AND state = 'pending'"""
@@ -66,7 +66,7 @@ LEASES: Final[Leases[Message]] = Leases(OUTBOX, _read, waiting="pending", column
 
 
 async def write(tx: Transaction, events: Sequence[AnyEvent], *, lease: float) -> Sequence[Message]:
-    """Writes the events as messages, born claimed for `lease` seconds."""
+    """Writes the events as messages that are claimed for `lease` seconds, and returns these."""
     messages = envelope.messages(events)
     literal = statements.array_literal
     records = [(m.id, m.type, m.body, literal(m.event_ids), literal(m.order_ids)) for m in messages]
@@ -75,6 +75,6 @@ async def write(tx: Transaction, events: Sequence[AnyEvent], *, lease: float) ->
 
 
 async def mark_published(tx: Transaction, messages: Sequence[Message]) -> None:
-    """Marks messages that the bus has confirmed."""
+    """Marks messages as published: the bus has confirmed them."""
     ids = sorted(message.id for message in messages)
     await tx.execute(_MARK, ids, ids[0], ids[-1])

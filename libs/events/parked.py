@@ -1,10 +1,10 @@
-"""Parked events: what could not be handled waits here with its reason, and holds up nobody.
+"""Parked events: events that could not be handled, with the reason. They hold up no other event.
 
-`retry`: due later, with exponential backoff, MAX_ATTEMPTS times in all. `dead`: never again by itself.
-An event of a type or version that this code does not know is tried without being counted, for as long as an
-upgrade may take (PATIENCE): processes of a newer version share the table, and one of them takes it.
-`discarded`: given up by a person; the row is kept, and nothing brings it back.
-A parked event has its inbox row like any other that was taken over, so a duplicate changes nothing here.
+The state `retry` means that the event is tried again with exponential backoff, MAX_ATTEMPTS times in all.
+`dead` events are not tried again until a person replays them. `discarded` ones were given up by a person; the
+row is kept. An event of an unknown type or version is retried without being counted, for PATIENCE: during an
+upgrade processes of a newer version share the table and handle it. A parked event has its inbox row, so a
+duplicate changes nothing.
 """
 
 from collections.abc import Sequence
@@ -32,7 +32,7 @@ from events.transaction import Transaction
 MAX_ATTEMPTS: Final = 8
 RETRY: Final = RetryPolicy(deadline=10, first=1, longest=300, defects=MAX_ATTEMPTS)
 PATIENCE: Final = timedelta(days=7)
-"""How long an event that only a newer version could handle is tried, before it is dead."""
+"""How long an event that only a newer version can handle is retried before it is dead."""
 
 PARKED: Final = Table(
     "parked",
@@ -53,7 +53,7 @@ _COLUMNS: Final = ("id", "type", "order_id", "body", "reason", "state", "attempt
 
 @dataclass(frozen=True, slots=True)
 class ParkedEvent:
-    """An event to be tried again."""
+    """An event to try again."""
 
     id: UUID
     body: bytes
@@ -72,9 +72,9 @@ LEASES: Final[Leases[ParkedEvent]] = Leases(
     columns=("id", "body", "attempts"),
     why=f"""
         CASE WHEN reason = 'replay' OR $1::boolean THEN NULL
-            WHEN reason IN {envelope.FOR_NEWER} THEN 'newer' ELSE 'defect' END""",
+            WHEN reason IN {envelope.FOR_NEWER_VERSION} THEN 'newer' ELSE 'defect' END""",
 )
-"""An outage of these is one of the database; what a person has put in again is no delay of its order."""
+"""Neither replays nor waits in an outage of the database are announced as delays."""
 
 _INSERT: Final = statements.insert(
     PARKED,
@@ -102,43 +102,43 @@ _TAKE: Final = "DELETE FROM parked WHERE id = $1 AND state = 'retry' RETURNING i
 
 
 async def park(tx: Transaction, event: AnyEvent, error: Exception) -> None:
-    """Parks an event whose handling failed: for another try, or after a Reject as dead."""
+    """Parks an event whose handling failed: for another try, or as dead after a Reject."""
     state, reason = _verdict(error, attempts=1)
     body = envelope.encode_one(event)
     row = (event.id, type_of(type(event)), event.subject, body, reason, state, 1, _words_of(error))
     await _insert(tx, [row])
 
 
-async def bury(tx: Transaction, rejected: Sequence[Rejected]) -> None:
-    """Parks what this code can't handle: as dead, or for a newer version to try."""
+async def park_rejected(tx: Transaction, rejected: Sequence[Rejected]) -> None:
+    """Parks rejected events: as dead, or for a newer version to try."""
     rows = [
-        (r.id, r.type, r.order_id, r.body, r.code, "retry" if r.for_newer else "dead", 0, r.message)
+        (r.id, r.type, r.order_id, r.body, r.code, "retry" if r.for_newer_version else "dead", 0, r.message)
         for r in rejected
     ]
     await _insert(tx, rows)
 
 
 async def take(tx: Transaction, parked: ParkedEvent) -> bool:
-    """Takes the event out, to be handled in this transaction; False when another process did."""
+    """Removes the event, to handle it in this transaction. Returns False if another process has it."""
     return bool(await tx.fetch(_TAKE, parked.id))
 
 
 async def park_again(tx: Transaction, parked: ParkedEvent, error: Exception) -> None:
-    """Puts a failed event off once more, or declares it dead after MAX_ATTEMPTS."""
+    """Defers an event that failed again, or marks it dead after MAX_ATTEMPTS."""
     state, reason = _verdict(error, attempts=parked.attempts + 1)
     delay = backoff(parked.attempts, first=RETRY.first, most=RETRY.longest)
     await tx.execute(_AGAIN, parked.id, reason, _words_of(error), state, delay)
 
 
-async def leave_for_newer(tx: Transaction, parked: ParkedEvent, rejected: Rejected) -> None:
-    """Puts off an event that only a newer version could handle, at most five minutes; dead after PATIENCE."""
+async def defer_to_newer_version(tx: Transaction, parked: ParkedEvent, rejected: Rejected) -> None:
+    """Defers an event for a newer version by at most five minutes, or marks it dead after PATIENCE."""
     await tx.execute(_STILL_UNKNOWN, parked.id, rejected.code, rejected.message, PATIENCE)
 
 
-async def put_in(tx: Transaction, events: Sequence[AnyEvent]) -> set[UUID]:
-    """Puts events in to be handled at once, as if they had failed before, and returns the ids of these.
+async def park_for_replay(tx: Transaction, events: Sequence[AnyEvent]) -> set[UUID]:
+    """Parks events as due now, so that they are handled again, and returns their ids.
 
-    Those that are parked already stay as they are.
+    Events that are parked already do not change.
     """
     ordered = sorted(events, key=lambda event: event.id)
     rows = [(e.id, type_of(type(e)), e.subject, envelope.encode_one(e)) for e in ordered]

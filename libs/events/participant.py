@@ -1,35 +1,32 @@
-"""A participant: one service's whole part in the events, wired in one place."""
+"""A participant: everything that one service runs to consume and publish events."""
 
 import asyncio
 from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
-from itertools import chain
 from typing import Any
 
 from events import delays, outbox, parked
 from events.bus import Bus, Message
-from events.commit import Transactions
-from events.contracts import AnyEvent, OrderDelayed, type_of
-from events.delays import ToDelay, Why
+from events.contracts import OrderDelayed
+from events.delays import DelayFactory, WaitReason
 from events.journey import STAGES
-from events.leases import LEASE_SECONDS
 from events.maintenance import Chore, Maintenance
 from events.parked import ParkedEvent
-from events.progress import ProgressLog, Step
 from events.runner import Runner
 from events.transaction import Transaction
+from events.transactions import Transactions
 from events.worker import Handlers, Worker
 
 Runners = dict[type, Runner[Any, Any]]
-"""Which runner does the work that handlers leave behind, by the type of the intent."""
+"""The runner for each type of intent."""
 
 
 class Participant:
     """Worker, relay, runners, retries and chores of one service, on one database and one bus.
 
-    Everything that commits through `transactions` is announced by the relay and worked off by the runners
-    right after the commit, without waiting for them.
+    It connects the handover of `transactions` to the relay and the runners, so they begin right after a
+    commit.
     """
 
     def __init__(
@@ -72,16 +69,14 @@ class Participant:
             self.runners.values(),
             (self.relay,),
         )
-        """Those first that leave work to the next."""
+        """In draining order: each stage leaves work to the next."""
         self.maintenance = Maintenance(service, transactions, chores)
-        self._progress = ProgressLog(service)
-        transactions.committed = self._hand_over
-        transactions.lease_of_messages = self._lease_of_messages
+        transactions.handover.connect(service, self.relay, self.runners)
 
     async def run(self) -> None:
-        """Works until `stop`, then drains: worker first, then what it left to the runners, the relay last.
+        """Works until `stop`, then drains the worker, the runners and last the relay.
 
-        Raises what a part raised that should never raise: the process is better started anew.
+        An exception means a defect: the process should be restarted.
         """
         async with self.working(), asyncio.TaskGroup() as parts:
             maintaining = parts.create_task(self.maintenance.run(), name=f"{self.service} maintenance")
@@ -90,9 +85,9 @@ class Participant:
 
     @asynccontextmanager
     async def working(self) -> AsyncIterator[None]:
-        """All but the worker works while the context is open; then it drains and nothing of it runs any more.
+        """Runs everything but the worker and the chores until the context ends; then it drains and stops.
 
-        What was not begun by then is given back, for anyone to take at once.
+        Rows that are not begun by then are released, for any process to claim at once.
         """
         async with asyncio.TaskGroup() as parts:
             stages = [
@@ -107,60 +102,41 @@ class Participant:
                     await task
 
     async def wait_until_idle(self) -> None:
-        """Returns when what was left behind, and what is due, is done as far as that is possible now."""
+        """Returns when no runner has work that can be done now."""
         for stage in self._stages:
             for runner in stage:
                 await runner.wait_until_idle()
 
-    def look_after_leftovers(self) -> None:
-        """Everything that waits in the tables is looked for at once."""
+    def sweep_now(self) -> None:
+        """Sweeps all tables now instead of at the next scheduled time."""
         for stage in self._stages:
             for runner in stage:
                 runner.sweep_now()
 
     @property
     def in_outage(self) -> Sequence[str]:
-        """Names of the runners that wait for the outside to answer again."""
+        """Names of the runners that are in an outage."""
         return [runner.name for stage in self._stages for runner in stage if runner.in_outage]
 
     def stop(self) -> None:
         """Asks `run` to come to its end."""
         self.worker.stop()
 
-    def _hand_over(self, tx: Transaction) -> None:
-        if tx.messages:
-            self.relay.offer(tx.messages, tx.started)
-        by_type: dict[type, list[Any]] = {}
-        for intent in tx.intents:
-            by_type.setdefault(type(intent), []).append(intent)
-        for intent_type, intents in by_type.items():
-            self.runners[intent_type].offer(intents, tx.started)
-        self._progress.note(chain(map(_step, tx.events), tx.steps))
-
-    def _lease_of_messages(self) -> float:
-        """Messages that the relay does not take are free for its next sweep at once."""
-        return LEASE_SECONDS if self.relay.takes_new else 0.0
-
-
-def _step(event: AnyEvent) -> Step:
-    seconds = (event.time - event.data.order.created_at).total_seconds()
-    return Step(event.subject, type_of(type(event)), seconds)
-
 
 async def _mark_published(tx: Transaction, published: Sequence[tuple[Message, None]]) -> None:
     await outbox.mark_published(tx, [message for message, _ in published])
 
 
-def _delayed_at(service: str) -> ToDelay[ParkedEvent] | None:
-    """For a service that carries orders on; an event parked by another one holds up no order."""
+def _delayed_at(service: str) -> DelayFactory[ParkedEvent] | None:
+    """None for a service that no stage belongs to: its parked events delay no order."""
     if all(stage.service != service for stage in STAGES):
         return None
 
-    def to_delay(waiting: ParkedEvent, why: Why, since: datetime) -> OrderDelayed | None:
-        return delays.of_event(waiting.body, service, why, since)
+    def to_delay(waiting: ParkedEvent, why: WaitReason, since: datetime) -> OrderDelayed | None:
+        return delays.for_parked_event(waiting.body, service, why, since)
 
     return to_delay
 
 
 async def _nothing_to_settle(tx: Transaction, retried: Sequence[tuple[ParkedEvent, None]]) -> None:
-    """Each retry has committed itself."""
+    """The worker commits each retry itself."""

@@ -1,10 +1,10 @@
-"""Partitions: outbox and inbox are cut into weeks by their UUIDv7 keys, made ahead and dropped whole.
+"""Partitions: outbox and inbox have a partition per week of their UUIDv7 keys, made ahead and dropped whole.
 
 A UUIDv7 begins with its time in milliseconds (RFC 9562, section 5.7), so a range of ids is a range of time.
-Ids outside of every week, such as forged ones or those of a process whose clock is wrong, fall into the
-default partition. When a week is made, the rows of it that are in the default partition move into it.
+Rows of other weeks, from forged ids or a process with a wrong clock, are in the default partition. When a
+week is made, its rows move there from the default partition.
 
-The SQL function `renew_partitions` (`events.migrations`) makes and drops them, by the database's clock.
+The SQL function `renew_partitions` (`events.migrations`) makes and drops partitions by the database's clock.
 """
 
 import logging
@@ -14,14 +14,14 @@ from datetime import datetime, timedelta
 from typing import ClassVar, Final, NamedTuple
 from uuid import UUID
 
-from events.commit import Transactions
+from events.transactions import Transactions
 
 OUTBOX_LIFETIME: Final = timedelta(days=30)
-"""How long after it was published a message is kept, at least. It is sent again that long."""
+"""A message is kept for at least so long after it was published, and can be sent again."""
 INBOX_LIFETIME: Final = timedelta(days=60)
-"""How long after it was taken over an event is remembered, at least."""
+"""An event is remembered for at least so long after it was taken over."""
 LOCK_SECONDS: Final = 0.2
-"""How long a step waits for its lock, and so how long others wait behind it."""
+"""How long a step waits for its lock, which others queue behind."""
 
 _STEP: Final = "SELECT act, partition_name, detail FROM renew_partitions($1, $2)"
 
@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 
 
 class Step(NamedTuple):
-    """What `renew_partitions` did to one partition, or why it left it as it is."""
+    """What `renew_partitions` did to one partition, or why it did nothing."""
 
     act: str
     """`made`, `dropped`, `kept` (rows of it are young) or `held back` (rows of it are unfinished)."""
@@ -38,14 +38,13 @@ class Step(NamedTuple):
 
 
 async def renew(transactions: Transactions, moment: datetime | None = None) -> Sequence[Step]:
-    """Makes the weeks up to three weeks ahead, then drops those that have outlived their time.
+    """Makes the partitions of the next three weeks, then drops the expired ones.
 
-    Each partition is one short transaction, which waits at most LOCK_SECONDS for its lock. A partition that
-    must not be dropped yet is in the answer as `kept` or `held back`. `moment` is for tests; it is the
-    database's now.
+    Each partition takes one short transaction, which waits at most LOCK_SECONDS for its lock. A partition
+    that must not be dropped yet is returned as `kept` or `held back`. `moment` replaces the database's clock
+    in tests.
 
-    Raises:
-        Unavailable: a lock was not to be had, or the database is away. What was done stays done.
+    Raises Unavailable when a lock could not be taken, or the database is away. Completed steps stay.
     """
     steps: list[Step] = []
     while True:
@@ -62,7 +61,7 @@ async def renew(transactions: Transactions, moment: datetime | None = None) -> S
 
 @dataclass
 class PartitionRenewal:
-    """Renews the partitions every hour, and warns of what holds a partition back."""
+    """Renews the partitions every hour, and warns of rows that hold back an expired partition."""
 
     name: ClassVar = "partitions"
     every: float = 3600.0
@@ -73,8 +72,8 @@ class PartitionRenewal:
         held_back = {step for step in await renew(transactions) if step.act == "held back"}
         for step in sorted(held_back - self._warned_of):
             logger.warning(
-                "%s has outlived its time and can't be dropped: it holds %s ('orderflow stuck' and "
-                "'orderflow dead list' tell more)",
+                "partition %s has expired and can't be dropped: it holds %s (see 'orderflow stuck' and "
+                "'orderflow dead list')",
                 step.partition,
                 step.detail,
             )
@@ -82,5 +81,5 @@ class PartitionRenewal:
 
 
 def first_id(moment: datetime) -> UUID:
-    """The least UUIDv7 of that moment: what is announced from then on has a greater one."""
+    """The smallest UUIDv7 of that moment: later ids are greater."""
     return UUID(int=int(moment.timestamp() * 1000) << 80)

@@ -1,4 +1,4 @@
-"""Progress: one line of the log per order and stage, joined when there are many."""
+"""Progress: a log line per order and stage; under load one line per stage and second."""
 
 import asyncio
 import logging
@@ -9,20 +9,20 @@ from typing import Final
 from uuid import UUID
 
 LINES: Final = 10
-"""Most steps a second that have a line of their own in a process. Further ones are joined by stage."""
+"""Most lines per second and process. Further steps are joined by stage."""
 JOIN_SECONDS: Final = 1.0
-"""How long steps are joined into one line."""
+"""The period over which steps are joined."""
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """An order has reached a stage, and that is committed."""
+    """An order has reached a stage; the transaction is committed."""
 
     order_id: UUID
     stage: str
-    """The event's type, or what was done."""
+    """The event's type, or a word for the work."""
     seconds: float
     """Since the order was placed."""
 
@@ -37,7 +37,7 @@ class ProgressLog:
         self._closes: asyncio.TimerHandle | None = None
 
     def note(self, steps: Iterable[Step]) -> None:
-        """Writes a line for each of the steps, or joins them with others of this second."""
+        """Logs a line for each step, or joins it with others of this second."""
         if not logger.isEnabledFor(logging.INFO):
             return
         for step in steps:
@@ -50,7 +50,7 @@ class ProgressLog:
                 self._joined.setdefault(step.stage, []).append(step)
 
     def _close(self) -> None:
-        """The second is over: writes what was joined in it."""
+        """Logs the joined steps when the second is over."""
         joined, self._joined = self._joined, {}
         self._lines, self._closes = 0, None
         for stage, steps in joined.items():

@@ -1,7 +1,7 @@
 """Batch statements, derived from SQLAlchemy's Table objects so that no list of columns is written twice.
 
-asyncpg runs them as they are: one statement per table and batch, whatever the number of rows. An argument
-is one column's values; `unnest` turns the columns back into rows.
+One statement handles a table's rows of a whole batch. Each argument is one column's values; `unnest` turns
+the columns into rows. asyncpg executes the statements.
 """
 
 import re
@@ -27,9 +27,9 @@ def insert(
 ) -> str:
     """INSERT of many rows: one array argument per column, in the order given.
 
-    `computed` are further columns with an SQL expression each; `then` is what follows, such as
-    `ON CONFLICT DO NOTHING RETURNING id`. A column that is itself an array takes its values as Postgres array
-    literals in text, because unnest would flatten them.
+    `computed` maps further columns to SQL expressions; `then` ends the statement, such as `ON CONFLICT DO
+    NOTHING RETURNING id`. The values of an array column are passed as Postgres array literals, because unnest
+    would flatten arrays.
     """
     computed = computed or {}
     names = ", ".join([*columns, *computed])
@@ -38,46 +38,46 @@ def insert(
 
 
 def rows(table: Table, columns: Sequence[str], alias: str = "row") -> str:
-    """`unnest($1::…[], …) AS row (…)`: the arguments as rows, typed as the table's columns are."""
+    """`unnest($1::…[], …) AS row (…)`: the arguments as rows, with the types of the table's columns."""
     arrays = ", ".join(f"${n}::{_transport(table.c[name])}[]" for n, name in enumerate(columns, start=1))
     return f"unnest({arrays}) AS {alias} ({', '.join(columns)})"
 
 
 def columns_of(records: Sequence[Sequence[Any]], width: int) -> list[list[Any]]:
-    """Rows turned into columns, as the statements take them; `width` is the number of columns."""
+    """Turns rows into columns, the arguments of a statement. `width` is the number of columns."""
     if not records:
         return [[] for _ in range(width)]
     return [list(column) for column in zip(*records, strict=True)]
 
 
 def array_literal(values: Sequence[object]) -> str:
-    """A Postgres array literal of values that need no quoting, such as UUIDs and numbers."""
+    """A Postgres array literal. The values must need no quoting, like UUIDs and numbers."""
     return "{" + ",".join(map(str, values)) + "}"
 
 
 class Part(NamedTuple):
-    """A statement to be joined with others. One that is counted has one more argument: its number of rows."""
+    """A statement to join with others. A counted one takes its expected number of rows as last argument."""
 
     statement: str
     counted: bool = False
 
 
 def can_be_joined(statement: str) -> bool:
-    """Whether PostgreSQL runs the statement to its end in a WITH although nothing reads its rows.
+    """Whether PostgreSQL executes the statement completely inside a WITH, although nothing reads its rows.
 
-    It leaves a SELECT out then (https://www.postgresql.org/docs/current/queries-with.html), and takes neither
-    commands such as SET there, nor a WITH of the statement's own that changes data.
+    It skips an unread SELECT there (https://www.postgresql.org/docs/current/queries-with.html), and accepts
+    neither commands such as SET nor a nested WITH that changes data.
     """
     return _CHANGE.match(statement) is not None
 
 
 @lru_cache(maxsize=512)
 def joined(parts: tuple[Part, ...]) -> str:
-    """One statement of several that change data, which takes the arguments of all, in order.
+    """Joins statements that change data into one, which takes the arguments of all of them in order.
 
-    None of the parts sees what the others write, and no two may write the same row
-    (https://www.postgresql.org/docs/current/queries-with.html#QUERIES-WITH-MODIFYING). It fails as a whole
-    when a counted part has another number of rows than its last argument says: `expect_rows`, a function in
+    No part sees the writes of another, and no two parts may write the same row
+    (https://www.postgresql.org/docs/current/queries-with.html#QUERIES-WITH-MODIFYING). The whole statement
+    fails if a counted part has another number of rows than its last argument: `expect_rows`, a function in
     each service's schema, raises the error.
     """
     if len(parts) == 1 and not parts[0].counted:

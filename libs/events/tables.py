@@ -1,6 +1,6 @@
-"""The tables that every service has in its own schema for its part in the events.
+"""The tables of `events`, which every service has in its own schema.
 
-No table names a schema: each service's role has its own schema, and nothing else, on its search path.
+No table names a schema: the search path of a service's role is its own schema and nothing else.
 """
 
 from typing import Final

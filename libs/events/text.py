@@ -1,4 +1,4 @@
-"""Text from elsewhere, made fit to be kept."""
+"""Text from other systems, made storable."""
 
 import re
 from typing import Final
@@ -7,10 +7,9 @@ _UNSTORABLE: Final = re.compile("[\0\ud800-\udfff]")
 
 
 def storable(text: str, limit: int | None = None) -> str:
-    """The text as PostgreSQL, JSON and UTF-8 can hold it, at most `limit` characters of it.
+    """The text as PostgreSQL, JSON and UTF-8 can store it, at most `limit` characters.
 
-    U+FFFD takes the place of NUL, which PostgreSQL refuses, and of lone surrogates, which UTF-8 has no bytes
-    for: Python makes them of bytes that it could not decode (PEP 383), in the words of a mail server for
-    example.
+    U+FFFD replaces NUL, which PostgreSQL refuses, and lone surrogates, which UTF-8 can't encode. Python
+    makes surrogates from bytes that it can't decode (PEP 383), for example in a mail server's answer.
     """
     return _UNSTORABLE.sub("\N{REPLACEMENT CHARACTER}", text[:limit])

@@ -1,4 +1,4 @@
-"""One transaction: what it reads and writes, what it will announce, and what work it leaves behind."""
+"""One transaction: its statements, the events that it emits, and the work that it leaves to runners."""
 
 import asyncio
 from collections.abc import Awaitable, Collection, Sequence
@@ -19,7 +19,7 @@ K = TypeVar("K")
 
 
 class Reads(Protocol):
-    """Where rows are read from: an open Transaction, or Transactions, each of whose reads stands alone."""
+    """A source of rows: an open Transaction, or Transactions, where each read is a transaction of its own."""
 
     async def fetch(self, statement: str, *arguments: object) -> "list[asyncpg.Record]":
         """Rows of a statement."""
@@ -27,15 +27,15 @@ class Reads(Protocol):
 
 
 class Transaction:
-    """One database transaction. Whoever is handed one neither commits it nor touches a broker.
+    """One database transaction. Code that is given one neither commits it nor calls a broker.
 
-    A careful transaction waits for the answer to each statement. An optimistic one assumes that every row is
-    what it is on an ordinary day: new, or as its claim left it. So it does not wait: it collects what it
-    writes, and sends that at its end as one statement, a transaction by itself. Where the assumption is
-    wrong, the statement raises AssumptionFailed, and nothing has changed.
+    A careful transaction waits for the answer to each statement. An optimistic one assumes the ordinary case:
+    every row is new, or as its claim left it. It collects its writes and sends them at its end as one
+    statement, which is a transaction by itself. If the assumption is wrong, that statement raises
+    AssumptionFailed and changes nothing.
 
-    Statements raise DatabaseUnavailable when the database is away, else asyncpg's own error. PostgreSQL
-    has aborted the transaction then: a caller that goes on all the same gets an error from the commit.
+    Statements raise DatabaseUnavailable when the database is away, otherwise asyncpg's error. After an error
+    PostgreSQL has aborted the transaction: if the caller swallows it, the commit fails.
     """
 
     def __init__(self, driver: Connection, *, optimistic: bool = False) -> None:
@@ -45,23 +45,23 @@ class Transaction:
         self.steps: list[Step] = []
         self.messages: Sequence[Message] = ()
         self.failure: Exception | None = None
-        """What the statement raised that failed last."""
+        """The error of the last statement that failed."""
         self._driver = driver
         self._optimistic = optimistic
         self._begun = False
         self._collected: list[tuple[Part, Sequence[object]]] = []
 
     async def fetch(self, statement: str, *arguments: object) -> "list[asyncpg.Record]":
-        """Rows of a statement, by asyncpg directly. It sees everything that was written before."""
+        """Returns the rows of a statement. It sees all earlier writes of this transaction."""
         await self._begin()
         await self._send_collected()
         return await self._answer_of(self._driver.fetch(statement, *arguments))
 
     async def fetch_keys(self, statement: str, *arguments: object, expected: Collection[K]) -> set[K]:
-        """The keys of the rows that a statement writes or finds: its only column.
+        """Returns the keys of the rows that a statement writes or finds: its only column.
 
-        `expected` are those of an ordinary day. An optimistic transaction returns these at once, and raises
-        AssumptionFailed at its end if the statement has another number of rows.
+        `expected` are the keys of the ordinary case. An optimistic transaction returns them at once, and
+        raises AssumptionFailed at its end if the statement has another number of rows.
         """
         if self._optimistic:
             keys = set(expected)
@@ -70,10 +70,10 @@ class Transaction:
         return {record[0] for record in await self.fetch(statement, *arguments)}
 
     async def execute(self, statement: str, *arguments: object) -> None:
-        """A statement without rows, by asyncpg directly.
+        """Executes a statement without rows.
 
-        No two INSERTs, UPDATEs or DELETEs, here or in `fetch_keys`, may write the same row without a `fetch`
-        in between.
+        Two INSERTs, UPDATEs or DELETEs, here or in `fetch_keys`, must not write the same row without a
+        `fetch` between them.
         """
         if self._optimistic and statements.can_be_joined(statement):
             self._collected.append((Part(statement), arguments))
@@ -83,13 +83,13 @@ class Transaction:
             await self._answer_of(self._driver.execute(statement, *arguments))
 
     async def check(self) -> None:
-        """For Transactions only. Raises AssumptionFailed if an assumption made so far is wrong."""
+        """Only for Transactions. Raises AssumptionFailed if an assumption made so far is wrong."""
         if self._collected:
             await self._begin()
             await self._send_collected()
 
     async def commit(self) -> None:
-        """For Transactions only. Raises AssumptionFailed or Aborted: then nothing has changed."""
+        """Only for Transactions. Raises AssumptionFailed or Aborted: then nothing has changed."""
         await self._send_collected()
         if not self._begun:
             return
@@ -99,15 +99,15 @@ class Transaction:
             raise Aborted from self.failure
 
     def emit(self, *events: AnyEvent) -> None:
-        """Announces the events: they are written to the outbox with this transaction's commit."""
+        """Publishes the events: the commit writes them to the outbox, and the relay publishes them."""
         self.events.extend(events)
 
     def intend(self, *intents: object) -> None:
-        """Work whose rows this transaction wrote, born claimed: done from memory right after the commit."""
+        """Leaves work to runners, who begin after the commit. Its rows are written here, born claimed."""
         self.intents.extend(intents)
 
     def log(self, *steps: Step) -> None:
-        """Progress for the log once it is committed, beside the announced events."""
+        """Logs progress after the commit, beside that of the emitted events."""
         self.steps.extend(steps)
 
     async def _begin(self) -> None:
@@ -117,7 +117,7 @@ class Transaction:
         try:
             await self._answer_of(self._driver.execute("BEGIN"))
         except BaseException:
-            self._driver.terminate()  # a later statement would be a transaction by itself
+            self._driver.terminate()  # without BEGIN each statement would commit by itself
             raise
 
     async def _send_collected(self) -> None:
@@ -135,7 +135,7 @@ class Transaction:
     async def _answer_of(self, call: Awaitable[T]) -> T:
         try:
             return await answer_of(call, self._driver)
-        except asyncpg.InFailedSQLTransactionError:  # the consequence of an error that was swallowed
+        except asyncpg.InFailedSQLTransactionError:  # an earlier error was swallowed
             if isinstance(self.failure, DatabaseUnavailable | AssumptionFailed):
                 raise self.failure from None
             raise

@@ -1,4 +1,4 @@
-"""The worker: takes what is waiting, handles it in one transaction, acknowledges; on any transport."""
+"""The worker: takes deliveries from a subscription, handles them in one transaction, and acknowledges."""
 
 import asyncio
 import logging
@@ -10,49 +10,49 @@ from uuid import UUID
 from events import envelope, inbox, parked
 from events.backoff import backoff
 from events.bus import Bus, Delivery, Subscription
-from events.commit import Transactions
 from events.contracts import AnyEvent, type_of
 from events.envelope import Rejected
 from events.errors import Reject, Unavailable, Undecodable
 from events.killpoints import KillPoint, reach
 from events.parked import ParkedEvent
 from events.runner import Runner
-from events.splitting import NeverCommits, Suspicion, commit_in_halves
+from events.splitting import BatchFailures, NeverCommits, commit_in_halves
 from events.text import storable
 from events.transaction import Transaction
+from events.transactions import Transactions
 
 Handler: TypeAlias = Callable[[Sequence[Any], Transaction], Awaitable[None]]
 Handlers: TypeAlias = Mapping[type[AnyEvent], Handler]
-"""What a service listens to, and what it does about it: a table at the foot of its `handlers.py`.
+"""The handler of each event type that a service listens to: a table at the end of its `handlers.py`.
 
-A handler gets events of the types that it is named for in one transaction, all new if that commits. It
-changes nothing but by the transaction: it may be called again for the same events. It raises Reject for an
-event that can never be handled; anything else that it raises means that the event is tried again later.
+A handler gets a batch of new events of its types, and a transaction. It changes nothing but through the
+transaction, because it is called again for the same events if the commit fails. It raises Reject for an event
+that can never be handled; after any other exception the event is tried again later.
 """
 Item: TypeAlias = AnyEvent | Rejected
 
 MAX_MESSAGES: Final = 32
-"""Most messages that go into one transaction."""
+"""Most messages in one transaction."""
 MANY_EVENTS: Final = 8
-"""A transaction with so many events means that there is much to do."""
+"""A transaction with so many events shows that the load is high."""
 GATHER_SECONDS: Final = 0.1
-"""From the beginning of such a transaction to the next one: fewer commits, each of more events, cost less."""
-MAX_ATTEMPTS: Final = 3
-"""The attempt at an event alone that is not made any more, as the earlier ones never came to an end."""
+"""Least time from the start of such a transaction to the next: fewer, larger commits cost less."""
+MAX_DEATHS: Final = 2
+"""An event is parked as dead after so many deaths of the process while it was handled alone."""
 
 logger = logging.getLogger(__name__)
 
 
 class KillsProcess(Reject):
-    """The event was begun again and again and never finished: it seems to kill whoever handles it."""
+    """The event was begun repeatedly and never finished: it seems to kill the process."""
 
 
 class Worker:
-    """Consumes the events that one service's handler table names.
+    """Consumes the events of one service's handler table.
 
-    What was taken is acknowledged when every event in it is handled or parked, and that is committed. While
-    the database does not answer the batch is repeated, and nothing is counted against it. A batch that fails
-    again and again although the database answers is split, until what fails alone is parked.
+    A message is acknowledged after the commit in which each of its events was handled or parked. While the
+    database is away the batch is repeated without being counted. A batch that fails repeatedly although the
+    database answers is split, and the events that fail alone are parked.
     """
 
     def __init__(
@@ -70,19 +70,19 @@ class Worker:
         self._runners = runners
         self._attempts = inbox.Attempts()
         self._digests: dict[UUID, int] = {}
-        """Of the events in hand, as far as they are known."""
+        """The digests of the events of the current batch, as far as they are known."""
         self._stopping = asyncio.Event()
 
     async def run(self) -> None:
-        """Works until `stop`: then the batch in hand is finished, and what was not begun is given back."""
+        """Works until `stop`. Then the current batch is finished, and other deliveries are given back."""
         async with self._bus.subscribe(self.service, self._handlers.keys()) as subscription:
             await self.consume(subscription, holds_back=True)
 
     async def consume(self, subscription: Subscription, *, holds_back: bool) -> None:
-        """Works until `stop` or the subscription's end. It may be asked again.
+        """Works until `stop` or the subscription's end. It may be called again.
 
         With `holds_back` nothing is taken while a runner has no room, nor right after a transaction with many
-        events: others gather meanwhile. Without, the work that handlers leave behind waits in its table.
+        events, so that more events gather. Without it, intents that find no room wait in their table.
         """
         stopped = asyncio.create_task(self._stopping.wait())
         try:
@@ -108,13 +108,13 @@ class Worker:
         self._stopping.set()
 
     async def retry(self, waiting: ParkedEvent) -> None:
-        """Handles a parked event once more; it is taken out, or parked again, or dead."""
+        """Handles a parked event again. It is removed, deferred or marked dead."""
         try:
             [item] = self._read(b"[" + waiting.body + b"]")
             if isinstance(item, Rejected):
-                if item.for_newer:
+                if item.for_newer_version:
                     async with self._transactions() as tx:
-                        await parked.leave_for_newer(tx, waiting, item)
+                        await parked.defer_to_newer_version(tx, waiting, item)
                     return
                 raise Reject(item.message)
             async with self._attempts.lock():
@@ -122,15 +122,15 @@ class Worker:
                 await self._retry_until_to_blame(waiting, item)
         except Unavailable:
             raise
-        except Exception as error:  # noqa: BLE001  # whatever it was, it is why it stays parked
+        except Exception as error:  # noqa: BLE001  # the reason for parking it again
             async with self._transactions() as tx:
                 await parked.park_again(tx, waiting, error)
                 await self._attempts.finish(tx, [waiting.id])
         self._attempts.forget([waiting.id])
 
     async def _retry_until_to_blame(self, waiting: ParkedEvent, item: AnyEvent) -> None:
-        """Raises Unavailable while the database is away, NeverCommits when the event is to blame for it."""
-        suspicion = Suspicion(self._transactions.answers)
+        """Raises Unavailable while the database is away, NeverCommits if the event is to blame."""
+        suspicion = BatchFailures(self._transactions.ping)
         while True:
             try:
                 async with self._transactions() as tx:
@@ -138,7 +138,7 @@ class Worker:
                         await self._handle([item], tx)
                     await self._attempts.finish(tx, [waiting.id])
             except Unavailable as error:
-                if await suspicion.falls_on_batch(error):
+                if await suspicion.blames_batch(error):
                     raise NeverCommits(error) from error
                 if not suspicion.failures or self._stopping.is_set():
                     raise
@@ -147,7 +147,7 @@ class Worker:
                 return
 
     async def _take(self, subscription: Subscription, holds_back: bool) -> Sequence[Delivery]:
-        """Takes what is waiting: no more than the runners have room for."""
+        """Takes waiting deliveries, no more than the runners have room for."""
         limit = MAX_MESSAGES
         for runner in self._runners if holds_back else ():
             await runner.wait_for_room()
@@ -155,7 +155,7 @@ class Worker:
         return await subscription.take(limit)
 
     async def _process(self, subscription: Subscription, deliveries: Sequence[Delivery]) -> int:
-        """Handles and acknowledges them; returns how many events there were."""
+        """Handles and acknowledges the deliveries, and returns the number of their events."""
         self._digests.clear()
         fresh: list[Item] = []
         suspects: list[Item] = []
@@ -164,18 +164,18 @@ class Worker:
             try:
                 items = self._read(delivery.body)
             except Undecodable as error:
-                logger.warning("%s: message buried: %s", self.service, error)
-                await subscription.bury(delivery, str(error))
+                logger.warning("%s: a message goes to the dead-letter queue: %s", self.service, error)
+                await subscription.dead_letter(delivery, str(error))
             else:
                 readable.append(delivery)
-                self._take_digests(delivery.body, items)
+                self._remember_digests(delivery.body, items)
                 (suspects if delivery.redelivered else fresh).extend(items)
         try:
             if fresh:
                 await self._commit(fresh)
             if suspects:
                 await self._process_suspects(suspects)
-        except Unavailable:  # only when stopping: nobody waits for the database any more
+        except Unavailable:  # only when stopping
             await subscription.give_back(readable)
         else:
             reach(KillPoint.ACKNOWLEDGING)
@@ -190,11 +190,11 @@ class Worker:
             if type_of(type(event)) in self._handlers:
                 items.append(event)
             else:
-                items.append(envelope.rejected_for_lack_of_handler(event, self.service))
+                items.append(envelope.rejected_without_handler(event, self.service))
         return items
 
-    def _take_digests(self, body: bytes, items: Sequence[Item]) -> None:
-        """Remembers the events' digests. A message with anything rejected in it is left out."""
+    def _remember_digests(self, body: bytes, items: Sequence[Item]) -> None:
+        """Remembers the events' digests, unless an event of the message was rejected."""
         if any(isinstance(item, Rejected) for item in items):
             return
         for item, digest in zip(items, envelope.digests(body), strict=True):
@@ -237,10 +237,10 @@ class Worker:
     # Batches
 
     async def _commit(self, items: Sequence[Item]) -> None:
-        """Handles or parks each of the items. Raises Unavailable only when stopping."""
-        suspicion = Suspicion(self._transactions.answers)
+        """Handles or parks each item. Raises Unavailable only when stopping."""
+        suspicion = BatchFailures(self._transactions.ping)
         await self._when_available(
-            lambda: commit_in_halves(items, self._commit_together, self._park, suspicion.falls_on_batch)
+            lambda: commit_in_halves(items, self._commit_together, self._park, suspicion.blames_batch)
         )
 
     async def _commit_together(self, items: Sequence[Item]) -> Sequence[None]:
@@ -260,9 +260,9 @@ class Worker:
         return [None] * len(items)
 
     async def _differing(self, tx: Transaction, taken_over: Collection[UUID]) -> set[UUID]:
-        """Those of the events that were taken over before with another payload."""
+        """The events that were taken over before with another payload."""
         digests = {item_id: self._digests[item_id] for item_id in taken_over if item_id in self._digests}
-        return await inbox.differing(tx, digests) if digests else set()
+        return await inbox.with_other_payload(tx, digests) if digests else set()
 
     async def _handle(self, items: Sequence[Item], tx: Transaction) -> None:
         rejected: list[Rejected] = []
@@ -275,23 +275,23 @@ class Worker:
         for handle, events in by_handler.items():
             await handle(events, tx)
         if rejected:
-            await parked.bury(tx, rejected)
+            await parked.park_rejected(tx, rejected)
 
     async def _park(self, item: Item, error: Exception) -> None:
         logger.error("%s: event %s parked: %r", self.service, item.id, error, exc_info=error)
         async with self._transactions() as tx:
             if await inbox.register(tx, [item.id], self._digests):
                 if isinstance(item, Rejected):
-                    await parked.bury(tx, [item])
+                    await parked.park_rejected(tx, [item])
                 else:
                     await parked.park(tx, item, error)
             await self._attempts.finish(tx, [item.id])
         self._attempts.forget([item.id])
 
-    # Suspects: events of messages that were handed out before and never acknowledged
+    # Suspects: events of messages that were delivered before and not acknowledged
 
     async def _process_suspects(self, items: Sequence[Item]) -> None:
-        """Those that were never begun go in one batch, the others alone: `inbox.Attempts` says why."""
+        """Handles events that were never begun in one batch, the others alone. See `inbox.Attempts`."""
         suspects: dict[UUID, Item] = {}
         for item in items:
             suspects.setdefault(item.id, item)
@@ -304,14 +304,14 @@ class Worker:
                 await self._process_alone(item)
 
     async def _begin_together(self, suspects: Mapping[UUID, Item]) -> tuple[set[UUID], set[UUID]]:
-        """Those that were taken over already, and those that may go in one batch."""
+        """Returns the events that were taken over already, and those that may go in one batch."""
         known: set[UUID] = set()
         together: set[UUID] = set()
         differing: set[UUID] = set()
 
         async def begin() -> None:
             async with self._transactions() as tx:
-                known.update(await inbox.known(tx, suspects.keys()))
+                known.update(await inbox.already_registered(tx, suspects.keys()))
                 differing.update(await self._differing(tx, known))
                 together.update(await self._attempts.begin_together(tx, suspects.keys() - known))
 
@@ -331,5 +331,5 @@ class Worker:
     async def _begin(self, event_id: UUID) -> None:
         async with self._transactions() as tx:
             attempt = await self._attempts.begin(tx, event_id)
-        if attempt >= MAX_ATTEMPTS:
+        if attempt > MAX_DEATHS:
             raise KillsProcess

@@ -33,7 +33,7 @@ async def take_in(schemas: Schemas, broker_url: str, service: str, *, prefix: st
             events |= {event.id: event for event in readable}
         async with schemas.of(service) as tx:
             new = await inbox.register(tx, {each.id for each in (*rejected.values(), *events.values())})
-            await parked.bury(tx, [each for each in rejected.values() if each.id in new])
+            await parked.park_rejected(tx, [each for each in rejected.values() if each.id in new])
             for event in events.values():
                 if event.id in new:
                     await parked.park(tx, event, NeverFinished())

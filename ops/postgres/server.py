@@ -10,7 +10,7 @@ from pathlib import Path
 
 import asyncpg
 
-from chassis.stopping import Stopped, abandoned_when
+from chassis.stopping import Stopped, cancel_when
 from ops.postgres.data import prepare
 from ops.postgres.errors import FolderNotOurs, ServerDied, ServerFailed
 from ops.postgres.privileges import Launcher, launchers
@@ -61,7 +61,7 @@ async def embedded_postgres(folder: Path, ways: Sequence[Launcher] | None = None
         raise FolderNotOurs(folder, denied) from denied
     try:
         await server.make_ready()
-        async with abandoned_when(server.process.wait):
+        async with cancel_when(server.process.wait):
             yield _url(server.sockets)
     except Stopped as ended:
         raise ServerDied(server.log) from ended

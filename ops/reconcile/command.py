@@ -10,8 +10,8 @@ from chassis.settings import BrokerSettings, LogSettings, TextLogSettings, read
 from chassis.stopping import stop_on_signals
 from chassis.telemetry import configure_logging
 from events import rabbitmq
-from events.commit import Transactions
 from events.errors import Postponed, Unavailable, UnknownOutcome
+from events.transactions import Transactions
 from ops.errors import CommandFailed
 from ops.migrate import owner_url
 from ops.reconcile.reconciler import Reconciler

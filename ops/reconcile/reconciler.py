@@ -11,8 +11,8 @@ from typing import Final
 
 from events.backoff import backoff
 from events.bus import Bus, Message
-from events.commit import Transactions
 from events.errors import Postponed, Unavailable, UnknownOutcome, Unroutable
+from events.transactions import Transactions
 from ops import feeds
 from ops.feeds import Feed, Gap
 from ops.reconcile.pauses import Pauses

@@ -97,8 +97,8 @@ def _events(messages: Sequence[Message], what: Refill) -> list[AnyEvent]:
 async def _put_in(tx: Transaction, events: Sequence[AnyEvent], what: Refill, actor: str) -> Counter[str]:
     new = await inbox.register(tx, {event.id for event in events})
     wanted = [event for event in events if what.again or event.id in new]
-    put_in = await parked.put_in(tx, wanted)
-    count = Counter(type_of(type(event)) for event in wanted if event.id in put_in)
+    replayed = await parked.park_for_replay(tx, wanted)
+    count = Counter(type_of(type(event)) for event in wanted if event.id in replayed)
     subjects = [Subject(type=event_type, order_id=what.order_id) for event_type in count]
     for subject in subjects:
         note = f"{count[str(subject.type)]} events announced since {what.since:%Y-%m-%dT%H:%M:%SZ}"

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.padding import Padding
 
 from chassis.process import listen
-from chassis.stopping import Stopped, abandoned_when, stop_on_signals
+from chassis.stopping import Stopped, cancel_when, stop_on_signals
 from events.journey import RANKS
 from ops.embedded import Outside, embedded
 from ops.errors import INTERRUPTED
@@ -63,12 +63,12 @@ async def _run(
     done = asyncio.Event()
     async with AsyncExitStack() as stack:
         listener = stack.enter_context(listen(HOST, 0))
-        async with abandoned_when(stop.wait):
+        async with cancel_when(stop.wait):
             system = await stack.enter_async_context(embedded(state, None, Outside.nothing(state)))
         async with asyncio.TaskGroup() as group:
             group.create_task(system.serve(listener, done), name="system")
             with suppress(Stopped):
-                async with abandoned_when(stop.wait):
+                async with cancel_when(stop.wait):
                     await _watch(orders, f"http://{HOST}:{listener.getsockname()[1]}", mailbox, screen)
             done.set()
 

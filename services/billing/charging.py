@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from typing import Final
 
 from events import delays, journey
-from events.commit import Transactions
 from events.errors import Postponed
 from events.retry import RetryPolicy
 from events.runner import Runner
 from events.transaction import Transaction
+from events.transactions import Transactions
 from services.billing import repository
 from services.billing.domain import Payment
 from services.billing.provider import Captured, Charge, NothingDone, Provider, Refused
@@ -64,7 +64,7 @@ def runner(
         charging.perform,
         charging.settle,
         policy=CHARGE,
-        delayed=delays.of_work(journey.PAYMENT, lambda payment: payment.invoiced.order),
+        delayed=delays.for_stage(journey.PAYMENT, lambda payment: payment.invoiced.order),
         concurrency=concurrency,
         sweep_seconds=sweep_seconds,
     )

@@ -11,14 +11,14 @@ from events.contracts import (
     Invoiced,
     Paid,
     PaymentConfirmed,
+    PaymentDetails,
     PaymentFailed,
     PaymentRefunded,
     Reason,
+    RefundDetails,
     Refunded,
     Undeliverable,
 )
-from events.contracts import Payment as PaymentFact
-from events.contracts import Refund as RefundFact
 from events.text import storable
 
 KEY_LIFETIME: Final = timedelta(hours=23)
@@ -121,7 +121,7 @@ class Payment:
             raise WrongAmount(
                 f"{amount} {currency} captured for an order over {order.total} {order.currency}."
             )
-        fact = PaymentFact(
+        fact = PaymentDetails(
             id=str(self.id), provider=provider, provider_reference=reference, amount=amount, captured_at=at
         )
         outcome = Paid(order=order, invoice=self.invoiced.invoice, payment=fact)
@@ -216,7 +216,7 @@ class Refund:
 
     def _settled(self, reference: str, at: datetime, *, by_hand: bool) -> "Refund":
         was = self.undeliverable
-        fact = RefundFact(
+        fact = RefundDetails(
             id=str(self.id),
             provider_reference=reference,
             amount=was.payment.amount,

@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 from chassis.service import Assembly, Service
-from events.commit import Transactions
+from events.transactions import Transactions
 from services.billing import charging, refunding, simulated
 from services.billing.domain import Payment, Refund
 from services.billing.handlers import HANDLERS

@@ -5,11 +5,11 @@ from collections.abc import Sequence
 from typing import Final
 
 from events import delays, journey
-from events.commit import Transactions
 from events.errors import Postponed
 from events.retry import RetryPolicy
 from events.runner import Runner
 from events.transaction import Transaction
+from events.transactions import Transactions
 from services.billing import repository
 from services.billing.domain import Refund
 from services.billing.provider import NothingDone, NotRepaid, Provider, Repaid, Repayment
@@ -76,7 +76,7 @@ def runner(
         refunding.perform,
         refunding.settle,
         policy=REFUND,
-        delayed=delays.of_work(journey.REFUND, lambda refund: refund.undeliverable.order),
+        delayed=delays.for_stage(journey.REFUND, lambda refund: refund.undeliverable.order),
         concurrency=concurrency,
         sweep_seconds=sweep_seconds,
     )

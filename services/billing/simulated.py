@@ -22,10 +22,10 @@ from sqlalchemy.dialects.postgresql import TIMESTAMP, UUID
 
 from chassis import database, revisions
 from events import limits, statements
-from events.commit import Transactions
 from events.errors import Postponed
 from events.group_commit import GroupCommit
 from events.transaction import Transaction
+from events.transactions import Transactions
 from services.billing import refusals
 from services.billing.provider import (
     Captured,

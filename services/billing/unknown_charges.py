@@ -7,9 +7,9 @@ from datetime import datetime, timedelta
 from itertools import islice
 from typing import Final
 
-from events.commit import Transactions
 from events.errors import Unavailable, UnknownOutcome
 from events.money import format_amount
+from events.transactions import Transactions
 from services.billing import recovered
 from services.billing.provider import MadeCharge, Records
 

@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
-from events.commit import Transactions
 from events.progress import Step
 from events.retry import RetryPolicy
 from events.runner import Runner
 from events.transaction import Transaction
+from events.transactions import Transactions
 from services.email import repository
 from services.email.domain import Mail, Outcome
 from services.email.letters import Letters

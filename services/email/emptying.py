@@ -6,8 +6,8 @@ from datetime import timedelta
 from typing import ClassVar
 
 from events.cleaners import HOUR, in_batches
-from events.commit import Transactions
 from events.transaction import Transaction
+from events.transactions import Transactions
 from services.email import repository
 
 logger = logging.getLogger(__name__)

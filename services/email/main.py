@@ -11,7 +11,7 @@ from pydantic import AfterValidator, Field, SecretStr, model_validator
 
 from chassis.service import Assembly, Service
 from chassis.settings import Days, ServiceSettings
-from events.commit import Transactions
+from events.transactions import Transactions
 from services.email import mime, smtp
 from services.email.delivery import MAIL, delivery
 from services.email.domain import Mail

@@ -9,8 +9,8 @@ from pydantic import BaseModel, Field
 
 from chassis.problems import Problem
 from events import contracts
-from events.commit import Transactions
 from events.money import format_amount
+from events.transactions import Transactions
 from services.invoice import repository
 from services.invoice.domain import Invoice, NotAnInvoiceNumber, Number, TaxLine
 

@@ -2,9 +2,9 @@
 
 from typing import Final
 
-from chassis.loading import uncollected
+from chassis.loading import without_garbage_collection
 
-with uncollected():
+with without_garbage_collection():
     from chassis.function import Function
     from services.invoice.main import SERVICE
 

@@ -76,7 +76,7 @@ class Invoice:
 
     def created(self) -> InvoiceCreated:
         """The news that it was issued."""
-        invoice = contracts.Invoice(number=str(self.number), issued_at=self.issued_at)
+        invoice = contracts.InvoiceDetails(number=str(self.number), issued_at=self.issued_at)
         return InvoiceCreated.of(Invoiced(order=self.order, invoice=invoice))
 
 

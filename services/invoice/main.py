@@ -6,7 +6,7 @@ from typing import Final
 
 from chassis.service import Assembly, Service
 from chassis.settings import ServiceSettings
-from events.commit import Transactions
+from events.transactions import Transactions
 from services.invoice import api
 from services.invoice.handlers import HANDLERS
 

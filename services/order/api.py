@@ -9,7 +9,7 @@ from uuid_utils.compat import uuid7
 
 from chassis.body import StrictJSONRoute
 from chassis.problems import Fault, Problem, invalid, pointer
-from events.commit import Transactions
+from events.transactions import Transactions
 from services.order import documents, repository
 from services.order.documents import NewOrder
 from services.order.domain import OrderRefused

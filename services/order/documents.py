@@ -351,7 +351,7 @@ def _payment(progress: domain.Progress) -> Payment | None:
     return Payment(id=progress.payment.id if progress.payment else None, status=progress.payment_status)
 
 
-def _shipment(shipment: contracts.Shipment | None) -> Shipment | None:
+def _shipment(shipment: contracts.ShipmentDetails | None) -> Shipment | None:
     if shipment is None:
         return None
     return Shipment(carrier=shipment.carrier, tracking_number=shipment.tracking_number)

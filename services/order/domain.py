@@ -13,13 +13,13 @@ from events.contracts import (
     AnyEvent,
     Customer,
     Delay,
-    Invoice,
+    InvoiceDetails,
     Item,
     Order,
-    Payment,
+    PaymentDetails,
     Reason,
-    Refund,
-    Shipment,
+    RefundDetails,
+    ShipmentDetails,
     type_of,
 )
 from events.journey import RANKS, has_passed, place_of
@@ -195,11 +195,11 @@ def _passes_luhn(digits: str) -> bool:
 class Facts:
     """What an event knows beyond the order: its own news and everything that led to it."""
 
-    invoice: Invoice | None = None
-    payment: Payment | None = None
+    invoice: InvoiceDetails | None = None
+    payment: PaymentDetails | None = None
     reason: Reason | None = None
-    shipment: Shipment | None = None
-    refund: Refund | None = None
+    shipment: ShipmentDetails | None = None
+    refund: RefundDetails | None = None
     delay: Delay | None = None
 
 
@@ -223,7 +223,7 @@ class Entry:
         return cls(type_of(type(event)), event.id, event.time, facts)
 
     @property
-    def news(self) -> Invoice | Payment | Reason | Shipment | Refund | None:
+    def news(self) -> InvoiceDetails | PaymentDetails | Reason | ShipmentDetails | RefundDetails | None:
         """What this event was the first to know."""
         news = (self.facts.refund, self.facts.shipment, self.facts.reason, self.facts.payment)
         return next((fact for fact in news if fact), self.facts.invoice)
@@ -242,10 +242,10 @@ class Progress:
     """The milestones, sorted by rank, then time."""
     reason: Reason | None
     """Why it ended badly; None while it did not."""
-    invoice: Invoice | None
-    payment: Payment | None
+    invoice: InvoiceDetails | None
+    payment: PaymentDetails | None
     payment_status: PaymentStatus | None
-    shipment: Shipment | None
+    shipment: ShipmentDetails | None
     waiting: Delay | None
     """What it waits for; None as long as no service has said that it waits."""
 

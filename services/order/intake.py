@@ -11,12 +11,12 @@ from uuid import UUID
 from msgspec.structs import replace
 
 from events.backoff import backoff
-from events.commit import Transactions
 from events.contracts import Order, OrderCreated, Placed, type_of
 from events.errors import DatabaseUnavailable, Unavailable
 from events.group_commit import GroupCommit
 from events.splitting import commit_in_halves
 from events.transaction import Transaction
+from events.transactions import Transactions
 from services.order import repository
 from services.order.domain import Entry
 from services.order.repository import Claim

@@ -7,7 +7,7 @@ from typing import Final
 
 from chassis.service import Assembly, Service
 from chassis.settings import Days, ServiceSettings
-from events.commit import Transactions
+from events.transactions import Transactions
 from services.order.api import routes
 from services.order.forgetting import IdempotencyKeyCleaner
 from services.order.handlers import HANDLERS

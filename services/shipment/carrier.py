@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from typing import Final
 
 from events import statements
-from events.commit import Transactions
 from events.contracts import Address
 from events.group_commit import GroupCommit
+from events.transactions import Transactions
 from services.shipment import s10
 from services.shipment.domain import Booking
 from services.shipment.repository import CARRIER_BOOKINGS

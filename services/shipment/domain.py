@@ -37,7 +37,7 @@ class Shipment:
 
     def shipped(self, booking: Booking) -> Shipped:
         """The carrier took it."""
-        shipment = contracts.Shipment(
+        shipment = contracts.ShipmentDetails(
             id=str(self.id),
             carrier=booking.carrier,
             tracking_number=booking.tracking_number,

@@ -5,11 +5,11 @@ from functools import partial
 from typing import Final
 
 from events import delays, journey
-from events.commit import Transactions
 from events.contracts import PaymentConfirmed, Reason
 from events.retry import RetryPolicy
 from events.runner import Runner
 from events.transaction import Transaction
+from events.transactions import Transactions
 from events.worker import Handlers
 from services.shipment import repository
 from services.shipment.carrier import DestinationUnserved, SimulatedCarrier
@@ -50,7 +50,7 @@ def runner(
         partial(ask, carrier),
         settle,
         policy=BOOKING,
-        delayed=delays.of_work(journey.SHIPMENT, lambda shipment: shipment.paid.order),
+        delayed=delays.for_stage(journey.SHIPMENT, lambda shipment: shipment.paid.order),
         sweep_seconds=sweep_seconds,
     )
 

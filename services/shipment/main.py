@@ -5,7 +5,7 @@ from contextlib import asynccontextmanager
 from typing import Final
 
 from chassis.service import Assembly, Service
-from events.commit import Transactions
+from events.transactions import Transactions
 from services.shipment import handlers
 from services.shipment.carrier import SimulatedCarrier
 from services.shipment.domain import Shipment

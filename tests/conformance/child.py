@@ -15,12 +15,12 @@ from typing import Any, Final
 from chassis import database
 from events.aws.bus import AWSBus
 from events.bus import Bus, Message, Subscription
-from events.commit import Transactions
 from events.contracts import AnyEvent, OrderCreated
 from events.memory import MemoryBus
 from events.participant import Participant
 from events.rabbitmq import RabbitMQBus
 from events.transaction import Transaction
+from events.transactions import Transactions
 from tests.conformance.system import HANDLERS, SWEEP_SECONDS, record
 from tests.waiting import patient_bus
 

@@ -12,11 +12,11 @@ import asyncpg
 
 from chassis import database
 from events.bus import Bus, Message
-from events.commit import Transactions
 from events.contracts import AnyEvent, InvoiceCreated, OrderCreated, type_of
 from events.memory import ListenerBehind
 from events.participant import Participant, Runners
 from events.transaction import Transaction
+from events.transactions import Transactions
 from events.worker import Handlers
 from tests.faults.proxy import Proxy, proxy_to
 from tests.waiting import eventually

@@ -177,7 +177,7 @@ async def test_an_event_that_only_a_newer_version_knows_waits_for_one_uncounted(
 async def test_a_newer_version_takes_what_waited_for_it(system: System) -> None:
     event = order_created()
     async with system.transaction("invoice") as tx:  # as a process without this handler leaves it
-        await parked.bury(tx, [envelope.rejected_for_lack_of_handler(event, "invoice")])
+        await parked.park_rejected(tx, [envelope.rejected_without_handler(event, "invoice")])
     await system.start("order", "invoice", "email")
     await system.until_handled("invoice", Counter([event.id]))
     assert not await system.parked("invoice", "retry")

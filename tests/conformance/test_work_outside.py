@@ -17,13 +17,13 @@ from sqlalchemy.ext.asyncio import create_async_engine
 
 from chassis import database
 from events import statements
-from events.commit import Transactions
 from events.contracts import OrderCreated
 from events.errors import Unavailable, UnknownOutcome
 from events.leases import Leases, claimed, lease_columns, lease_indexes
 from events.retry import RetryPolicy
 from events.runner import Runner
 from events.transaction import Transaction
+from events.transactions import Transactions
 from events.worker import Handlers
 from tests.conformance.system import SWEEP_SECONDS, System, record
 from tests.factories import order_created

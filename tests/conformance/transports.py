@@ -10,8 +10,8 @@ from aiormq import spec
 from botocore.exceptions import BotoCoreError
 
 from events.aws.bus import AWSBus
+from events.aws.entries import MAX_BYTES
 from events.aws.invocations import Invocations
-from events.aws.parcels import MAX_BYTES
 from events.bus import Bus
 from events.memory import MemoryBus
 from events.participant import Participant
@@ -213,7 +213,7 @@ class AWS:
                 with suppress(BotoCoreError):  # SQS is away
                     if await poller.poll():
                         continue
-                await invocations.look_after_leftovers(INVOCATION_SECONDS)
+                await invocations.sweep(INVOCATION_SECONDS)
                 with suppress(TimeoutError):
                     async with asyncio.timeout(SWEEP_SECONDS):
                         await stop.wait()

@@ -11,7 +11,7 @@ from aio_pika.abc import AbstractChannel
 
 from events.errors import BrokerUnavailable
 from events.rabbitmq import Names
-from events.rabbitmq.link import lost_is, opened
+from events.rabbitmq.link import errors_as, opened
 from tests.faults.cluster import Cluster
 from tests.faults.containers import DockerFailed
 from tests.faults.fault import NoEffect
@@ -24,7 +24,7 @@ UP_SECONDS: Final = 60.0
 async def channel(cluster: Cluster) -> AsyncIterator[AbstractChannel]:
     """A channel of one's own, by no proxy. Raises NoEffect when the broker does not answer."""
     try:
-        with lost_is(BrokerUnavailable):
+        with errors_as(BrokerUnavailable):
             async with asyncio.timeout(15), opened(cluster.broker_url, "faults") as own:
                 yield own
     except BrokerUnavailable as error:

@@ -51,13 +51,13 @@ IN_LOGS: Final = {
     "outages ended": ": works again",
     "batches repeated until they committed": "the batch is repeated until it commits",
     "outcomes that waited for the database": "outcomes wait for the database",
-    "claims that could not be renewed": "can't renew",
+    "claims that could not be renewed": "claims could not be renewed",
     "events parked": " parked: ",
     "events that kill their process": "KillsProcess",
     "work given up": "is given up as",
     "processes without their broker": "connection lost",
     "processes not ready for their clock": "this process is not ready",
-    "partitions kept beyond their time": "has outlived its time and can't be dropped",
+    "partitions kept beyond their time": "has expired and can't be dropped",
 }
 """What the processes say when a state is reached."""
 

@@ -12,16 +12,16 @@ from chassis import database
 from events import connection, envelope, outbox
 from events.aws import invocations as aws_invocations
 from events.aws.bus import AWSBus
-from events.aws.calls import Refused, meaning_of
+from events.aws.calls import Refused, error_for
+from events.aws.entries import MAX_BYTES
 from events.aws.invocations import Invocations, is_from_queue, is_scheduled
-from events.aws.parcels import MAX_BYTES
 from events.bus import Message
-from events.commit import Transactions
 from events.contracts import OrderCreated
 from events.errors import BrokerUnavailable, Unavailable, UnknownOutcome, Unroutable
 from events.participant import Participant
 from events.runner import Runner
 from events.transaction import Transaction
+from events.transactions import Transactions
 from tests.aws_server import Cloud
 from tests.factories import order_created
 from tests.faults.proxy import Proxy, proxy_to
@@ -120,7 +120,7 @@ def test_only_what_is_said_of_the_message_is_held_against_it(
     code: str, sender_fault: bool, meaning: type[Exception]
 ) -> None:
     """moto never says most of these."""
-    assert type(meaning_of(code, "told", sender_fault)) is meaning
+    assert type(error_for(code, "told", sender_fault)) is meaning
 
 
 def test_events_are_told_apart_by_their_shape() -> None:
@@ -229,7 +229,7 @@ async def test_what_could_not_be_published_in_time_is_free_for_the_next_and_the_
     await line.proxy.accept()
 
     async def states_after_a_visit() -> list[str]:
-        await invoked.look_after_leftovers(30)
+        await invoked.sweep(30)
         async with transactions() as tx:
             return [row["state"] for row in await tx.fetch("SELECT state FROM outbox")]
 
@@ -249,7 +249,7 @@ async def test_the_schedule_does_what_waits_in_one_visit_however_long_it_takes_t
 
     async with transactions() as tx:
         await tx.execute("LOCK TABLE outbox IN EXCLUSIVE MODE")
-        visit = asyncio.create_task(invoked.look_after_leftovers(30))
+        visit = asyncio.create_task(invoked.sweep(30))
         await eventually(waits_for_a_lock, bool)
     await visit
     async with transactions() as tx:
@@ -281,9 +281,9 @@ async def test_in_an_outage_of_the_outside_messages_are_done_and_what_they_ask_f
             assert await invoked.consume(event, 3600) == {"batchItemFailures": []}
             assert runner.in_outage
         assert len(calls) == 1
-        await invoked.look_after_leftovers(3600)
+        await invoked.sweep(3600)
     assert [r.message for r in caplog.records if r.levelname == "ERROR"] == [
-        "errands: an outage is on, its work waits in the table"
+        "errands: in an outage; its work waits in the table"
     ]
 
 
@@ -302,7 +302,7 @@ async def test_a_request_is_answered_when_what_it_left_behind_is_published_or_ta
 
     await invoked.answer(request(), 30)
     assert await states() == ["published"]
-    monkeypatch.setattr(aws_invocations, "LINGER_SECONDS", 0.1)
+    monkeypatch.setattr(aws_invocations, "AFTER_ANSWER_SECONDS", 0.1)
     await line.proxy.refuse()
     await invoked.answer(request(), 30)
     assert await states() == ["published", "pending"]

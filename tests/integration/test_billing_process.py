@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 import pytest
 from pydantic import ValidationError
 
-from chassis.service import put_together
+from chassis.service import open_service
 from events.contracts import PaymentConfirmed
 from services.billing.main import SERVICE
 from services.billing.settings import BillingSettings
@@ -24,7 +24,7 @@ async def house(fresh_database: str, service_url: Callable[[str], Awaitable[str]
 async def pays(house: House, settings: BillingSettings) -> PaymentConfirmed:
     """What the whole service, so set up, announces about an order."""
     order = an_order()
-    async with put_together(SERVICE, settings, house.bus) as running:
+    async with open_service(SERVICE, settings, house.bus) as running:
         participant = asyncio.create_task(running.participant.run())
         await house.publish(invoiced(order))
         event = await house.listener.hears(PaymentConfirmed, order)

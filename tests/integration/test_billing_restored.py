@@ -12,9 +12,9 @@ import pytest
 from msgspec.structs import replace as changed
 
 from chassis import database
-from events.commit import Transactions
 from events.contracts import Order, PaymentConfirmed, PaymentRefunded
 from events.errors import Unavailable
+from events.transactions import Transactions
 from services.billing import recovered, simulated, stripe_provider
 from services.billing.domain import id_for
 from services.billing.provider import Captured, Charge, MadeCharge, PaymentProvider, Repaid, Repayment

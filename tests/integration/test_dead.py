@@ -17,11 +17,11 @@ from uuid_utils.compat import uuid7
 from chassis import database
 from events import envelope
 from events.bus import Message
-from events.commit import Transactions
 from events.contracts import AnyEvent, OrderCreated, Placed, type_of
 from events.memory import MemoryBus
 from events.participant import Participant
 from events.rabbitmq import DeadLetter, RabbitMQBus, collect, declare
+from events.transactions import Transactions
 from ops.dead import letters
 from ops.main import app
 from ops.migrate import ROLES, migrate, url_for

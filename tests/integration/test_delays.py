@@ -7,11 +7,11 @@ import pytest
 
 from chassis import database
 from events import envelope, parked
-from events.commit import Transactions
 from events.contracts import Paid
-from events.delays import MOST_ANNOUNCED, Why
+from events.delays import MAX_ANNOUNCED, WaitReason
 from events.leases import Deferral
 from events.retry import Failure
+from events.transactions import Transactions
 from services.shipment import repository
 from services.shipment.domain import Shipment
 from tests.factories import a_payment, an_invoice, an_order, one_of_each
@@ -49,13 +49,15 @@ async def failed(
         await repository.LEASES.defer(tx, [Deferral(shipment.id, failure, "it failed", 30, state)])
 
 
-async def announced(transactions: Transactions, *, in_outage: bool = False) -> list[tuple[Shipment, Why]]:
+async def announced(
+    transactions: Transactions, *, in_outage: bool = False
+) -> list[tuple[Shipment, WaitReason]]:
     async with transactions() as tx:
         found = await repository.LEASES.announce(tx, in_outage=in_outage)
     return [(each.row, each.why) for each in found]
 
 
-def whys(found: Sequence[tuple[Shipment, Why]]) -> list[Why]:
+def whys(found: Sequence[tuple[Shipment, WaitReason]]) -> list[WaitReason]:
     return [why for _, why in found]
 
 
@@ -68,7 +70,7 @@ async def test_a_row_is_announced_after_a_minute_once_for_each_reason_whatever_c
     async with transactions() as tx:
         await tx.execute("UPDATE shipments SET waits_since = now() - interval '61 seconds'")
     assert await announced(transactions) == [(fresh, "unknown")]
-    seen: list[Why] = []
+    seen: list[WaitReason] = []
     for failure in ("unknown", "outage", "unknown", "outage", "postponed", "defect", "unknown", "defect"):
         await failed(transactions, fresh, failure)
         seen += whys(await announced(transactions))
@@ -97,13 +99,13 @@ async def test_what_was_given_up_waits_for_a_person(transactions: Transactions) 
 async def test_the_longest_waiting_come_first_so_many_at_a_time(transactions: Transactions) -> None:
     await some_shipments(transactions, 1)
     async with transactions() as tx:
-        await tx.execute(MANY_WAITING, MOST_ANNOUNCED)
+        await tx.execute(MANY_WAITING, MAX_ANNOUNCED)
         await tx.execute("UPDATE shipments SET waits_since = waits_since - random() * interval '1 minute'")
         [oldest] = await tx.fetch("SELECT id FROM shipments ORDER BY waits_since LIMIT 1")
     first = await announced(transactions)
     assert first[0][0].id == oldest["id"]
     assert [len(first), len(await announced(transactions)), len(await announced(transactions))] == [
-        MOST_ANNOUNCED,
+        MAX_ANNOUNCED,
         1,
         0,
     ]
@@ -138,8 +140,8 @@ async def test_a_parked_event_is_a_delay_unless_somebody_has_put_it_in_again(
     failing, newer, refilled = (one_of_each()["PAYMENT_CONFIRMED"] for _ in range(3))
     async with transactions() as tx:
         await parked.park(tx, failing, ValueError("it broke"))
-        await parked.bury(tx, [envelope.rejected_for_lack_of_handler(newer, "shipment")])
-        await parked.put_in(tx, [refilled])
+        await parked.park_rejected(tx, [envelope.rejected_without_handler(newer, "shipment")])
+        await parked.park_for_replay(tx, [refilled])
         await tx.execute("UPDATE parked SET waits_since = now() - interval '2 minutes'")
     async with transactions() as tx:
         assert await parked.LEASES.announce(tx, in_outage=True) == []

@@ -13,11 +13,11 @@ import msgspec
 import pytest
 
 from chassis import database
-from chassis.service import put_together
-from events.commit import Transactions
+from chassis.service import open_service
 from events.contracts import AnyEvent, Customer, Order
 from events.envelope import messages
 from events.participant import Participant
+from events.transactions import Transactions
 from services.email import smtp
 from services.email.delivery import MAIL, delivery
 from services.email.domain import Mail
@@ -138,7 +138,7 @@ async def test_mails_that_are_recorded_only_go_nowhere(
 ) -> None:
     monkeypatch.delenv("SMTP_URL", raising=False)
     settings = EmailSettings(database_url=journey.url, mail_record_only=True)
-    async with put_together(SERVICE, settings, journey.bus) as service:
+    async with open_service(SERVICE, settings, journey.bus) as service:
         running = asyncio.create_task(service.participant.run())
         await journey.publish(*one_of_each().values())
         records = await journey.settled(len(HANDLERS))
@@ -406,7 +406,7 @@ async def test_logs_tell_neither_the_content_nor_the_recipient_nor_secrets(
 async def test_the_service_as_it_is_put_together_fills_its_folder(journey: Journey, tmp_path: Path) -> None:
     settings = EmailSettings(database_url=journey.url, mail_folder=tmp_path, smtp_url=None)
     events = one_of_each()
-    async with put_together(SERVICE, settings, journey.bus) as running:
+    async with open_service(SERVICE, settings, journey.bus) as running:
         working = asyncio.create_task(running.participant.run())
         await journey.publish(*events.values())
         await journey.settled(len(events))
@@ -427,7 +427,7 @@ async def test_the_first_pause_before_a_mail_is_offered_again_is_the_one_that_is
         mail_retry_seconds=seconds,
     )
     journey.server.answers["RCPT"].append("451 4.7.1 Greylisted")
-    async with put_together(SERVICE, settings, journey.bus) as running:
+    async with open_service(SERVICE, settings, journey.bus) as running:
         working = asyncio.create_task(running.participant.run())
         await journey.publish(order_created())
         await eventually(journey.records, lambda records: records[0]["attempts"] == 1)
@@ -440,7 +440,7 @@ async def test_the_first_pause_before_a_mail_is_offered_again_is_the_one_that_is
 
 async def test_the_service_as_it_is_put_together_sends_to_its_server(journey: Journey) -> None:
     settings = EmailSettings(database_url=journey.url, smtp_url=journey.server.url, mail_folder=None)
-    async with put_together(SERVICE, settings, journey.bus) as running:
+    async with open_service(SERVICE, settings, journey.bus) as running:
         working = asyncio.create_task(running.participant.run())
         await journey.publish(order_created())
         [mail] = await journey.server.received(1)

@@ -6,10 +6,10 @@ import pytest
 from uuid_utils.compat import uuid7
 
 from events import envelope, interventions, outbox, parked
-from events.commit import Transactions
 from events.errors import Reject
 from events.interventions import Subject
 from events.leases import Deferral
+from events.transactions import Transactions
 from tests.factories import order_created
 
 FOREIGN = "554 \udce7a ne va pas \0"
@@ -34,7 +34,7 @@ async def test_the_words_of_a_failed_event(transactions: Transactions) -> None:
         await parked.park(tx, event, ValueError(FOREIGN))
         body = envelope.encode_one(event)
         await parked.park_again(tx, parked.ParkedEvent(event.id, body, 1), Reject(FOREIGN))
-        await parked.bury(tx, [envelope.undecodable(b"nothing", FOREIGN, FOREIGN)])
+        await parked.park_rejected(tx, [envelope.undecodable(b"nothing", FOREIGN, FOREIGN)])
         rows = await tx.fetch("SELECT type, last_error FROM parked ORDER BY type")
     assert [tuple(row) for row in rows] == [(LEGIBLE, LEGIBLE), ("ORDER_CREATED", LEGIBLE)]
 

@@ -12,11 +12,11 @@ from starlette.types import ASGIApp
 
 from chassis import database, problems
 from chassis.application import application
-from chassis.service import put_together
+from chassis.service import open_service
 from chassis.settings import ServiceSettings
-from events.commit import Transactions
 from events.contracts import NO_POSTAL_CODE, Address, InvoiceCreated, OrderCreated
 from events.envelope import decode, messages
+from events.transactions import Transactions
 from services.invoice import api
 from services.invoice.handlers import Uninvoiceable, issue_invoices
 from services.invoice.main import SERVICE
@@ -165,7 +165,7 @@ async def test_the_service_invoices_an_order_and_shows_the_invoice(
     bus = patient_bus({"invoice": ["ORDER_CREATED"], "probe": ["INVOICE_CREATED"]})
     placed = order_created()
     async with (
-        put_together(SERVICE, settings, bus) as running,
+        open_service(SERVICE, settings, bus) as running,
         bus.subscribe("probe", ["INVOICE_CREATED"]) as probe,
         client_of(application([running])) as client,
     ):

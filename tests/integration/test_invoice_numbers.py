@@ -11,11 +11,11 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
 from chassis import database
-from events.commit import Transactions
 from events.contracts import InvoiceCreated, Order, OrderCreated
 from events.envelope import decode, messages
 from events.errors import DatabaseUnavailable
 from events.participant import Participant
+from events.transactions import Transactions
 from services.invoice import repository
 from services.invoice.domain import Invoice, Number
 from services.invoice.handlers import HANDLERS

@@ -4,10 +4,10 @@ from datetime import timedelta
 from uuid import UUID
 
 from events import outbox
-from events.commit import Transactions
 from events.leases import Deferral
 from events.outbox import LEASES
 from events.retry import Tries
+from events.transactions import Transactions
 from tests.factories import order_created
 
 

@@ -16,14 +16,14 @@ from sqlalchemy import make_url
 from uuid_utils.compat import uuid7
 
 from chassis import database, health
-from chassis.service import put_together
+from chassis.service import open_service
 from events.cleaners import BATCH, AttemptsCleaner, DefaultPartitionCleaner, InterventionsCleaner
 from events.clock import ClockWatch
-from events.commit import Transactions
 from events.errors import Unavailable
 from events.maintenance import AGAIN_SECONDS, Chore, Maintenance
 from events.memory import MemoryBus
 from events.transaction import Transaction
+from events.transactions import Transactions
 from ops.services import SERVICES, load
 from services.email.emptying import MailEmptier
 from services.order.forgetting import IdempotencyKeyCleaner
@@ -212,7 +212,7 @@ async def test_each_lifetime_is_a_setting_of_the_service(
                 monkeypatch.delenv(name, raising=False)
         kind = load(service)
         bus = MemoryBus({service: []})
-        async with put_together(
+        async with open_service(
             kind, kind.settings(database_url=url, **needed.get(service, {})), bus
         ) as running:
             chores = list(running.participant.maintenance.chores)

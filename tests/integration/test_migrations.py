@@ -17,7 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
 from chassis import database
 from chassis.revisions import head
-from events.commit import Transactions
+from events.transactions import Transactions
 from ops.migrate import AUDITOR, HISTORIES, ROLES, migrate, migrate_service, url_for
 from tests.waiting import eventually
 

@@ -9,12 +9,13 @@ import asyncpg
 import pytest
 
 from chassis import database
-from events.commit import Transactions
 from events.connection import Connection
 from events.contracts import OrderCreated, Placed
 from events.errors import Aborted, AssumptionFailed, DatabaseUnavailable
 from events.transaction import Transaction
+from events.transactions import Transactions
 from tests.factories import an_order
+from tests.handovers import RecordedHandover
 
 ADD = """
     INSERT INTO attempts (event_id, count) SELECT unnest($1::uuid[]), 0
@@ -70,12 +71,11 @@ async def test_what_is_written_and_announced_is_one_statement(
 
 
 async def test_where_not_every_row_is_new_the_work_is_done_again_with_the_answers(
-    transactions: Transactions,
+    transactions: Transactions, handover: RecordedHandover
 ) -> None:
     old, new = uuid4(), uuid4()
     await transactions.run(lambda tx: add(tx, [old]))
-    committed: list[Transaction] = []
-    transactions.committed = committed.append
+    handover.transactions.clear()
     done: list[set[UUID]] = []
 
     async def work(tx: Transaction) -> set[UUID]:
@@ -85,7 +85,7 @@ async def test_where_not_every_row_is_new_the_work_is_done_again_with_the_answer
 
     assert await transactions.run(work) == {new}
     assert done == [{old, new}, {new}]
-    assert [len(tx.events) for tx in committed] == [1]
+    assert [len(tx.events) for tx in handover.transactions] == [1]
     assert len(await transactions.fetch("SELECT unnest(event_ids) FROM outbox")) == 1
 
 

@@ -13,9 +13,9 @@ import pytest
 from sqlalchemy.engine import make_url
 
 from chassis import database
-from events.commit import Transactions
 from events.errors import DatabaseUnavailable
 from events.transaction import Transaction
+from events.transactions import Transactions
 from services.order import intake as intake_module
 from services.order import repository
 from services.order.intake import Accepted, Intake, IntakeFull, Key, KeyReused, StillRunning

@@ -16,10 +16,10 @@ from uuid_utils.compat import uuid7
 from chassis import database
 from events import inbox, migrations, outbox
 from events.bus import Message
-from events.commit import Transactions
 from events.errors import Unavailable
 from events.maintenance import AGAIN_SECONDS, Maintenance
 from events.partitions import PartitionRenewal, first_id, renew
+from events.transactions import Transactions
 from tests.conftest import create_tables
 from tests.factories import order_created
 
@@ -181,7 +181,7 @@ async def test_a_clock_five_weeks_fast_loses_nothing_and_blocks_nothing(transact
     for number in (8, 16):
         await renew(transactions, day(number))
         async with transactions() as tx:
-            assert await inbox.known(tx, [event]) == {event}  # a duplicate changes nothing
+            assert await inbox.already_registered(tx, [event]) == {event}  # a duplicate changes nothing
             await outbox.LEASES.claim(tx, 10)
     assert await places(transactions) == {
         message: "outbox_20250210",

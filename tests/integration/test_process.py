@@ -12,12 +12,13 @@ from sqlalchemy.engine import make_url
 
 from chassis import health, process
 from chassis.health import Readiness
-from chassis.service import put_together
-from events.commit import Transactions
+from chassis.service import open_service
 from events.contracts import type_of
 from events.memory import MemoryBus
+from events.transactions import Transactions
 from services.order.main import SERVICE
 from tests.faults.proxy import Proxy, proxy_to
+from tests.handovers import RecordedHandover
 from tests.order_service import a_new_order
 from tests.waiting import eventually
 
@@ -45,7 +46,7 @@ async def order_process(url: str) -> AsyncIterator[Process]:
     async with AsyncExitStack() as stack:
         proxy = await stack.enter_async_context(proxy_to(url))
         settings = SERVICE.settings(database_url=proxy.through(url))
-        running = await stack.enter_async_context(put_together(SERVICE, settings, bus))
+        running = await stack.enter_async_context(open_service(SERVICE, settings, bus))
         listener = process.listen("127.0.0.1", 0)
         stop = asyncio.Event()
         task = asyncio.create_task(process.run([running], listener, stop))
@@ -118,16 +119,9 @@ async def test_a_database_that_never_commits_is_not_ready(url: str, monkeypatch:
 
 
 async def test_however_often_readiness_is_asked_for_the_database_is_probed_once_in_a_while(
-    transactions: Transactions, monkeypatch: pytest.MonkeyPatch
+    transactions: Transactions, handover: RecordedHandover, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    probes = 0
-
-    def count(_: object) -> None:
-        nonlocal probes
-        probes += 1
-
-    transactions.committed = count
     monkeypatch.setattr(health, "FRESH_SECONDS", 3600.0)
     readiness = Readiness(transactions)
     assert set(await asyncio.gather(*(readiness.obstacle() for _ in range(100)))) == {None}
-    assert probes == 1
+    assert len(handover.transactions) == 1

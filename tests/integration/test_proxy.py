@@ -21,7 +21,7 @@ from aio_pika.abc import AbstractIncomingMessage
 from aio_pika.exceptions import AMQPError, ChannelInvalidStateError
 
 from events.errors import BrokerUnavailable
-from events.rabbitmq.link import lost_is, opened
+from events.rabbitmq.link import errors_as, opened
 from tests.conftest import rabbitmq_of
 from tests.faults.lanes import AT_ONCE, Pace
 from tests.faults.moments import (
@@ -193,7 +193,7 @@ async def bodies(broker: Broker, name: str) -> list[bytes]:
 async def publish(url: str, name: str, body: bytes) -> None:
     """Raises BrokerUnavailable when there is no confirm."""
     async with opened(url, "orderflow publisher") as channel:
-        with lost_is(BrokerUnavailable):
+        with errors_as(BrokerUnavailable):
             async with asyncio.timeout(10):
                 await channel.default_exchange.publish(Message(body), name)
 

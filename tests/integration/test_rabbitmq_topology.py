@@ -200,10 +200,10 @@ async def test_what_cannot_be_buried_now_comes_again_and_is_buried_then(broker: 
         [delivery] = await subscription.take(1)
         async with channel_to(broker) as channel:
             await channel.queue_delete(names.dead("invoice"))
-        await subscription.bury(delivery, "no reason")
+        await subscription.dead_letter(delivery, "no reason")
         [again] = await subscription.take(1)
         assert (again.body, again.redelivered) == (delivery.body, True)
-        await subscription.bury(again, "no reason")
+        await subscription.dead_letter(again, "no reason")
     async with channel_to(broker) as channel:
         buried = await channel.basic_get(names.dead("invoice"), no_ack=True)
         assert buried.body == delivery.body

@@ -13,10 +13,10 @@ import pytest
 
 from chassis import database
 from events.bus import Bus
-from events.commit import Transactions
 from events.contracts import type_of
 from events.participant import Participant
 from events.rabbitmq import Names, RabbitMQBus, declare
+from events.transactions import Transactions
 from ops.migrate import AUDITOR, ROLES, migrate, url_for
 from ops.reconcile.reconciler import Healed, Reconciler
 from ops.services import SERVICES, load

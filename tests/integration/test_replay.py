@@ -13,9 +13,9 @@ from typer.testing import CliRunner
 
 from chassis import database
 from events import envelope
-from events.commit import Transactions
 from events.contracts import AnyEvent, type_of
 from events.participant import Participant
+from events.transactions import Transactions
 from ops.main import app
 from ops.migrate import ROLES, migrate, url_for
 from services.invoice.handlers import HANDLERS

@@ -7,7 +7,7 @@ import asyncpg
 import pytest
 
 from chassis import database
-from events.commit import Transactions
+from events.transactions import Transactions
 from ops import feeds
 from ops.audit.audit import audit
 from ops.audit.ledger import ledger_of

@@ -3,15 +3,17 @@
 import asyncio
 from collections.abc import Sequence
 
+import pytest
+
 from chassis import database
-from events import outbox
+from events import outbox, runner
 from events.bus import Message
-from events.commit import Transactions
 from events.envelope import MAX_EVENTS
 from events.errors import Unavailable
-from events.leases import LEASE_SECONDS
+from events.performing import Performing
 from events.runner import Runner
 from events.transaction import Transaction
+from events.transactions import Transactions
 from tests.conftest import create_tables
 from tests.factories import order_created
 
@@ -32,6 +34,18 @@ class LoopWhoseClockJumps(asyncio.SelectorEventLoop):
         return super().time() + self.ahead
 
 
+class ClaimedAhead:
+    """A relay whose rows are claimed for another hundred seconds."""
+
+    takes_new = True
+
+    def __init__(self, relay: Runner[Message, None]) -> None:
+        self._relay = relay
+
+    def offer(self, rows: Sequence[Message], claimed_at: float) -> None:
+        self._relay.offer(rows, claimed_at + 100)
+
+
 def test_rows_are_found_whatever_clock_the_loop_goes_by(fresh_database: str) -> None:
     async def found() -> None:
         await create_tables(fresh_database)
@@ -44,7 +58,7 @@ def test_rows_are_found_whatever_clock_the_loop_goes_by(fresh_database: str) -> 
             async def settle(tx: Transaction, done: object) -> None:
                 await tx.execute("UPDATE outbox SET state = 'published'")
 
-            runner = Runner(
+            relay = Runner(
                 "relay",
                 outbox.LEASES,
                 Transactions(pool),
@@ -53,26 +67,29 @@ def test_rows_are_found_whatever_clock_the_loop_goes_by(fresh_database: str) -> 
                 policy=outbox.PUBLISH,
                 sweep_seconds=0.05,
             )
-            running = asyncio.create_task(runner.run())
+            running = asyncio.create_task(relay.run())
             await asyncio.sleep(0.2)  # the first sweep finds nothing
             async with Transactions(pool)() as tx:
                 tx.emit(order_created())
             async with asyncio.timeout(10):
                 await performed.wait()
-            runner.stop()
+            relay.stop()
             await running
 
     with asyncio.Runner(loop_factory=LoopWithAnotherClock) as loop:
         loop.run(found())
 
 
-def test_work_goes_on_also_when_a_pause_ends_between_two_looks_at_the_clock(fresh_database: str) -> None:
-    class PauseEndsInBetween(Runner[Message, None]):
-        """As soon as nothing but the clock can wake it, the clock jumps: just after it was looked at."""
+def test_work_goes_on_also_when_a_pause_ends_between_two_looks_at_the_clock(
+    fresh_database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class PauseEndsInBetween(Performing[Message, None]):
+        """As soon as nothing but the clock can wake the runner, the clock jumps: just after it was read."""
 
-        def _start_performing(self) -> None:
-            super()._start_performing()
-            if self.in_outage and self._waiting and len(self._held) == len(self._waiting):
+        def start(self) -> None:
+            super().start()
+            claims = self.claims
+            if self.outage.is_on and claims.waiting and len(claims.held) == len(claims.waiting):
                 clock.ahead = 60.0
 
     async def went_on() -> None:
@@ -91,7 +108,8 @@ def test_work_goes_on_also_when_a_pause_ends_between_two_looks_at_the_clock(fres
             async def settle(tx: Transaction, done: Sequence[tuple[Message, None]]) -> None:
                 await outbox.mark_published(tx, [message for message, _ in done])
 
-            relay = PauseEndsInBetween(
+            monkeypatch.setattr(runner, "Performing", PauseEndsInBetween)
+            relay = Runner(
                 "relay",
                 outbox.LEASES,
                 transactions,
@@ -100,10 +118,7 @@ def test_work_goes_on_also_when_a_pause_ends_between_two_looks_at_the_clock(fres
                 policy=outbox.PUBLISH,
                 concurrency=1,
             )
-            transactions.lease_of_messages = lambda: LEASE_SECONDS
-            transactions.committed = lambda tx: relay.offer(
-                tx.messages, tx.started + 100 if tx.messages else 0
-            )
+            transactions.handover.connect("test", ClaimedAhead(relay), {})
             running = asyncio.create_task(relay.run())
             for _ in range(2):
                 async with transactions() as tx:
@@ -144,13 +159,12 @@ async def test_what_one_transaction_leaves_behind_is_taken_as_a_whole_or_not_at_
         memory=1,
         sweep_seconds=3600,
     )
-    transactions.lease_of_messages = lambda: LEASE_SECONDS
+    transactions.handover.connect("test", relay, {})
     running = asyncio.create_task(relay.run())
     await relay.wait_until_idle()
     for _ in range(2):
         async with transactions() as tx:
             tx.emit(*(order_created() for _ in range(2 * MAX_EVENTS + 1)))  # three messages
-        relay.offer(tx.messages, tx.started)
     async with asyncio.timeout(30):
         await all_published.wait()
     assert not relay.has_room

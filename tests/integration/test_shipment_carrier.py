@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from chassis import database
-from events.commit import Transactions
+from events.transactions import Transactions
 from services.shipment.carrier import DestinationUnserved, SimulatedCarrier
 from tests.factories import an_order
 

@@ -10,15 +10,15 @@ import msgspec
 import pytest
 
 from chassis import database
-from chassis.service import put_together
+from chassis.service import open_service
 from events.bus import Subscription
-from events.commit import Transactions
 from events.contracts import AnyEvent, Paid, PaymentConfirmed, Reason, ShipmentError, Shipped
 from events.envelope import decode, messages
 from events.memory import MemoryBus
 from events.participant import Participant
 from events.runner import Runner
 from events.transaction import Transaction
+from events.transactions import Transactions
 from services.shipment import handlers, repository
 from services.shipment.carrier import SimulatedCarrier
 from services.shipment.domain import Booking, Shipment
@@ -116,7 +116,7 @@ async def test_a_paid_order_is_shipped(journey: Journey) -> None:
 
 async def test_the_service_as_it_is_put_together_ships_from_its_country_of_origin(journey: Journey) -> None:
     settings = ShipmentSettings(database_url=journey.url, origin_country="PT")
-    async with put_together(SERVICE, settings, journey.bus) as running:
+    async with open_service(SERVICE, settings, journey.bus) as running:
         service = asyncio.create_task(running.participant.run())
         await journey.publish(paid())
         [shipped] = await journey.heard(1)

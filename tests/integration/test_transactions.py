@@ -8,13 +8,14 @@ import asyncpg
 import pytest
 
 from chassis import database
-from events import commit
-from events.commit import Transactions
+from events import connection_pool
 from events.contracts import OrderCreated, Placed
 from events.errors import Aborted, DatabaseUnavailable
 from events.transaction import Transaction
+from events.transactions import Transactions
 from tests.factories import an_order
 from tests.faults.proxy import proxy_to
+from tests.handovers import RecordedHandover
 
 COUNT = "SELECT count(*) FROM outbox"
 
@@ -54,21 +55,19 @@ async def test_what_is_emitted_is_in_the_outbox_if_and_only_if_the_transaction_c
 
 
 async def test_what_a_transaction_leaves_behind_is_handed_over_only_after_its_commit(
-    transactions: Transactions,
+    transactions: Transactions, handover: RecordedHandover
 ) -> None:
     seen: list[int] = []
-    handed_over: list[Transaction] = []
-    transactions.committed = handed_over.append
     with pytest.raises(asyncpg.UndefinedTableError):
         async with transactions() as tx:
             tx.intend(object())
             await tx.execute("SELECT * FROM nowhere")
-    assert handed_over == []
+    assert handover.transactions == []
     async with transactions() as tx:
         tx.emit(an_event())
-        seen.append(len(handed_over))
+        seen.append(len(handover.transactions))
     assert seen == [0]
-    assert handed_over == [tx]
+    assert handover.transactions == [tx]
     assert [message.type for message in tx.messages] == ["ORDER_CREATED"]
 
 
@@ -150,10 +149,8 @@ async def test_what_is_nobodys_fault_means_unavailable(
 
 
 async def test_a_swallowed_error_of_a_statement_fails_the_commit_and_nothing_is_handed_over(
-    transactions: Transactions,
+    transactions: Transactions, handover: RecordedHandover
 ) -> None:
-    handed_over: list[Transaction] = []
-    transactions.committed = handed_over.append
     with pytest.raises(Aborted) as caught:
         async with transactions() as tx:
             await tx.execute("CREATE TABLE written (x int)")
@@ -161,7 +158,7 @@ async def test_a_swallowed_error_of_a_statement_fails_the_commit_and_nothing_is_
             with suppress(asyncpg.PostgresError):
                 await tx.execute("SELECT 1 / 0")
     assert isinstance(caught.value.__cause__, asyncpg.DivisionByZeroError)
-    assert handed_over == []
+    assert handover.transactions == []
     async with transactions() as tx:
         assert not await tx.fetch("SELECT FROM pg_class WHERE relname = 'written'")
 
@@ -244,7 +241,7 @@ async def test_a_pool_without_a_free_connection_means_unavailable(
     async with database.connect(fresh_database, pool=1, application="full") as pool:
         full = Transactions(pool)
         async with full():
-            monkeypatch.setattr(commit, "POOL_SECONDS", 0.05)
+            monkeypatch.setattr(connection_pool, "POOL_SECONDS", 0.05)
             with pytest.raises(DatabaseUnavailable):
                 async with full():
                     pytest.fail("there is no second connection")
@@ -284,18 +281,18 @@ async def test_what_the_server_says_of_itself_is_told_apart(transactions: Transa
 async def test_a_database_that_is_there_answers_and_one_that_hangs_or_is_away_does_not(
     fresh_database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(commit, "ANSWER_SECONDS", 0.2)
+    monkeypatch.setattr(connection_pool, "ANSWER_SECONDS", 0.2)
     async with proxy_to(fresh_database) as proxy, AsyncExitStack() as stack:
         connection = database.connect(proxy.through(fresh_database), pool=2, application="ping")
         pinged = Transactions(await stack.enter_async_context(connection))
-        assert await pinged.answers()
+        assert await pinged.ping()
         proxy.silence(also_new=True)
-        assert not await pinged.answers()
+        assert not await pinged.ping()
         proxy.forget_silent()
         monkeypatch.undo()
-        assert await pinged.answers()
+        assert await pinged.ping()
         await proxy.refuse()
-        assert not await pinged.answers()
+        assert not await pinged.ping()
 
 
 @pytest.mark.parametrize("lost", ["by the network", "by the pool"])

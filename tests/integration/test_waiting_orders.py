@@ -14,7 +14,7 @@ import msgspec
 import pytest
 
 from chassis.application import application
-from chassis.service import Running, put_together
+from chassis.service import OpenService, open_service
 from events import envelope
 from events.contracts import Order, OrderDelayed, type_of
 from events.journey import PAYMENT
@@ -60,7 +60,7 @@ class Shop:
 
     url: str
     http: httpx.AsyncClient
-    running: dict[str, Running]
+    running: dict[str, OpenService]
     stripe: StripeServer
 
     async def place(self, **changes: Any) -> str:
@@ -158,7 +158,7 @@ async def shop(fresh_database: str) -> AsyncIterator[Shop]:
     bus = MemoryBus({name: [type_of(event) for event in each.handlers] for name, each in services.items()})
     async with AsyncExitStack() as stack:
         stripe = await stack.enter_async_context(stripe_server())
-        running: dict[str, Running] = {}
+        running: dict[str, OpenService] = {}
         for name, service in services.items():
             given: dict[str, Any] = {
                 "database_url": migrate.url_for(fresh_database, name, passwords[name]),
@@ -173,7 +173,7 @@ async def shop(fresh_database: str) -> AsyncIterator[Shop]:
             if name == "email":
                 given |= {"mail_record_only": True}
             running[name] = await stack.enter_async_context(
-                put_together(service, service.settings(**given), bus)
+                open_service(service, service.settings(**given), bus)
             )
             await stack.enter_async_context(working(running[name].participant))
         app = httpx.ASGITransport(application(list(running.values())))

@@ -7,9 +7,9 @@ from contextlib import asynccontextmanager
 import pytest
 
 from events import envelope, worker
-from events.commit import Transactions
 from events.contracts import OrderCreated
 from events.transaction import Transaction
+from events.transactions import Transactions
 from events.worker import MANY_EVENTS, Worker
 from tests.factories import order_created
 from tests.waiting import patient_bus

@@ -61,7 +61,7 @@ def without_an_inbox() -> Iterator[None]:
     async def known(_: Transaction, event_ids: Collection[UUID]) -> set[UUID]:
         return set()
 
-    with patch.object(inbox, "register", register), patch.object(inbox, "known", known):
+    with patch.object(inbox, "register", register), patch.object(inbox, "already_registered", known):
         yield
 
 

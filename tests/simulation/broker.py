@@ -171,9 +171,9 @@ class _Subscription:
         """They come again."""
         self._come_again([delivery.tag for delivery in deliveries])
 
-    async def bury(self, delivery: Delivery, reason: str) -> None:
+    async def dead_letter(self, delivery: Delivery, reason: str) -> None:
         """At least once."""
-        async with self._scheduler.step("bury", ACKNOWLEDGE) as step:
+        async with self._scheduler.step("dead-letter", ACKNOWLEDGE) as step:
             self._queue.dead.append(delivery.body)
             if step.fate is Fate.LOST:
                 self.disconnect()

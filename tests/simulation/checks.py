@@ -4,7 +4,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from events.worker import MAX_ATTEMPTS
+from events.worker import MAX_DEATHS
 from ops.audit.audit import audit
 from ops.audit.ledger import ledger_of
 from ops.services import SERVICES
@@ -126,7 +126,7 @@ async def _dead(system: "System") -> list[Finding]:
 
 def _may_seem_to_kill(system: "System", service: str) -> bool:
     """Whether so many processes of the service died from outside that an innocent event may be suspected."""
-    return system.deaths.get(service, 0) - system.killed[service] >= MAX_ATTEMPTS - 1
+    return system.deaths.get(service, 0) - system.killed[service] >= MAX_DEATHS
 
 
 async def _mails(system: "System") -> list[Finding]:

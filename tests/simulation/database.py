@@ -9,10 +9,10 @@ from typing import Any, Final
 import asyncpg
 
 from chassis import database
-from events.commit import Transactions
 from events.connection import Connection
 from events.errors import DatabaseUnavailable
 from events.transaction import Transaction
+from events.transactions import Transactions
 from ops import migrate
 from tests.simulation.fates import HANDLING, PING, TRANSACTION, Fate
 from tests.simulation.scheduler import SWEEP, Scheduler
@@ -123,9 +123,9 @@ class SteppedTransactions(TimedTransactions):
                     f"→ {type(event).__name__} {event.data.order.reference}" for event in tx.events
                 ]
 
-    async def answers(self) -> bool:
+    async def ping(self) -> bool:
         async with self._scheduler.step("ping", PING) as step:
-            return step.fate is Fate.WELL and await super().answers()
+            return step.fate is Fate.WELL and await super().ping()
 
 
 def _work() -> tuple[str, tuple[Fate, ...]]:

@@ -13,11 +13,12 @@ from uuid import UUID
 
 import asyncpg
 
-from events import parked, runner, worker
+from events import parked, settling, worker
+from events.claims import Claims
 from events.errors import EventsError
 from events.leases import Leases
 from events.outage import Outage
-from events.runner import Runner
+from events.performing import Performing
 from events.splitting import commit_in_halves
 from events.worker import KillsProcess, Worker
 from services.billing.domain import Payment
@@ -88,7 +89,7 @@ def watching(reached: "Counter[str]") -> Iterator[None]:
 
     def deferred(_: None, self: Any, held: Any, failure: str, *__: object) -> None:
         reached[f"put off: {failure}"] += 1
-        reached["work given up"] += self._policy.verdict(failure, held.lease.tries) is not None
+        reached["work given up"] += self.policy.verdict(failure, held.lease.tries) is not None
 
     def dead(rows: Sequence[Any]) -> None:
         reached["event dead"] += sum(row[5] == "dead" for row in rows)
@@ -129,8 +130,8 @@ def watching(reached: "Counter[str]") -> Iterator[None]:
 
     with ExitStack() as stack:
         probes: list[tuple[Any, str, Callable[..., None]]] = [
-            (Runner, "_hold", lambda kept, *_: held(kept)),
-            (Runner, "_defer", deferred),
+            (Claims, "hold", lambda kept, *_: held(kept)),
+            (Performing, "_defer", deferred),
             (Outage, "unavailable", seen("outage begun")),
             (Outage, "answered", seen("outage ended")),
             (Payment, "under_next_key", called("charge made under its next key")),
@@ -149,7 +150,7 @@ def watching(reached: "Counter[str]") -> Iterator[None]:
         for owner, name, see in probes:
             stack.enter_context(patch.object(owner, name, _after_awaiting(getattr(owner, name), see)))
         stack.enter_context(patch.object(Worker, "_begin", begin))
-        for module in (worker, runner):
+        for module in (worker, settling):
             stack.enter_context(patch.object(module, "commit_in_halves", split(commit_in_halves)))
         yield
 

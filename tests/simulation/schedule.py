@@ -18,12 +18,12 @@ from chassis.service import chores_of_every_service
 from chassis.settings import ServiceSettings
 from events import killpoints
 from events.clock import ClockWatch
-from events.commit import Transactions
 from events.contracts import ShipmentError, Undeliverable, type_of
 from events.envelope import encode_one
 from events.maintenance import Chore
 from events.participant import Participant, Runners
 from events.transaction import Transaction
+from events.transactions import Transactions
 from events.worker import Handler, Handlers
 from ops.services import SERVICES, load
 from services.billing import charging, refunding

@@ -6,7 +6,7 @@ import msgspec
 
 from events import envelope
 from events.contracts import EVENTS, OrderDelayed, type_of
-from events.delays import CAUSES, cause_of, of_event
+from events.delays import CAUSES, cause_of, for_parked_event
 from events.journey import (
     ALTERNATIVES,
     BEGINNING,
@@ -89,14 +89,14 @@ def test_a_delay_travels_under_the_name_of_the_service_that_waits_and_is_no_stat
 def test_a_parked_event_delays_its_order_at_the_service_whose_stage_it_begins() -> None:
     order = an_order()
     body = envelope.encode_one(one_of_each(order)["INVOICE_CREATED"])
-    delayed = of_event(body, "billing", "defect", NOON)
+    delayed = for_parked_event(body, "billing", "defect", NOON)
     assert delayed
     assert (delayed.data.order, delayed.data.delay.stage) == (order, PAYMENT.name)
     newer = body.replace(b"INVOICE_CREATED:1", b"INVOICE_CREATED:2").replace(b'"invoice":', b'"invoices":')
-    assert of_event(newer, "billing", "newer", NOON)
-    assert of_event(body, "email", "defect", NOON) is None
+    assert for_parked_event(newer, "billing", "newer", NOON)
+    assert for_parked_event(body, "email", "defect", NOON) is None
     for nonsense in (b"", b"nothing", b"[]", b'{"type": "INVOICE_CREATED"}', b"\xff"):
-        assert of_event(nonsense, "billing", "dead", NOON) is None
+        assert for_parked_event(nonsense, "billing", "dead", NOON) is None
 
 
 def test_the_page_about_the_architecture_shows_this_table() -> None:

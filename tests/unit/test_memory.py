@@ -8,7 +8,7 @@ import pytest
 from events import envelope
 from events.bus import Message
 from events.errors import BrokerUnavailable
-from events.memory import LAG_SECONDS, LETTERS, REMEMBERED, ListenerBehind, MemoryBus
+from events.memory import LAG_SECONDS, MAX_PENDING, REMEMBERED, ListenerBehind, MemoryBus
 from tests import virtual_clock
 from tests.factories import order_created
 
@@ -126,7 +126,7 @@ def test_the_bus_is_bounded_and_what_does_not_fit_is_delivered_when_there_is_roo
         for message in messages:
             with pytest.raises(ListenerBehind):
                 await bus.publish(message)
-        assert await bus.backlog("email") == LETTERS
+        assert await bus.backlog("email") == MAX_PENDING
         assert len(bus._committed) <= REMEMBERED
         got: list[bytes] = []
         async with bus.subscribe("email", BINDINGS["email"]) as email:
@@ -134,7 +134,7 @@ def test_the_bus_is_bounded_and_what_does_not_fit_is_delivered_when_there_is_roo
                 publishing = asyncio.create_task(bus.publish(message))
                 await asyncio.sleep(0)
                 if await bus.backlog("email"):
-                    taken = await email.take(LETTERS)
+                    taken = await email.take(MAX_PENDING)
                     got.extend(delivery.body for delivery in taken)
                     await email.acknowledge(taken)
                 await asyncio.wait([publishing])

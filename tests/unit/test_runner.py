@@ -8,11 +8,12 @@ from datetime import timedelta
 from typing import Any, TypeVar, cast
 from uuid import UUID, uuid4
 
-from events.commit import Transactions
 from events.errors import DatabaseUnavailable, Postponed, Unavailable, UnknownOutcome
 from events.leases import LEASE_SECONDS, Deferral, Lease, Leases
+from events.performing import GRACE_SECONDS
 from events.retry import FRESH, RetryPolicy, Tries
-from events.runner import GRACE_SECONDS, Runner
+from events.runner import Runner
+from events.transactions import Transactions
 from tests import virtual_clock
 
 T = TypeVar("T")
@@ -126,7 +127,7 @@ class Database:
         async with self() as tx:
             return await work(tx)
 
-    async def answers(self) -> bool:
+    async def ping(self) -> bool:
         return not self.table.away
 
 

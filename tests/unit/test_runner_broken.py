@@ -13,13 +13,14 @@ from uuid import uuid4
 
 import pytest
 
-from events import outage, runner
+from events import outage, performing, settling
+from events.claims import RENEW_SECONDS, Claims, Held
 from events.errors import Postponed, Unavailable
 from events.leases import Lease
 from events.outage import Outage
+from events.performing import Performing
 from events.retry import Failure, RetryPolicy, Tries
-from events.runner import RENEW_SECONDS, Runner, _Held
-from events.splitting import Suspicion
+from events.splitting import BatchFailures
 from tests.unit import test_runner as promises
 
 Mistake = Callable[[], AbstractContextManager[object]]
@@ -27,17 +28,17 @@ Mistake = Callable[[], AbstractContextManager[object]]
 
 def a_refusal_taken_for_an_outage() -> AbstractContextManager[object]:
     """The other side does not take one row, and the runner believes that it is away."""
-    return patch.object(runner, "Unavailable", (Unavailable, Postponed))
+    return patch.object(performing, "Unavailable", (Unavailable, Postponed))
 
 
 def an_outage_counted_against_the_row() -> AbstractContextManager[object]:
     """The row that met the outage has a defect."""
-    defer = Runner._defer
+    defer = Performing._defer
 
     def count(self: Any, held: Any, failure: Failure, error: str, at_least: float = 0.0) -> None:
         defer(self, held, "defect" if failure == "outage" else failure, error, at_least)
 
-    return patch.object(Runner, "_defer", count)
+    return patch.object(Performing, "_defer", count)
 
 
 def an_outage_that_no_answer_ends() -> AbstractContextManager[object]:
@@ -68,41 +69,41 @@ def the_same_probe_again_and_again() -> AbstractContextManager[object]:
 def claims_never_renewed() -> AbstractContextManager[object]:
     """Work that takes longer than its claim is begun a second time."""
 
-    async def wait(self: Runner[Any, Any]) -> None:
-        self._next_renewal = runner._now() + RENEW_SECONDS
+    async def wait(self: Claims[Any], _: object) -> None:
+        self.next_renewal = outage.now() + RENEW_SECONDS
 
-    return patch.object(Runner, "_renew_if_due", wait)
+    return patch.object(Claims, "renew_if_due", wait)
 
 
 def claims_that_hold_for_ever() -> AbstractContextManager[object]:
     """Work begins on a claim that ran out long ago."""
 
-    def hold(self: Any, leases: Sequence[Lease[Any]], _: float) -> list[_Held[Any]]:
-        held = [_Held(lease, math.inf) for lease in leases if lease.row.id not in self._held]
-        self._held.update(each.row.id for each in held)
+    def hold(self: Claims[Any], leases: Sequence[Lease[Any]], _: float) -> list[Held[Any]]:
+        held = [Held(lease, math.inf) for lease in leases if lease.row.id not in self.held]
+        self.held.update(each.row.id for each in held)
         return held
 
-    return patch.object(Runner, "_hold", hold)
+    return patch.object(Claims, "hold", hold)
 
 
 def memory_over_its_bound() -> AbstractContextManager[object]:
     """The runner makes room for three times of what it may hold."""
-    return patch.object(Runner, "room", property(lambda self: max(0, 3 * self._memory - len(self._held))))
+    return patch.object(Claims, "room", property(lambda self: max(0, 3 * self.memory - len(self.held))))
 
 
 def memory_filled_by_new_rows() -> AbstractContextManager[object]:
     """No room is kept for rows that wait in the table."""
-    return patch.object(Runner, "room", property(lambda self: max(0, self._memory - len(self._held))))
+    return patch.object(Claims, "room", property(lambda self: max(0, self.memory - len(self.held))))
 
 
 def the_latest_first() -> AbstractContextManager[object]:
     """The row that waited longest goes last."""
-    return patch.object(Runner, "_take_next", lambda self: self._waiting.pop())
+    return patch.object(Performing, "_take_next", lambda self: self.claims.waiting.pop())
 
 
 def slow_rows_among_the_others() -> AbstractContextManager[object]:
     """Rows in the slow lane take ordinary places."""
-    return patch.object(Runner, "_ordinary", property(lambda self: len(self._performing)))
+    return patch.object(Performing, "ordinary", property(lambda self: len(self.tasks)))
 
 
 def unknown_outcomes_without_an_end() -> AbstractContextManager[object]:
@@ -118,11 +119,11 @@ def unknown_outcomes_without_an_end() -> AbstractContextManager[object]:
 def no_batch_to_blame() -> AbstractContextManager[object]:
     """The database is thought to be away whenever a batch can't commit."""
 
-    class Trusting(Suspicion):
-        async def falls_on_batch(self, _: Unavailable) -> bool:
+    class Trusting(BatchFailures):
+        async def blames_batch(self, _: Unavailable) -> bool:
             return False
 
-    return patch.object(runner, "Suspicion", Trusting)
+    return patch.object(settling, "BatchFailures", Trusting)
 
 
 VARIANTS: Final = (

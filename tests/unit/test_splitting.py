@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import pytest
 
 from events.errors import DatabaseUnavailable, Unavailable
-from events.splitting import MAX_FAILURES, NeverCommits, Suspicion, commit_in_halves
+from events.splitting import MAX_FAILURES, BatchFailures, NeverCommits, commit_in_halves
 
 BAD = 5
 
@@ -31,28 +31,28 @@ class Database:
         self.refused[item] = error
         return -item
 
-    async def answers(self) -> bool:
+    async def ping(self) -> bool:
         return self.there
 
 
-async def tried(database: Database, suspicion: Suspicion) -> list[int] | None:
+async def tried(database: Database, suspicion: BatchFailures) -> list[int] | None:
     """The results of 8 items; None while they are to be tried again."""
     try:
-        return await commit_in_halves(range(8), database.commit, database.refuse, suspicion.falls_on_batch)
+        return await commit_in_halves(range(8), database.commit, database.refuse, suspicion.blames_batch)
     except Unavailable:
         return None
 
 
 async def test_a_defect_is_found_by_halving_and_its_neighbours_commit() -> None:
     database = Database(ValueError("bad"))
-    assert await tried(database, Suspicion(database.answers)) == [0, 1, 2, 3, 4, -BAD, 6, 7]
+    assert await tried(database, BatchFailures(database.ping)) == [0, 1, 2, 3, 4, -BAD, 6, 7]
     assert database.refused == {BAD: database.refusal}
     assert sorted(database.committed) == [0, 1, 2, 3, 4, 6, 7]
 
 
 async def test_a_batch_that_fails_three_times_while_the_database_answers_is_split() -> None:
     database = Database(DatabaseUnavailable("deadlock"))
-    suspicion = Suspicion(database.answers)
+    suspicion = BatchFailures(database.ping)
     for _ in range(MAX_FAILURES - 1):
         assert await tried(database, suspicion) is None
     assert database.committed == []
@@ -66,7 +66,7 @@ async def test_a_batch_that_fails_three_times_while_the_database_answers_is_spli
 
 async def test_a_database_that_is_away_is_waited_for_without_end_and_forgets_earlier_failures() -> None:
     database = Database(DatabaseUnavailable())
-    suspicion = Suspicion(database.answers)
+    suspicion = BatchFailures(database.ping)
     assert await tried(database, suspicion) is None
     assert await tried(database, suspicion) is None
     database.there = False
@@ -80,7 +80,7 @@ async def test_a_database_that_is_away_is_waited_for_without_end_and_forgets_ear
 
 async def test_a_server_that_says_it_is_full_is_away_whatever_it_answers() -> None:
     database = Database(DatabaseUnavailable("disk full", server_wide=True))
-    suspicion = Suspicion(database.answers)
+    suspicion = BatchFailures(database.ping)
     for _ in range(20):
         assert await tried(database, suspicion) is None
     assert database.tries == 20

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from events.contracts import AnyEvent, type_of
-from events.delays import Why
+from events.delays import WaitReason
 from events.journey import (
     ENDS,
     INVOICE,
@@ -28,7 +28,7 @@ from services.order.domain import Entry, Progress, status_of
 from tests.factories import a_delay, an_order, one_of_each
 
 ORDER = an_order()
-WHYS: tuple[Why, ...] = ("outage", "unknown")
+WHYS: tuple[WaitReason, ...] = ("outage", "unknown")
 EVENT = one_of_each(ORDER)
 CONTRADICTING = one_of_each(ORDER)
 """Other events of the same types about the same order."""

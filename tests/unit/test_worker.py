@@ -6,9 +6,9 @@ from contextlib import suppress
 
 from chassis import database
 from events import envelope
-from events.commit import Transactions
 from events.contracts import OrderCreated
 from events.transaction import Transaction
+from events.transactions import Transactions
 from events.worker import Worker
 from tests.factories import order_created
 from tests.waiting import patient_bus

@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Final, Self
 
 from events.aws.calls import Calls
-from events.aws.parcels import Parcel, as_attributes, parcels_of
+from events.aws.entries import Entry, as_attributes, entries_of
 from events.aws.publisher import Publisher
 from events.aws.records import record_of
 from events.aws.subscription import QueueSubscription
@@ -23,10 +23,10 @@ logger = logging.getLogger(__name__)
 
 
 class AWSBus:
-    """Carries messages by one topic and a queue per service. See `events.aws` for what it promises.
+    """Carries messages by one topic and a queue per service. See `events.aws` for its promises.
 
-    Queues are called `<prefix><service>`. A function is told the address of its own dead-letter queue, and
-    needs to look up no other.
+    Queues are named `<prefix><service>`. `dead_letters` is the address of a function's dead-letter queue;
+    without it the address is looked up.
     """
 
     def __init__(self, topic_arn: str, *, prefix: str, dead_letters: str | None = None) -> None:
@@ -45,23 +45,23 @@ class AWSBus:
         self._calls.close()
 
     async def publish(self, message: Message) -> None:
-        """Returns when SNS has the message for good; every queue whose filter policy wants it will get it."""
+        """Returns when the message is durable in SNS, which delivers it to every subscribed queue."""
         await self._publisher.publish(message)
 
     async def send(self, service: str, message: Message) -> None:
-        """Returns when the service's queue has the message for good."""
+        """Returns when the message is durable in the service's queue."""
         address = await self._address_of(f"{self._prefix}{service}")
 
-        def put(parcel: Parcel) -> None:
+        def put(entry: Entry) -> None:
             self._calls.sqs.send_message(
-                QueueUrl=address, MessageBody=parcel.text, MessageAttributes=as_attributes(parcel.attributes)
+                QueueUrl=address, MessageBody=entry.text, MessageAttributes=as_attributes(entry.attributes)
             )
 
-        for parcel in parcels_of(message):
-            await self._calls.make(partial(put, parcel))
+        for entry in entries_of(message):
+            await self._calls.make(partial(put, entry))
 
     async def backlog(self, service: str) -> int:
-        """The queue's visible messages, as SQS estimates them."""
+        """The number of visible messages, as SQS estimates it."""
         address = await self._address_of(f"{self._prefix}{service}")
         answer = await self._calls.make(
             lambda: self._calls.sqs.get_queue_attributes(
@@ -72,23 +72,23 @@ class AWSBus:
 
     @asynccontextmanager
     async def subscribe(self, service: str, _types: Collection[str]) -> AsyncIterator[QueueSubscription]:
-        """The service's share of its queue, for a process of its own: to a function Lambda hands it over.
+        """Subscribes a process of its own to the service's queue. A function gets its messages from Lambda.
 
-        What arrives there is for the topic's subscription to say, not for the types that are named here.
+        The filter of the topic's subscription decides which types arrive, not `_types`.
         """
 
         async def address() -> str:
             return await self._address_of(f"{self._prefix}{service}")
 
-        async def bury(delivery: Delivery, reason: str) -> bool:
-            return await self.bury(service, delivery, reason)
+        async def dead_letter(delivery: Delivery, reason: str) -> bool:
+            return await self.dead_letter(service, delivery, reason)
 
-        subscription = QueueSubscription(service, address, bury)
+        subscription = QueueSubscription(service, address, dead_letter)
         async with subscription.running():
             yield subscription
 
-    async def bury(self, service: str, delivery: Delivery, reason: str) -> bool:
-        """Copies what can't be decoded to the service's dead-letter queue; False when that went wrong."""
+    async def dead_letter(self, service: str, delivery: Delivery, reason: str) -> bool:
+        """Copies a message to the service's dead-letter queue, and returns whether that worked."""
         attributes = {
             "reason": _NO_XML.sub("\N{REPLACEMENT CHARACTER}", reason)[:1000],
             "type": record_of(delivery).type,
@@ -104,7 +104,9 @@ class AWSBus:
                 )
             )
         except EventsError as error:
-            logger.warning("%s: a message could not be buried, it will come again: %s", service, error)
+            logger.warning(
+                "%s: a message could not be dead-lettered, it will be delivered again: %s", service, error
+            )
             return False
         return True
 

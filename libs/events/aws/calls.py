@@ -1,4 +1,4 @@
-"""Calls of AWS: boto3 waits for each answer, so they are made in threads; errors get their meaning here."""
+"""Calls of AWS: boto3 blocks, so calls run in threads. Translates boto3's errors."""
 
 import asyncio
 import threading
@@ -25,17 +25,17 @@ if TYPE_CHECKING:
     from types_boto3_sqs import SQSClient
 
 CONCURRENCY: Final = 4
-"""Most calls under way at a time."""
+"""Most calls at a time."""
 
 CONFIG: Final = Config(
     connect_timeout=1,
     read_timeout=3,
-    retries={"mode": "standard", "total_max_attempts": 2},  # the second where a kept connection was lost
+    retries={"mode": "standard", "total_max_attempts": 2},  # the second after a kept connection was lost
     max_pool_connections=CONCURRENCY,
 )
 
 _MISSING: Final = {"NotFound", "AWS.SimpleQueueService.NonExistentQueue", "QueueDoesNotExist"}
-_NOT_ITS_FAULT: Final = (
+_NOT_THE_MESSAGES_FAULT: Final = (
     "Throttl",
     "AuthorizationError",
     "AccessDenied",
@@ -43,17 +43,17 @@ _NOT_ITS_FAULT: Final = (
     "RequestExpired",
     "KMS",
 )
-"""What such codes begin with says nothing about the message."""
+"""Codes that begin so are not the message's fault."""
 
 T = TypeVar("T")
 
 
 class Refused(EventsError):
-    """AWS will never take this message as it is."""
+    """AWS will never accept this message."""
 
 
 class Calls:
-    """Makes calls, at most CONCURRENCY at a time. A client is made at its first call: it costs some time."""
+    """Makes calls, at most CONCURRENCY at a time. Clients are made at their first call: that takes time."""
 
     def __init__(self) -> None:
         self._threads = ThreadPoolExecutor(CONCURRENCY, thread_name_prefix="aws")
@@ -61,28 +61,28 @@ class Calls:
 
     @cached_property
     def sns(self) -> "SNSClient":
-        """To be used inside of calls."""
+        """Use it only inside a call."""
         with self._making:
             return boto3.client("sns", config=CONFIG)
 
     @cached_property
     def sqs(self) -> "SQSClient":
-        """To be used inside of calls."""
+        """Use it only inside a call."""
         with self._making:
             return boto3.client("sqs", config=CONFIG)
 
     async def make(self, call: Callable[[], T]) -> T:
-        """What the call returns. Cancelling ends the wait, not the call.
+        """Returns the call's result. Cancelling ends the wait, not the call.
 
-        Raises BrokerUnavailable when it was not done, UnknownOutcome when it may have been, Unroutable when
-        the topic or queue is not there, Refused when it will never be done as it is.
+        Raises BrokerUnavailable when the call was not carried out, UnknownOutcome when it may have been,
+        Unroutable when the topic or queue is missing, Refused when it can never succeed.
         """
         try:
             return await asyncio.get_running_loop().run_in_executor(self._threads, call)
         except ClientError as error:
             told, about = error.response.get("Error", {}), error.response.get("ResponseMetadata", {})
             sender_fault = about.get("HTTPStatusCode", 500) < 500
-            raise meaning_of(told.get("Code", ""), told.get("Message", ""), sender_fault) from error
+            raise error_for(told.get("Code", ""), told.get("Message", ""), sender_fault) from error
         except (EndpointConnectionError, ConnectTimeoutError) as error:
             raise BrokerUnavailable(f"{BrokerUnavailable.__doc__} ({error})") from error
         except HTTPClientError as error:
@@ -93,15 +93,15 @@ class Calls:
             raise BrokerUnavailable(f"{BrokerUnavailable.__doc__} ({error})") from error
 
     def close(self) -> None:
-        """No more calls. Those under way end by themselves, by their deadlines."""
+        """Ends the threads. Running calls end by their own time limits."""
         self._threads.shutdown(wait=False)
 
 
-def meaning_of(code: str, message: str, sender_fault: bool) -> EventsError:
-    """The error that stands for AWS's."""
+def error_for(code: str, message: str, sender_fault: bool) -> EventsError:
+    """Translates an error code of AWS."""
     text = f"{code}: {message}"
     if code in _MISSING:
         return Unroutable(f"{Unroutable.__doc__} ({text})")
-    if sender_fault and not code.startswith(_NOT_ITS_FAULT):
+    if sender_fault and not code.startswith(_NOT_THE_MESSAGES_FAULT):
         return Refused(f"{Refused.__doc__} ({text})")
     return BrokerUnavailable(f"{BrokerUnavailable.__doc__} ({text})")

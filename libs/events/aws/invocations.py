@@ -1,4 +1,4 @@
-"""Invocations: what Lambda asks a function to do, one thing at a time; between two of them nothing runs."""
+"""Invocations: the work of a Lambda function, one invocation at a time. Nothing runs between two of them."""
 
 import asyncio
 import logging
@@ -10,34 +10,34 @@ from events.aws.bus import AWSBus
 from events.aws.records import Answer, Records
 from events.bus import Delivery
 from events.participant import Participant
-from events.runner import GRACE_SECONDS
+from events.performing import GRACE_SECONDS
 
 DRAIN_SECONDS: Final = GRACE_SECONDS + 3.0
-"""How long before the function's end nothing new is begun: what is under way ends, its outcome commits."""
+"""Time before the function's end in which nothing new begins and running work is finished and settled."""
 LAST_SECONDS: Final = 1.0
-"""How long before its end everything is broken off. That costs no more than a crash would."""
-LINGER_SECONDS: Final = 3.0
-"""How long an answer over HTTP waits for what it left behind; what is not done by then is left over."""
+"""Time before the function's end at which everything is cancelled. That costs no more than a crash."""
+AFTER_ANSWER_SECONDS: Final = 3.0
+"""How long an HTTP answer waits for the work that it left behind. The rest waits for a sweep."""
 
 logger = logging.getLogger(__name__)
 
 
 def is_from_queue(event: Mapping[str, Any]) -> bool:
-    """Whether Lambda hands over messages of a queue."""
+    """Whether the event holds messages of a queue."""
     records = event.get("Records", ())
     return bool(records) and all(record.get("eventSource") == "aws:sqs" for record in records)
 
 
 def is_scheduled(event: Mapping[str, Any]) -> bool:
-    """Whether it is the schedule that asks, to look after what is left over."""
+    """Whether the event comes from the schedule, for a sweep."""
     return event.get("orderflow") == "leftovers" or event.get("detail-type") == "Scheduled Event"
 
 
 class Invocations:
-    """What one container does for its service.
+    """Runs a service in one container.
 
-    `seconds` is what the function has left. Relay and runners work during each invocation as far as that
-    allows; then what is claimed and not done is released.
+    `seconds` is the time that the function has left. Relay and runners work during each invocation as far as
+    it allows; then the rows that are claimed and not done are released.
     """
 
     def __init__(self, participant: Participant, bus: AWSBus) -> None:
@@ -45,48 +45,48 @@ class Invocations:
         self._bus = bus
 
     async def consume(self, event: Mapping[str, Any], seconds: float) -> Answer:
-        """Handles the messages that Lambda hands over, and says which of them are to come again.
+        """Handles the messages of the event, and returns those to deliver again.
 
-        A message is done when all its events are handled or parked, and that is committed; or when it can't
-        be decoded and is in the dead-letter queue. Only an outage of the database gives it back: what is to
-        be asked of a payment provider that is away waits in its table.
+        A message is done when all its events are handled or parked and committed, or when it can't be decoded
+        and is in the dead-letter queue. Only an outage of the database gives messages back: work for a
+        payment provider that is away waits in its table.
         """
         worker, loop = self._participant.worker, asyncio.get_running_loop()
 
-        async def bury(delivery: Delivery, reason: str) -> bool:
-            return await self._bus.bury(worker.service, delivery, reason)
+        async def dead_letter(delivery: Delivery, reason: str) -> bool:
+            return await self._bus.dead_letter(worker.service, delivery, reason)
 
-        records = Records(event, bury)
+        records = Records(event, dead_letter)
         ends = loop.time() + seconds
         time_is_over = loop.call_at(ends - _grace(seconds), worker.stop)
         try:
             async with self._working(seconds):
                 await worker.consume(records, holds_back=False)
-                time_is_over.cancel()  # or the worker would be stopped before it begins the next time
-                await self._rest(ends - _grace(seconds))
+                time_is_over.cancel()  # else it would stop the worker of the next invocation
+                await self._wait_until_idle(ends - _grace(seconds))
         finally:
             time_is_over.cancel()
         return records.answer
 
-    async def look_after_leftovers(self, seconds: float) -> None:
-        """Does what is due and nobody has done: messages, retries, unknown outcomes; then the chores.
+    async def sweep(self, seconds: float) -> None:
+        """Does all work that is due (messages, retries, unknown outcomes), then the chores.
 
-        An outage that keeps it from that is logged as an error, each time.
+        An outage that prevents some of it is logged as an error, each time.
         """
         ends = asyncio.get_running_loop().time() + seconds
         async with self._working(seconds):
-            self._participant.look_after_leftovers()
-            await self._rest(ends - _grace(seconds))
+            self._participant.sweep_now()
+            await self._wait_until_idle(ends - _grace(seconds))
             for name in self._participant.in_outage:
-                logger.error("%s: an outage is on, its work waits in the table", name)
+                logger.error("%s: in an outage; its work waits in the table", name)
             await self._participant.maintenance.run_once()
 
     async def answer(self, request: Awaitable[None], seconds: float) -> None:
-        """Answers a request, and lingers for what it left behind."""
+        """Answers a request, then works on what it left behind for AFTER_ANSWER_SECONDS."""
         async with self._working(seconds):
             await request
             now = asyncio.get_running_loop().time()
-            await self._rest(now + min(LINGER_SECONDS, seconds / 2))
+            await self._wait_until_idle(now + min(AFTER_ANSWER_SECONDS, seconds / 2))
 
     @asynccontextmanager
     async def _working(self, seconds: float) -> AsyncIterator[None]:
@@ -96,10 +96,10 @@ class Invocations:
                     yield
         except TimeoutError:
             logger.critical(
-                "%s: the function's time is over, what was under way is broken off", self._participant.service
+                "%s: the function's time is over; running work is cancelled", self._participant.service
             )
 
-    async def _rest(self, until: float) -> None:
+    async def _wait_until_idle(self, until: float) -> None:
         with suppress(TimeoutError):
             async with asyncio.timeout_at(until):
                 await self._participant.wait_until_idle()

@@ -1,7 +1,7 @@
-"""Settings that are secrets: on AWS they stand in Secrets Manager, and the environment says only where.
+"""Secret settings: on AWS they are in Secrets Manager, and the environment has only their ARNs.
 
-`<SETTING>_SECRET_ARN` names the secret that becomes `<SETTING>`: its text, or the member `password` where
-that is a JSON object, as RDS and the template write it.
+`<SETTING>_SECRET_ARN` names the secret whose value becomes `<SETTING>`: its text, or the member `password` of
+a JSON object, as RDS and the template write it.
 """
 
 from collections.abc import Mapping
@@ -22,9 +22,9 @@ class _Credentials(msgspec.Struct):
 
 
 def resolve(environment: Mapping[str, str]) -> dict[str, str]:
-    """The settings that the environment keeps in Secrets Manager, each read once.
+    """Reads the settings that the environment names by ARN from Secrets Manager.
 
-    Raises botocore's errors when a secret cannot be read: without its secrets a process does not start.
+    Raises botocore's errors when a secret can't be read: a process does not start without its secrets.
     """
     places = {name.removesuffix(SUFFIX): arn for name, arn in environment.items() if name.endswith(SUFFIX)}
     if not places:

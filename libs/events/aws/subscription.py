@@ -1,4 +1,4 @@
-"""Consuming a queue from a process that is no function, through outages of SQS."""
+"""Consuming: one consumer of a queue in a process of its own, which survives outages of SQS."""
 
 import asyncio
 import logging
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
     from types_boto3_sqs.type_defs import MessageTypeDef
 
 BATCH: Final = 10
-"""Most messages that SQS hands out, or takes back, at once."""
+"""Most messages in one request of SQS."""
 WAIT_SECONDS: Final = 1
-"""How long SQS waits for a message, when there is none: less than the deadline of a call."""
+"""How long SQS waits for a message; less than the time limit of a call."""
 AHEAD: Final = 32
-"""Messages received beyond these wait in the queue, where the visibility timeout does not run."""
+"""Most messages received ahead. Others stay in the queue, where no visibility timeout runs."""
 
 logger = logging.getLogger(__name__)
 
@@ -34,11 +34,11 @@ class QueueSubscription:
         self,
         service: str,
         address: Callable[[], Awaitable[str]],
-        bury: Callable[[Delivery, str], Awaitable[bool]],
+        dead_letter: Callable[[Delivery, str], Awaitable[bool]],
     ) -> None:
         self._service = service
         self._address = address
-        self._bury = bury
+        self._dead_letter = dead_letter
         self._calls = Calls()
         self._waiting: deque[Delivery] = deque()
         self._unsettled: dict[Record, Delivery] = {}
@@ -48,19 +48,19 @@ class QueueSubscription:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Receives while the context is open; what is unacknowledged at its end goes back to the queue."""
+        """Receives until the context ends. Unacknowledged messages return to the queue then."""
         receiving = asyncio.create_task(self._receive(), name=f"{self._service} queue")
         try:
             yield
         finally:
             self._ending = True
             self._taken.set()
-            await receiving  # what SQS has handed out is not dropped
+            await receiving  # messages of a running request must not be dropped
             await self.give_back(list(self._unsettled.values()))
             self._calls.close()
 
     async def take(self, limit: int) -> Sequence[Delivery]:
-        """At least one delivery, and what else has arrived up to `limit`."""
+        """See Subscription."""
         while not self._waiting:
             self._arrived.clear()
             await self._arrived.wait()
@@ -68,7 +68,7 @@ class QueueSubscription:
         return [self._waiting.popleft() for _ in range(min(limit, len(self._waiting)))]
 
     async def acknowledge(self, deliveries: Sequence[Delivery]) -> None:
-        """They are deleted from the queue. What could not be deleted comes again."""
+        """See Subscription. Messages that could not be deleted are delivered again."""
 
         def delete(address: str, batch: Sequence[Record]) -> None:
             entries = [{"Id": str(index), "ReceiptHandle": r.receipt} for index, r in enumerate(batch)]
@@ -77,7 +77,7 @@ class QueueSubscription:
         await self._settle(deliveries, delete)
 
     async def give_back(self, deliveries: Sequence[Delivery]) -> None:
-        """They are visible again at once."""
+        """See Subscription. The messages are visible at once."""
 
         def show(address: str, batch: Sequence[Record]) -> None:
             entries = [
@@ -88,9 +88,9 @@ class QueueSubscription:
 
         await self._settle(deliveries, show)
 
-    async def bury(self, delivery: Delivery, reason: str) -> None:
-        """It goes to the service's dead-letter queue; where that fails it comes again, to be buried then."""
-        if await self._bury(delivery, reason):
+    async def dead_letter(self, delivery: Delivery, reason: str) -> None:
+        """See Subscription. A message that can't be copied now is delivered again."""
+        if await self._dead_letter(delivery, reason):
             await self.acknowledge([delivery])
 
     async def _receive(self) -> None:
@@ -135,14 +135,14 @@ class QueueSubscription:
                 await self._calls.make(partial(settle, await self._address(), batch))
             except EventsError as error:
                 logger.warning(
-                    "%s: messages were not settled, they will come again: %s", self._service, error
+                    "%s: messages were not settled, they will be delivered again: %s", self._service, error
                 )
         for record in records:
             self._unsettled.pop(record, None)
 
 
 def as_record(message: "MessageTypeDef") -> dict[str, Any]:
-    """A message as SQS hands it out in the shape in which Lambda hands it over."""
+    """A message of SQS in the shape of a Lambda event's record."""
     return {
         "messageId": message["MessageId"],
         "receiptHandle": message["ReceiptHandle"],

@@ -1,12 +1,11 @@
 """The RabbitMQ transport. It keeps the promises of `events.bus.Bus` for services in processes of their own.
 
-RabbitMQ 4.x is promised, 3.10 and later work as best effort. Each process has one connection for publishing
-and one for each subscription; whichever is lost is made again, for as long as it takes. Duplicates and any
-order are possible, a confirmed message that disappears is not.
+RabbitMQ 4.x is supported; 3.10 and later work as best effort. A process has one connection for publishing and
+one for each subscription, and reopens a lost one without limit. Messages can be duplicated and reordered, but
+a confirmed message never disappears.
 
-aio-pika's plain connections are used, not its robust ones: a connection that restores itself would decide
-what is decided here, such as which delivery tags are still good, when a publish has waited long enough, and
-what is declared before what.
+This package uses aio-pika's plain connections, not its robust ones: it decides itself which delivery tags are
+valid, when a publish times out, and in which order the topology is declared after a connection was lost.
 """
 
 from events.rabbitmq.bus import RabbitMQBus

@@ -1,4 +1,4 @@
-"""The bus on RabbitMQ: one publisher, and a subscription for whoever asks."""
+"""The bus on RabbitMQ."""
 
 from collections.abc import AsyncIterator, Collection
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -16,8 +16,8 @@ class RabbitMQBus:
     """Carries messages between processes. Keeps the promises of `events.bus.Bus`.
 
     `async with bus` does not wait for the broker: until it answers, publishing raises BrokerUnavailable and
-    subscriptions wait. What a subscription needs of the topology is declared again at every connection and
-    every `check_seconds`, should somebody have deleted it. `prefix` begins every exchange's and queue's name.
+    subscriptions wait. A subscription declares its queues and bindings at every connection and every
+    `check_seconds`, in case they were deleted. `prefix` begins the names of all exchanges and queues.
     """
 
     def __init__(self, url: str, *, prefix: str = "", check_seconds: float = 15.0) -> None:
@@ -45,12 +45,12 @@ class RabbitMQBus:
         await self._put(message, routing_key=self._names.queue(service))
 
     async def backlog(self, service: str) -> int:
-        """The queue's ready messages: without those that a consumer has and did not acknowledge."""
+        """The number of ready messages, without those delivered to a consumer."""
         return await self._publisher.ready_in(self._names.queue(service))
 
     @asynccontextmanager
     async def subscribe(self, service: str, types: Collection[str]) -> AsyncIterator[QueueSubscription]:
-        """The service's share of its queue; several subscriptions of one service share it."""
+        """Subscribes a service to its queue. Several subscriptions of one service share the messages."""
         subscription = QueueSubscription(
             self._url, self._names, self._publisher, service, types, check_seconds=self._check_seconds
         )
@@ -58,7 +58,7 @@ class RabbitMQBus:
             yield subscription
 
     async def _put(self, message: Message, *, exchange: str = "", routing_key: str = "") -> None:
-        """Without an exchange it goes by the default one, whose routing key is a queue's name."""
+        """Without an exchange the default one is used: its routing key is a queue's name."""
         await self._publisher.publish(
             message.body,
             exchange=exchange,

@@ -1,4 +1,4 @@
-"""Dead letters: what a service could not decode, taken out of the broker by whoever keeps it from then on."""
+"""Dead letters: moves the messages that a service could not decode out of the broker."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
@@ -9,11 +9,11 @@ from aio_pika.abc import AbstractIncomingMessage as IncomingMessage
 from aio_pika.exceptions import ChannelNotFoundEntity
 
 from events.errors import BrokerUnavailable
-from events.rabbitmq.link import OPERATION_SECONDS, lost_is, opened
+from events.rabbitmq.link import OPERATION_SECONDS, errors_as, opened
 from events.rabbitmq.topology import Names
 
 BATCH: Final = 50
-"""Most messages that are handed over together."""
+"""Most messages passed to `keep` at a time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,25 +22,25 @@ class DeadLetter:
 
     body: bytes
     type: str
-    """What its sender said that it is; "unknown" when it did not say."""
+    """The type in its headers, or "unknown"."""
     reason: str
-    """Why it was buried, in words."""
+    """Why it was dead-lettered: a sentence."""
 
 
 async def collect(
     url: str, service: str, keep: Callable[[Sequence[DeadLetter]], Awaitable[None]], *, prefix: str = ""
 ) -> int:
-    """Empties a service's dead-letter queue into `keep`, and returns how many messages it held.
+    """Moves the messages of a service's dead-letter queue into `keep`, and returns their number.
 
-    A message is forgotten by the broker when `keep` has returned: whatever ends this in between, it comes
-    again. A queue that is not there holds nothing. Raises BrokerUnavailable, and what `keep` raises.
+    A message is acknowledged after `keep` has returned; if the process dies before, it is delivered again. A
+    missing queue counts as empty. Raises BrokerUnavailable, and what `keep` raises.
     """
     collected = 0
     async with opened(url, f"orderflow dead {service}") as channel:
         queue = await channel.get_queue(Names(prefix).dead(service), ensure=False)
         while True:
             messages: list[IncomingMessage] = []
-            with lost_is(BrokerUnavailable):
+            with errors_as(BrokerUnavailable):
                 async with asyncio.timeout(OPERATION_SECONDS):
                     try:
                         while len(messages) < BATCH and (message := await queue.get(fail=False)):
@@ -50,7 +50,7 @@ async def collect(
             if not messages:
                 return collected
             await keep([_read(message) for message in messages])
-            with lost_is(BrokerUnavailable):
+            with errors_as(BrokerUnavailable):
                 await messages[-1].ack(multiple=True)
             collected += len(messages)
 

@@ -1,4 +1,4 @@
-"""Looking at the broker's queues, changing nothing."""
+"""Inspects and purges the services' queues."""
 
 import asyncio
 from collections.abc import Collection
@@ -13,17 +13,17 @@ from events.rabbitmq.topology import Names
 
 @dataclass(frozen=True, slots=True)
 class QueueState:
-    """How a service's queue stands."""
+    """The state of a service's queue."""
 
     waiting: int
-    """Messages that no consumer has."""
+    """Messages not delivered to a consumer."""
     consumers: int
     dead: int
     """Messages in the service's dead-letter queue."""
 
 
 async def queues(url: str, services: Collection[str], *, prefix: str = "") -> dict[str, QueueState | None]:
-    """The state of each service's queue, None for one that is missing. Raises BrokerUnavailable."""
+    """The state of each service's queue, or None if it is missing. Raises BrokerUnavailable."""
     names = Names(prefix)
     found: dict[str, QueueState | None] = {}
     for service in services:
@@ -34,7 +34,7 @@ async def queues(url: str, services: Collection[str], *, prefix: str = "") -> di
 
 
 async def _declared(url: str, name: str) -> tuple[int, int] | None:
-    """Messages and consumers of a queue. A queue that is missing closes the channel, so each has its own."""
+    """Messages and consumers of a queue. Uses a channel of its own, because a missing queue closes it."""
     async with opened(url, "orderflow audit") as channel:
         try:
             return await _passively(channel, name)
@@ -50,10 +50,10 @@ async def _passively(channel: Channel, name: str) -> tuple[int, int]:
 
 
 async def purge(url: str, services: Collection[str], *, prefix: str = "") -> dict[str, int]:
-    """Drops every message that waits in the services' queues, and says how many; the dead letters stay.
+    """Deletes the waiting messages of the services' queues, and returns their numbers. Dead letters stay.
 
-    What was published and not handled is still in the outboxes, and reconcile sends it again.
-    Raises BrokerUnavailable.
+    The messages are still in the outboxes; reconcile sends those again that were not handled. Raises
+    BrokerUnavailable.
     """
     names = Names(prefix)
     dropped: dict[str, int] = {}

@@ -1,4 +1,4 @@
-"""A link: one connection to the broker with one channel, made again whenever it is lost."""
+"""A link: one connection with one channel to the broker, reopened whenever it is lost."""
 
 import asyncio
 import logging
@@ -15,19 +15,20 @@ from events.backoff import backoff
 from events.errors import BrokerUnavailable, EventsError
 
 OPERATION_SECONDS: Final = 10.0
-"""Deadline of what is asked of the broker: a request waits for ever when the other side is gone."""
+"""Time limit of a request. Without one it would wait for ever when the broker is gone."""
 HEARTBEAT_SECONDS: Final = 8
-"""A silent connection is given up after three of them and three seconds."""
+"""A silent connection is closed after three of these and three seconds."""
 CLOSE_SECONDS: Final = 3.0
 
 logger = logging.getLogger(__name__)
 
 
 @contextmanager
-def lost_is(error: type[EventsError]) -> Iterator[None]:
-    """Raises `error` for whatever aio-pika raises, which may be anything when a connection ends.
+def errors_as(error: type[EventsError]) -> Iterator[None]:
+    """Raises `error` for any exception of aio-pika.
 
-    Also a bare Exception, and CancelledError; but a task that nobody has cancelled is not cancelled.
+    When a connection ends, aio-pika may raise any exception, even CancelledError. That one is translated
+    only if this task was not really cancelled.
     """
     try:
         yield
@@ -44,15 +45,15 @@ def lost_is(error: type[EventsError]) -> Iterator[None]:
 
 @asynccontextmanager
 async def opened(url: str, name: str) -> AsyncIterator[Channel]:
-    """One connection with one channel. Raises BrokerUnavailable.
+    """Opens one connection with one channel. Raises BrokerUnavailable.
 
-    At the end the channel is closed first, so that acknowledgements still on their way reach the broker.
+    At the end the channel is closed first, so that pending acknowledgements reach the broker.
     """
-    with lost_is(BrokerUnavailable):
+    with errors_as(BrokerUnavailable):
         async with asyncio.timeout(OPERATION_SECONDS):
             connection = await aio_pika.connect(_with_defaults(url, name))
     try:
-        with lost_is(BrokerUnavailable):
+        with errors_as(BrokerUnavailable):
             channel = connection.channel(publisher_confirms=True, on_return_raises=True)
             await channel.initialize(timeout=OPERATION_SECONDS)
         try:
@@ -66,8 +67,8 @@ async def opened(url: str, name: str) -> AsyncIterator[Channel]:
 class Link:
     """Keeps one channel open while `run` runs.
 
-    `prepare` makes a new channel fit for use; `check` is done every `check_seconds` while it is. When either
-    fails, everything is opened anew.
+    `prepare` is called with each new channel, `check` every `check_seconds` after that. When either fails,
+    connection and channel are reopened.
     """
 
     def __init__(
@@ -87,22 +88,22 @@ class Link:
         self._channel: Channel | None = None
         self._error = ""
         self._attempted = asyncio.Event()
-        """Set while it is known how things stand: connected, or the last attempt failed."""
-        self._given_up = asyncio.Event()
+        """Set while connected, and after a failed attempt."""
+        self._reopen = asyncio.Event()
 
     async def run(self) -> None:
-        """Connects, and connects again, until cancelled."""
+        """Keeps the channel open until cancelled."""
         tries = 0
         while True:
             try:
                 async with opened(self._url, self.name) as channel:
-                    with lost_is(BrokerUnavailable):
+                    with errors_as(BrokerUnavailable):
                         async with asyncio.timeout(OPERATION_SECONDS):
                             await self._prepare(channel)
                     if tries:
                         logger.info("%s: connected again", self.name)
                     tries = 0
-                    self._stands(channel)
+                    self._opened(channel)
                     await self._keep(channel)
             except EventsError as error:
                 self._failed(error)
@@ -113,7 +114,7 @@ class Link:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Runs while the context is open."""
+        """Runs until the context ends."""
         task = asyncio.create_task(self.run(), name=self.name)
         try:
             yield
@@ -123,40 +124,40 @@ class Link:
                 await task
 
     async def channel(self) -> Channel:
-        """The open channel. Waits for an attempt that is under way; raises BrokerUnavailable if it failed."""
+        """Waits for a running attempt, and returns the channel. Raises BrokerUnavailable without one."""
         await self._attempted.wait()
         if self._channel is None:
             raise BrokerUnavailable(f"{BrokerUnavailable.__doc__} {self._error}")
         return self._channel
 
-    def give_up(self, channel: Channel) -> None:
-        """The channel is of no use any more: everything is opened anew."""
+    def reopen(self, channel: Channel) -> None:
+        """Closes the channel and opens a new one."""
         if channel is self._channel:
-            self._given_up.set()
+            self._reopen.set()
 
     async def _keep(self, channel: Channel) -> None:
-        """Returns when the channel is lost or given up."""
+        """Returns when the channel is lost or `reopen` was called."""
         closing = (await channel.get_underlay_channel()).closing
-        given_up = asyncio.ensure_future(self._given_up.wait())
+        reopen = asyncio.ensure_future(self._reopen.wait())
         try:
             while True:
                 await asyncio.wait(
-                    {closing, given_up}, timeout=self._check_seconds, return_when=asyncio.FIRST_COMPLETED
+                    {closing, reopen}, timeout=self._check_seconds, return_when=asyncio.FIRST_COMPLETED
                 )
-                if closing.done() or given_up.done():
+                if closing.done() or reopen.done():
                     break
-                with lost_is(BrokerUnavailable):
+                with errors_as(BrokerUnavailable):
                     async with asyncio.timeout(OPERATION_SECONDS):
                         await self._check(channel)
         finally:
-            given_up.cancel()
+            reopen.cancel()
             self._attempted.clear()
             self._channel = None
         if closing.done() and not closing.cancelled():
             logger.warning("%s: connection lost: %s", self.name, _sentence(closing.exception()))
 
-    def _stands(self, channel: Channel) -> None:
-        self._given_up.clear()
+    def _opened(self, channel: Channel) -> None:
+        self._reopen.clear()
         self._error = ""
         self._channel = channel
         self._attempted.set()
@@ -169,14 +170,14 @@ class Link:
 
 
 def _with_defaults(url: str, name: str) -> str:
-    """The URL with a heartbeat and a name for the connection, where it does not say otherwise itself."""
+    """The URL with default values for the heartbeat and the connection's name."""
     parts = urlsplit(url)
     query = {"heartbeat": str(HEARTBEAT_SECONDS), "name": name, **dict(parse_qsl(parts.query))}
     return urlunsplit(parts._replace(query=urlencode(query)))
 
 
 async def _close(closable: Channel | Connection) -> None:
-    with suppress(BrokerUnavailable), lost_is(BrokerUnavailable):  # it is gone already
+    with suppress(BrokerUnavailable), errors_as(BrokerUnavailable):  # it is closed already
         async with asyncio.timeout(CLOSE_SECONDS):
             await closable.close()
 

@@ -1,23 +1,24 @@
-"""Publishing: every message persistent, mandatory and confirmed, with a deadline of our own."""
+"""Publishing: every message is persistent, mandatory and confirmed, with a time limit."""
 
 import asyncio
 from contextlib import AbstractAsyncContextManager
 from typing import Final
 
-from aio_pika import DeliveryMode, Message
+import aio_pika
+from aio_pika import DeliveryMode
 from aio_pika.abc import AbstractChannel as Channel
 from aio_pika.exceptions import ChannelNotFoundEntity, DeliveryError, PublishError
 
 from events.errors import BrokerUnavailable, UnknownOutcome, Unroutable
-from events.rabbitmq.link import Link, lost_is
+from events.rabbitmq.link import Link, errors_as
 from events.rabbitmq.topology import Names, declare_exchanges
 
 PUBLISH_SECONDS: Final = 8.0
-"""Deadline of a publish; it ends before the relay's own."""
+"""Time limit of a publish; shorter than the relay's."""
 
 
 class Publisher:
-    """Publishes on a connection of its own: a broker short of memory or disk blocks those that publish."""
+    """Publishes on a connection of its own: a broker short of memory or disk blocks publishers."""
 
     def __init__(self, url: str, names: Names, *, check_seconds: float) -> None:
         async def declare(channel: Channel) -> None:
@@ -28,7 +29,7 @@ class Publisher:
         )
 
     def running(self) -> AbstractAsyncContextManager[None]:
-        """Connected, or trying to be, while the context is open."""
+        """Keeps a connection open until the context ends."""
         return self._link.running()
 
     async def publish(
@@ -41,11 +42,11 @@ class Publisher:
         content_type: str,
         headers: dict[str, str | int],
     ) -> None:
-        """Returns when the broker has the message for good, in every queue it is bound for.
+        """Returns when the message is durable in every queue that it is routed to.
 
         Raises BrokerUnavailable, Unroutable or UnknownOutcome, as `events.bus.Bus.publish` does.
         """
-        message = Message(
+        message = aio_pika.Message(
             body,
             content_type=content_type,
             delivery_mode=DeliveryMode.PERSISTENT,
@@ -53,7 +54,7 @@ class Publisher:
             headers=dict(headers),
         )
         channel = await self._unblocked_channel()
-        with lost_is(UnknownOutcome):
+        with errors_as(UnknownOutcome):
             try:
                 async with asyncio.timeout(PUBLISH_SECONDS):
                     target = await channel.get_exchange(exchange, ensure=False)
@@ -64,11 +65,11 @@ class Publisher:
                 raise BrokerUnavailable from refused
 
     async def ready_in(self, queue: str) -> int:
-        """How many messages wait in a queue. Raises BrokerUnavailable, or Unroutable when it is not there.
+        """The number of ready messages in a queue. Raises BrokerUnavailable, or Unroutable if it is missing.
 
-        Asked on a channel of its own, because the server closes the one on which a missing queue is named.
+        Uses a channel of its own, because the server closes a channel that names a missing queue.
         """
-        with lost_is(BrokerUnavailable):
+        with errors_as(BrokerUnavailable):
             async with asyncio.timeout(PUBLISH_SECONDS):
                 underlay = await (await self._unblocked_channel()).get_underlay_channel()
                 channel = await underlay.connection.channel()
@@ -81,7 +82,7 @@ class Publisher:
                 return declared.message_count or 0
 
     async def _unblocked_channel(self) -> Channel:
-        with lost_is(BrokerUnavailable):
+        with errors_as(BrokerUnavailable):
             async with asyncio.timeout(PUBLISH_SECONDS):
                 channel = await self._link.channel()
                 await (await channel.get_underlay_channel()).connection.ready()

@@ -1,4 +1,4 @@
-"""Consuming: one service's share of its queue, through every loss of the connection."""
+"""Consuming: one consumer of a service's queue, which survives lost connections."""
 
 import asyncio
 import logging
@@ -17,19 +17,19 @@ from aio_pika.abc import AbstractQueue as Queue
 
 from events.bus import Delivery
 from events.errors import BrokerUnavailable, Postponed, UnknownOutcome
-from events.rabbitmq.link import OPERATION_SECONDS, Link, lost_is
+from events.rabbitmq.link import OPERATION_SECONDS, Link, errors_as
 from events.rabbitmq.publisher import Publisher
 from events.rabbitmq.topology import Names, declare_service
 
 PREFETCH: Final = 64
-"""Two of the worker's batches: while it commits one, the next is on its way."""
+"""Two of the worker's batches: the next one arrives while one is committed."""
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Tag:
-    """A delivery's number means something on the channel that it came by, and on no other."""
+    """A delivery tag is valid only on the channel of the delivery."""
 
     channel: Channel
     number: int
@@ -63,24 +63,24 @@ class QueueSubscription:
         self._channel: Channel | None = None
         self._consuming = False
         self._outstanding: dict[int, IncomingMessage] = {}
-        """This channel's deliveries that are not settled, by their number, in their order."""
+        """Unsettled deliveries of the present channel by their number, in order."""
         self._waiting: deque[Delivery] = deque()
-        self._unburied: list[Delivery] = []
+        self._not_dead_lettered: list[Delivery] = []
         self._arrived = asyncio.Event()
 
     def running(self) -> AbstractAsyncContextManager[None]:
-        """Consumes while the context is open; what is unacknowledged at its end goes back to the queue."""
+        """Consumes until the context ends. Unacknowledged deliveries return to the queue then."""
         return self._link.running()
 
     async def take(self, limit: int) -> Sequence[Delivery]:
-        """At least one delivery, and what else is waiting up to `limit`."""
+        """See Subscription."""
         while not self._waiting:
             self._arrived.clear()
             await self._arrived.wait()
         return [self._waiting.popleft() for _ in range(min(limit, len(self._waiting)))]
 
     async def acknowledge(self, deliveries: Sequence[Delivery]) -> None:
-        """They are done. What came by a channel that is lost comes again."""
+        """See Subscription. Deliveries of a lost channel are delivered again."""
 
         async def ack(message: IncomingMessage, multiple: bool) -> None:
             await message.ack(multiple=multiple)
@@ -88,15 +88,15 @@ class QueueSubscription:
         await self._settle(deliveries, ack)
 
     async def give_back(self, deliveries: Sequence[Delivery]) -> None:
-        """They go back to where they stood in the queue."""
+        """See Subscription. The deliveries keep their places in the queue."""
 
         async def nack(message: IncomingMessage, multiple: bool) -> None:
             await message.nack(multiple=multiple, requeue=True)
 
         await self._settle(deliveries, nack)
 
-    async def bury(self, delivery: Delivery, reason: str) -> None:
-        """Moves the message to the dead-letter queue; when that fails it is given back at the next check."""
+    async def dead_letter(self, delivery: Delivery, reason: str) -> None:
+        """See Subscription. A message that can't be moved now is given back at the next check."""
         message = _tag_of(delivery).message
         headers: dict[str, str | int] = {
             "reason": reason,
@@ -113,8 +113,12 @@ class QueueSubscription:
                 headers=headers,
             )
         except (BrokerUnavailable, Postponed, UnknownOutcome) as error:
-            logger.warning("%s: a message could not be buried, it will come again: %s", self._service, error)
-            self._unburied.append(delivery)
+            logger.warning(
+                "%s: a message could not be dead-lettered, it will be delivered again: %s",
+                self._service,
+                error,
+            )
+            self._not_dead_lettered.append(delivery)
         else:
             await self.acknowledge([delivery])
 
@@ -126,18 +130,18 @@ class QueueSubscription:
         self._channel = channel
         self._outstanding.clear()
         self._waiting.clear()
-        self._unburied.clear()
+        self._not_dead_lettered.clear()
         (await channel.get_underlay_channel()).on_consumer_cancel_callbacks.add(self._cancelled)
         self._consuming = True
         await queue.consume(partial(self._deliver, channel))
 
     async def _check(self, channel: Channel) -> None:
-        if not self._consuming:  # it was cancelled before the link knew of this channel
-            self._link.give_up(channel)
+        if not self._consuming:  # cancelled before the link had this channel
+            self._link.reopen(channel)
             return
         await self._declare(channel)
-        unburied, self._unburied = self._unburied, []
-        await self.give_back(unburied)
+        given_back, self._not_dead_lettered = self._not_dead_lettered, []
+        await self.give_back(given_back)
 
     async def _declare(self, channel: Channel) -> Queue:
         return await declare_service(channel, self._names, self._service, self._types)
@@ -152,16 +156,16 @@ class QueueSubscription:
         self._arrived.set()
 
     def _cancelled(self, _: object) -> None:
-        """The server ended the consumer: its queue was deleted, or moved to another node."""
-        logger.warning("%s: the server cancelled the consumer; it is made anew", self._service)
+        """The server cancelled the consumer: its queue was deleted, or moved to another node."""
+        logger.warning("%s: the server cancelled the consumer; it subscribes again", self._service)
         self._consuming = False
         if self._channel:
-            self._link.give_up(self._channel)
+            self._link.reopen(self._channel)
 
     async def _settle(
         self, deliveries: Sequence[Delivery], settle: Callable[[IncomingMessage, bool], Awaitable[None]]
     ) -> None:
-        """Settles what came by the present channel: in one frame as far as nothing else lies between."""
+        """Settles deliveries of the present channel, a contiguous range at the front in one frame."""
         channel = self._channel
         tags = [_tag_of(delivery) for delivery in deliveries]
         numbers = {tag.number for tag in tags if tag.channel is channel} & self._outstanding.keys()
@@ -174,7 +178,7 @@ class QueueSubscription:
             through = number
         settled = {number: self._outstanding.pop(number) for number in sorted(numbers)}
         try:
-            with lost_is(BrokerUnavailable):
+            with errors_as(BrokerUnavailable):
                 async with asyncio.timeout(OPERATION_SECONDS):
                     if through:
                         await settle(settled[through], True)
@@ -182,8 +186,10 @@ class QueueSubscription:
                         if number > through:
                             await settle(message, False)
         except BrokerUnavailable as error:
-            logger.warning("%s: deliveries were not settled, they will come again: %s", self._service, error)
-            self._link.give_up(channel)
+            logger.warning(
+                "%s: deliveries were not settled, they will be delivered again: %s", self._service, error
+            )
+            self._link.reopen(channel)
 
 
 def _tag_of(delivery: Delivery) -> _Tag:

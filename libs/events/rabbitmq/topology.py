@@ -12,14 +12,15 @@ from aio_pika.exceptions import ChannelPreconditionFailed
 
 from events.contracts import TYPES
 from events.errors import BrokerUnavailable, EventsError
-from events.rabbitmq.link import OPERATION_SECONDS, lost_is, opened
+from events.rabbitmq.link import OPERATION_SECONDS, errors_as, opened
 
 DELIVERY_LIMIT: Final = 1000
-"""A backstop for messages that nobody ever finishes; the worker parks what it can't handle long before.
+"""Deliveries after which the broker dead-letters a message that is never acknowledged: a last resort.
 
-Lost connections count too, so it is far above what an hour of them costs.
+The worker parks events that it can't handle long before. Lost connections count as deliveries too, so the
+limit is far above the number of them in an hour.
 """
-_NO_LIMIT: Final = 1_000_000  # 4.x has a default of 20, and 3.10 refuses -1
+_NO_LIMIT: Final = 1_000_000  # the default of 4.x is 20, and 3.10 refuses -1
 
 
 class TopologyConflict(EventsError):
@@ -28,7 +29,7 @@ class TopologyConflict(EventsError):
 
 @dataclass(frozen=True, slots=True)
 class Names:
-    """What exchanges and queues are called. With a `prefix` of their own, systems can share a broker."""
+    """The names of exchanges and queues. Systems with different prefixes can share a broker."""
 
     prefix: str = ""
 
@@ -41,24 +42,24 @@ class Names:
         return f"{self.prefix}orderflow.{service}"
 
     def dead(self, service: str) -> str:
-        """Where a service keeps what can't be decoded: `orderflow.invoice.dead`."""
+        """The dead-letter queue of a service: `orderflow.invoice.dead`."""
         return f"{self.queue(service)}.dead"
 
 
 async def declare(url: str, bindings: Mapping[str, Collection[str]], *, prefix: str = "") -> None:
     """Declares the whole topology: `bindings` names the event types that each service listens to.
 
-    Done before anything is published, because an exchange confirms messages also when a queue that will be
-    bound to it is not bound yet. Safe to repeat, and on a live system. A service's queue is unbound from the
-    types that `bindings` does not name for it; running processes never unbind, since an older version of a
-    service may run beside a newer one.
+    Call it before anything is published: an exchange also confirms messages for a queue that is not bound
+    yet. It is safe to repeat, also on a live system. It unbinds a service's queue from types that `bindings`
+    does not name. Running processes never unbind, because an older version of a service may run beside a
+    newer one.
 
-    Raises BrokerUnavailable when the broker does not answer, TopologyConflict when it has something else
-    under one of the names.
+    Raises BrokerUnavailable when the broker does not answer, TopologyConflict when a name is taken by a queue
+    or exchange with other properties.
     """
     names = Names(prefix)
     async with opened(url, "orderflow migrate") as channel:
-        with lost_is(BrokerUnavailable):
+        with errors_as(BrokerUnavailable):
             try:
                 await declare_exchanges(channel, names)
                 for service, types in bindings.items():
@@ -71,20 +72,20 @@ async def declare(url: str, bindings: Mapping[str, Collection[str]], *, prefix: 
 
 
 async def declare_exchanges(channel: Channel, names: Names) -> None:
-    """The exchanges of all event types."""
+    """Declares the exchanges of all event types."""
     for event_type in TYPES:
         await channel.declare_exchange(names.exchange(event_type), ExchangeType.FANOUT, durable=True)
 
 
 async def declare_service(channel: Channel, names: Names, service: str, types: Collection[str]) -> Queue:
-    """A service's queues, and the bindings of its queue, which is returned."""
+    """Declares a service's two queues and its bindings, and returns its queue."""
     dead = await _declare_queue(channel, names.dead(service), {"x-delivery-limit": _NO_LIMIT})
     backstop = {
         "x-delivery-limit": DELIVERY_LIMIT,
         "x-dead-letter-exchange": "",
         "x-dead-letter-routing-key": dead.name,
         "x-dead-letter-strategy": "at-least-once",
-        "x-overflow": "reject-publish",  # at-least-once asks for it
+        "x-overflow": "reject-publish",  # required by at-least-once
     }
     queue = await _declare_queue(channel, names.queue(service), backstop)
     for event_type in types:

@@ -1,8 +1,8 @@
-"""Parcels: messages as SNS and SQS take them, text within their limits.
+"""Entries: messages in the form of SNS and SQS, within their limits.
 
 https://docs.aws.amazon.com/sns/latest/api/API_PublishBatch.html: at most ten messages and 256 KiB a request,
 attributes included. https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_SendMessage.html:
-the characters of XML and no others.
+only characters that XML allows.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,12 +20,12 @@ MAX_BYTES: Final = 256 * 1024
 """Most bytes in a request, and in a message."""
 
 _NO_XML: Final = {b"\xef\xbf\xbe": rb"\ufffe", b"\xef\xbf\xbf": rb"\uffff"}
-"""What JSON may hold as it is and XML may not, and how JSON says it otherwise; only strings can hold it."""
+"""Characters that XML forbids, with their JSON escapes. In JSON they occur only in strings."""
 _raw_batch: Final = msgspec.json.Decoder(list[msgspec.Raw])
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Parcel:
+class Entry:
     """One message of a request."""
 
     text: str
@@ -34,32 +34,32 @@ class Parcel:
     """Bytes, attributes included."""
 
 
-def parcels_of(message: Message) -> list[Parcel]:
-    """The message as one parcel, or, if it has grown too large by being written otherwise, as several.
+def entries_of(message: Message) -> list[Entry]:
+    """The message as one entry, or as several if escapes make it too large for one.
 
-    Raises UnicodeDecodeError for a body that is not text; ours all are.
+    Raises UnicodeDecodeError for a body that is not text; ours always is.
     """
-    return list(_parcels(message.type, message.body, len(message.event_ids)))
+    return list(_entries(message.type, message.body, len(message.event_ids)))
 
 
-def requests_of(parcels: Sequence[Parcel]) -> Iterator[Sequence[Parcel]]:
-    """The parcels, as many together as may go into one request."""
+def requests_of(entries: Sequence[Entry]) -> Iterator[Sequence[Entry]]:
+    """Groups the entries into requests, as many in each as the limits allow."""
     start, size = 0, 0
-    for index, parcel in enumerate(parcels):
-        if index > start and (index - start == MAX_ENTRIES or size + parcel.size > MAX_BYTES):
-            yield parcels[start:index]
+    for index, entry in enumerate(entries):
+        if index > start and (index - start == MAX_ENTRIES or size + entry.size > MAX_BYTES):
+            yield entries[start:index]
             start, size = index, 0
-        size += parcel.size
-    if start < len(parcels):
-        yield parcels[start:]
+        size += entry.size
+    if start < len(entries):
+        yield entries[start:]
 
 
 def as_attributes(attributes: Mapping[str, str]) -> dict[str, Any]:
-    """A message's attributes as SNS and SQS take them, whose types differ in name alone."""
+    """A message's attributes in the form of SNS and SQS, whose types differ only in name."""
     return {name: {"DataType": "String", "StringValue": value} for name, value in attributes.items()}
 
 
-def _parcels(event_type: str, body: bytes, count: int) -> Iterator[Parcel]:
+def _entries(event_type: str, body: bytes, count: int) -> Iterator[Entry]:
     for character, escape in _NO_XML.items():
         body = body.replace(character, escape)
     attributes = {"type": event_type, "count": str(count), "content-type": CONTENT_TYPE}
@@ -67,6 +67,6 @@ def _parcels(event_type: str, body: bytes, count: int) -> Iterator[Parcel]:
     if size > MAX_BYTES and len(events := _raw_batch.decode(body)) > 1:
         middle = len(events) // 2
         for half in (events[:middle], events[middle:]):
-            yield from _parcels(event_type, b"[" + b",".join(map(bytes, half)) + b"]", len(half))
+            yield from _entries(event_type, b"[" + b",".join(map(bytes, half)) + b"]", len(half))
     else:
-        yield Parcel(body.decode(), attributes, size)
+        yield Entry(body.decode(), attributes, size)
