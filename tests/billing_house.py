@@ -30,7 +30,7 @@ from events.contracts import (
 )
 from events.memory import MemoryBus
 from events.participant import Participant
-from services.billing import charging, refunding
+from services.billing import work
 from services.billing.domain import Payment, Refund
 from services.billing.handlers import HANDLERS
 from services.billing.provider import Provider
@@ -169,8 +169,10 @@ class House:
                 transactions,
                 self.bus,
                 {
-                    Payment: charging.runner(provider, transactions, concurrency=32, sweep_seconds=0.2),
-                    Refund: refunding.runner(provider, transactions, concurrency=32, sweep_seconds=0.2),
+                    Payment: work.runner_of_payments(
+                        provider, transactions, concurrency=32, sweep_seconds=0.2
+                    ),
+                    Refund: work.runner_of_refunds(provider, transactions, concurrency=32, sweep_seconds=0.2),
                 },
                 sweep_seconds=0.2,
             )

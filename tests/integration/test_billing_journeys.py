@@ -16,10 +16,11 @@ from events.bus import Message
 from events.contracts import Order, PaymentConfirmed, PaymentFailed, PaymentRefunded
 from events.errors import UnknownOutcome
 from ops.stripe.personality import Behaviour, Pace, Step
-from services.billing import simulated, stripe_provider
+from services.billing import simulated
 from services.billing.domain import Payment
-from services.billing.provider import Charge, ChargeAnswer, Provider, Repayment, RepaymentAnswer
-from services.billing.simulated import DECLINES, SimulatedProvider
+from services.billing.provider import ChargeAnswer, ChargeRequest, Provider, RefundAnswer, RefundRequest
+from services.billing.simulated import DECLINE_CODES, SimulatedProvider
+from services.billing.stripe import provider as stripe_provider
 from tests.billing_house import House, Listener, invoiced, make_bus, opened, undeliverable
 from tests.factories import a_payment, an_item, an_order, one_of_each
 from tests.stripe_desk import serving_desk
@@ -64,7 +65,7 @@ async def test_what_is_captured_is_the_orders_total(house: House, provider: Simu
 async def test_a_decline_is_announced_with_its_reason_and_nothing_is_charged(
     house: House, provider: SimulatedProvider
 ) -> None:
-    reasons = {**DECLINES, "pm_canary_4711": "payment_method_unknown"}
+    reasons = {**DECLINE_CODES, "pm_canary_4711": "payment_method_unknown"}
     orders = {method: an_order(payment_method=method) for method in reasons}
     async with house.billing(provider):
         await house.publish(*(invoiced(order) for order in orders.values()))
@@ -152,7 +153,7 @@ async def test_a_refund_of_a_payment_that_was_never_captured_is_dead_with_its_re
         await house.listener.hears(PaymentRefunded, good)
     parked = await house.rows("SELECT id, state, last_error FROM billing.parked")
     assert {(row["id"], row["state"]) for row in parked} == {(unknown.id, "dead"), (forged.id, "dead")}
-    assert all("nothing to give back" in row["last_error"] for row in parked)
+    assert all("nothing to refund" in row["last_error"] for row in parked)
     assert [row["amount"] for row in await house.rows("SELECT amount FROM provider.refunds")] == [good.total]
 
 
@@ -252,20 +253,20 @@ class LostAnswers:
     behind: Provider | None
     name: str = "simulated"
 
-    async def charge(self, charge: Charge) -> ChargeAnswer:
+    async def charge(self, request: ChargeRequest) -> ChargeAnswer:
         if self.behind:
-            await self.behind.charge(charge)
+            await self.behind.charge(request)
         raise UnknownOutcome("The answer was lost.")
 
-    async def look_up(self, charge: Charge) -> ChargeAnswer:
+    async def look_up_charge(self, request: ChargeRequest) -> ChargeAnswer:
         raise UnknownOutcome("The answer was lost.")
 
-    async def repay(self, repayment: Repayment) -> RepaymentAnswer:
+    async def refund(self, request: RefundRequest) -> RefundAnswer:
         if self.behind:
-            await self.behind.repay(repayment)
+            await self.behind.refund(request)
         raise UnknownOutcome("The answer was lost.")
 
-    async def look_up_repayment(self, repayment: Repayment) -> RepaymentAnswer:
+    async def look_up_refund(self, request: RefundRequest) -> RefundAnswer:
         raise UnknownOutcome("The answer was lost.")
 
 
@@ -279,20 +280,20 @@ class AnswersTogether:
     number: int
     name: str = "simulated"
 
-    async def charge(self, charge: Charge) -> ChargeAnswer:
-        answer = await self.behind.charge(charge)
-        self.asked[charge.key][self.number].set()
-        await self.asked[charge.key][1 - self.number].wait()
+    async def charge(self, request: ChargeRequest) -> ChargeAnswer:
+        answer = await self.behind.charge(request)
+        self.asked[request.key][self.number].set()
+        await self.asked[request.key][1 - self.number].wait()
         return answer
 
-    async def look_up(self, charge: Charge) -> ChargeAnswer:
-        return await self.behind.look_up(charge)
+    async def look_up_charge(self, request: ChargeRequest) -> ChargeAnswer:
+        return await self.behind.look_up_charge(request)
 
-    async def repay(self, repayment: Repayment) -> RepaymentAnswer:
-        return await self.behind.repay(repayment)
+    async def refund(self, request: RefundRequest) -> RefundAnswer:
+        return await self.behind.refund(request)
 
-    async def look_up_repayment(self, repayment: Repayment) -> RepaymentAnswer:
-        return await self.behind.look_up_repayment(repayment)
+    async def look_up_refund(self, request: RefundRequest) -> RefundAnswer:
+        return await self.behind.look_up_refund(request)
 
 
 @pytest.mark.parametrize("was_charged", [True, False])
@@ -436,7 +437,9 @@ async def test_what_somebody_else_gave_back_waits_for_an_operator_at_once(
     async with house.billing(provider):
         event = await paid(house, order)
         other, reference = uuid7(), event.data.payment.provider_reference
-        await provider.repay(Repayment(str(other), other, order.id, reference, order.total, order.currency))
+        await provider.refund(
+            RefundRequest(str(other), other, order.id, reference, order.total, order.currency)
+        )
         await house.publish(undeliverable(event))
         await house.until("SELECT 1 FROM billing.refunds WHERE state = 'dead' AND attempts = 0")
     [(_, _, error)] = await refund_rows(house)

@@ -15,11 +15,19 @@ from chassis import database
 from events.commit import Transactions
 from events.contracts import Order, PaymentConfirmed, PaymentRefunded
 from events.errors import Unavailable
-from services.billing import recovered, simulated, stripe_provider
-from services.billing.domain import id_for
-from services.billing.provider import Captured, Charge, MadeCharge, PaymentProvider, Repaid, Repayment
-from services.billing.recovered import Recovered
+from services.billing import recovered_charges, simulated
+from services.billing.domain import derive_id
+from services.billing.provider import (
+    ChargeCaptured,
+    ChargeRequest,
+    ListedCharge,
+    ListingProvider,
+    RefundRequest,
+    RefundSucceeded,
+)
+from services.billing.recovered_charges import RecoveredCharge
 from services.billing.simulated import SimulatedProvider
+from services.billing.stripe import provider as stripe_provider
 from services.billing.unknown_charges import UnknownCharges
 from tests.billing_house import House, invoiced, opened, undeliverable
 from tests.factories import an_order
@@ -57,7 +65,7 @@ async def server() -> AsyncIterator[StripeDesk]:
 @pytest.fixture(params=["simulated", "stripe"])
 async def either(
     request: pytest.FixtureRequest, house: House, server: StripeDesk
-) -> AsyncIterator[PaymentProvider]:
+) -> AsyncIterator[ListingProvider]:
     if request.param == "stripe":
         async with stripe_provider.connect("sk_test_1", server.url, answer_seconds=5.0) as provider:
             yield provider
@@ -66,9 +74,9 @@ async def either(
             yield provider
 
 
-def a_charge(order: Order) -> Charge:
+def a_charge(order: Order) -> ChargeRequest:
     payment_id = uuid4()
-    return Charge(
+    return ChargeRequest(
         key=f"{payment_id}-1",
         payment_id=payment_id,
         order_id=order.id,
@@ -80,8 +88,8 @@ def a_charge(order: Order) -> Charge:
     )
 
 
-async def listed(provider: PaymentProvider, since: datetime | None = None) -> list[MadeCharge]:
-    return [charge async for charge in provider.charges(since)]
+async def listed(provider: ListingProvider, since: datetime | None = None) -> list[ListedCharge]:
+    return [charge async for charge in provider.list_charges(since)]
 
 
 async def forget(house: House) -> None:
@@ -93,13 +101,13 @@ async def forget(house: House) -> None:
 
 
 async def test_the_provider_lists_what_succeeded_with_its_metadata_the_newest_first(
-    either: PaymentProvider,
+    either: ListingProvider,
 ) -> None:
     orders = [an_order(key_hash=KEY_HASH), an_order(reference=None)]
-    made: list[Captured] = []
+    made: list[ChargeCaptured] = []
     for order in orders:
         answer = await either.charge(a_charge(order))
-        assert isinstance(answer, Captured)
+        assert isinstance(answer, ChargeCaptured)
         made.insert(0, answer)
     await either.charge(a_charge(an_order(payment_method="pm_card_chargeDeclined")))
     found = await listed(either)
@@ -116,19 +124,19 @@ async def test_the_provider_lists_what_succeeded_with_its_metadata_the_newest_fi
 
     charge = found[0]
     refund_id = uuid4()
-    repaid = await either.repay(
-        Repayment(
+    repaid = await either.refund(
+        RefundRequest(
             str(refund_id), refund_id, charge.order_id, charge.reference, charge.amount, charge.currency
         )
     )
-    assert isinstance(repaid, Repaid)
-    [refund] = [refund async for refund in either.refunds()]
+    assert isinstance(repaid, RefundSucceeded)
+    [refund] = [refund async for refund in either.list_refunds()]
     assert (refund.reference, refund.charge_reference) == (repaid.reference, charge.reference)
     assert (refund.amount, refund.refund_id) == (charge.amount, refund_id)
 
 
 async def test_a_long_list_comes_whole(
-    either: PaymentProvider, server: StripeDesk, monkeypatch: pytest.MonkeyPatch
+    either: ListingProvider, server: StripeDesk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(simulated, "PAGE", 7)
     charges = [a_charge(an_order()) for _ in range(105 if either.name == "stripe" else 30)]
@@ -157,7 +165,7 @@ async def test_a_key_that_an_older_version_used_still_finds_its_intent(server: S
     older = replace(charge, order_reference=None, key_hash=None)
     async with stripe_provider.connect("sk_test_1", server.url) as stripe:
         first = await stripe.charge(older)
-        assert isinstance(first, Captured)
+        assert isinstance(first, ChargeCaptured)
         assert await stripe.charge(charge) == first
     assert server.captured(charge.order_id) == [charge.amount]
 
@@ -187,11 +195,11 @@ async def test_a_payment_that_is_made_anew_is_asked_for_under_its_old_key(
 
 def test_the_ids_of_an_orders_payment_and_refund_are_its_own_and_ordered_in_time() -> None:
     earlier, later = an_order(), an_order()
-    ids = [id_for(order.id, purpose) for order in (earlier, later) for purpose in ("payment", "refund")]
+    ids = [derive_id(order.id, purpose) for order in (earlier, later) for purpose in ("payment", "refund")]
     assert len(set(ids)) == 4
     assert {(made.version, made.variant) for made in ids} == {(7, earlier.id.variant)}
     assert [made.int >> 80 for made in ids[::2]] == [earlier.id.int >> 80, later.id.int >> 80]
-    assert id_for(earlier.id, "payment") == ids[0]
+    assert derive_id(earlier.id, "payment") == ids[0]
 
 
 async def test_a_kept_charge_pays_one_order_and_only_what_it_is_worth(
@@ -199,10 +207,12 @@ async def test_a_kept_charge_pays_one_order_and_only_what_it_is_worth(
 ) -> None:
     lost = an_order(key_hash=KEY_HASH)
     captured = await provider.charge(a_charge(lost))
-    assert isinstance(captured, Captured)
+    assert isinstance(captured, ChargeCaptured)
     [made] = await listed(provider)
     async with billing() as tx:
-        assert await recovered.decide(tx, "simulated", [Recovered(made, "kept")]) == {made.reference}
+        assert await recovered_charges.record_decisions(tx, "simulated", [RecoveredCharge(made, "kept")]) == {
+            made.reference
+        }
     yen = an_order(key_hash=KEY_HASH, currency="JPY")
     repeats = [an_order(key_hash=KEY_HASH) for _ in range(2)]
     others = [an_order(), an_order(key_hash=sha256(b"web-1043").hexdigest())]
@@ -225,9 +235,11 @@ async def test_a_key_that_comes_back_after_it_was_forgotten_means_another_order(
 ) -> None:
     await provider.charge(a_charge(an_order(key_hash=KEY_HASH)))
     [made] = await listed(provider)
-    long_ago = replace(made, at=datetime.now(UTC) - recovered.KEYS_LAST - timedelta(minutes=1))
+    long_ago = replace(
+        made, at=datetime.now(UTC) - recovered_charges.ORDER_KEY_LIFETIME - timedelta(minutes=1)
+    )
     async with billing() as tx:
-        await recovered.decide(tx, "simulated", [Recovered(long_ago, "kept")])
+        await recovered_charges.record_decisions(tx, "simulated", [RecoveredCharge(long_ago, "kept")])
     order = an_order(key_hash=KEY_HASH)
     async with house.billing(provider):
         await house.publish(invoiced(order))
@@ -236,7 +248,7 @@ async def test_a_key_that_comes_back_after_it_was_forgotten_means_another_order(
 
 
 async def test_charges_that_billing_does_not_know_are_told_once_as_an_error(
-    house: House, either: PaymentProvider, billing: Transactions, caplog: pytest.LogCaptureFixture
+    house: House, either: ListingProvider, billing: Transactions, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.ERROR, "services.billing.unknown_charges")
     known, lost = an_order(), an_order()
@@ -261,7 +273,9 @@ async def test_charges_that_billing_does_not_know_are_told_once_as_an_error(
 
     made = await listed(either)
     async with billing() as tx:
-        await recovered.decide(tx, either.name, [Recovered(charge, "kept") for charge in made])
+        await recovered_charges.record_decisions(
+            tx, either.name, [RecoveredCharge(charge, "kept") for charge in made]
+        )
     caplog.clear()
     await UnknownCharges(either).run(billing)
     assert caplog.messages == []
@@ -274,7 +288,7 @@ async def test_a_second_charge_of_one_payment_is_unknown_too(
     async with house.billing(provider):
         await house.publish(invoiced(order))
         await house.listener.hears(PaymentConfirmed, order)
-    forgotten = replace(a_charge(order), payment_id=id_for(order.id, "payment"))
+    forgotten = replace(a_charge(order), payment_id=derive_id(order.id, "payment"))
     await provider.charge(forgotten)
     await UnknownCharges(provider).run(billing)
     assert "1 charges" in caplog.text

@@ -13,18 +13,18 @@ import pytest
 from events.errors import Postponed, Unavailable, UnknownOutcome
 from ops.stripe.cards import AUTHENTICATES, AUTHENTICATION_REQUIRED, DECLINES
 from ops.stripe.personality import Behaviour, Step
-from services.billing import stripe_provider
 from services.billing.provider import (
-    Captured,
-    Charge,
-    NothingDone,
-    NotRepaid,
-    Refused,
-    Repaid,
-    Repayment,
+    ChargeCaptured,
+    ChargeDeclined,
+    ChargeRequest,
+    KeyVoid,
+    RefundFailed,
+    RefundRequest,
+    RefundSucceeded,
 )
-from services.billing.stripe_errors import RefusedByStripe
-from services.billing.stripe_provider import StripeProvider
+from services.billing.stripe import provider as stripe_provider
+from services.billing.stripe.errors import RefusedByStripe
+from services.billing.stripe.provider import StripeProvider
 from tests.stripe_desk import StripeDesk, serving_desk
 from tests.waiting import eventually
 
@@ -47,16 +47,16 @@ async def stripe(server: StripeDesk) -> AsyncIterator[StripeProvider]:
         yield provider
 
 
-def a_charge(payment_method: str = "pm_card_visa", **changes: Any) -> Charge:
+def a_charge(payment_method: str = "pm_card_visa", **changes: Any) -> ChargeRequest:
     payment_id = uuid4()
-    charge = Charge(f"{payment_id}-1", payment_id, uuid4(), 4657, "BRL", payment_method)
+    charge = ChargeRequest(f"{payment_id}-1", payment_id, uuid4(), 4657, "BRL", payment_method)
     return replace(charge, **changes)
 
 
-def a_repayment(charge: Charge, captured: object) -> Repayment:
-    assert isinstance(captured, Captured)
+def a_refund_request(charge: ChargeRequest, captured: object) -> RefundRequest:
+    assert isinstance(captured, ChargeCaptured)
     refund_id = uuid4()
-    return Repayment(
+    return RefundRequest(
         f"{refund_id}-1", refund_id, charge.order_id, captured.reference, charge.amount, charge.currency
     )
 
@@ -73,11 +73,11 @@ async def until_definite(ask: Callable[[], Awaitable[T]]) -> tuple[T, list[Excep
             await asyncio.sleep(0.05)  # as it would be put off, but shorter
 
 
-async def until_settled(provider: StripeProvider, charge: Charge) -> tuple[object, list[Exception]]:
+async def until_settled(provider: StripeProvider, charge: ChargeRequest) -> tuple[object, list[Exception]]:
     """As the runner does with next keys, too."""
     answer, doubts = await until_definite(lambda: provider.charge(charge))
     for generation in range(2, 5):
-        if not isinstance(answer, NothingDone):
+        if not isinstance(answer, KeyVoid):
             break
         renewed = replace(charge, key=f"{charge.payment_id}-{generation}")
         answer, more = await until_definite(lambda renewed=renewed: provider.charge(renewed))  # type: ignore[misc]
@@ -88,7 +88,7 @@ async def until_settled(provider: StripeProvider, charge: Charge) -> tuple[objec
 async def test_a_charge_captures_the_total(stripe: StripeProvider, server: StripeDesk) -> None:
     charge = a_charge()
     answer = await stripe.charge(charge)
-    assert isinstance(answer, Captured)
+    assert isinstance(answer, ChargeCaptured)
     assert (answer.amount, answer.currency) == (4657, "BRL")
     [intent] = server.of_order(charge.order_id)
     assert answer.reference == intent.id
@@ -118,7 +118,7 @@ async def test_a_decline_gives_its_code_and_leaves_nothing_that_could_be_paid_la
     code, decline_code = DECLINED[payment_method]
     expected = code if decline_code == "generic_decline" else decline_code
     answer = await stripe.charge(charge)
-    assert isinstance(answer, Refused)
+    assert isinstance(answer, ChargeDeclined)
     assert answer.code == expected
     assert [intent.status for intent in server.of_order(charge.order_id)] == ["canceled"]
     assert await stripe.charge(charge) == answer  # as after a crash before the answer was committed
@@ -129,7 +129,7 @@ async def test_an_unknown_payment_method_is_refused_and_its_token_is_not_told(
 ) -> None:
     caplog.set_level(logging.INFO)
     answer = await stripe.charge(a_charge("pm_canary_4711"))
-    assert isinstance(answer, Refused)
+    assert isinstance(answer, ChargeDeclined)
     assert answer.code == "payment_method_unknown"
     assert "canary" not in answer.message + caplog.text
     assert server.totals().intents == {}
@@ -149,7 +149,7 @@ async def test_an_amount_or_currency_that_stripe_does_not_take_is_refused_before
     stripe: StripeProvider, server: StripeDesk, changes: dict[str, Any], code: str
 ) -> None:
     answer = await stripe.charge(a_charge(**changes))
-    assert isinstance(answer, Refused)
+    assert isinstance(answer, ChargeDeclined)
     assert answer.code == code
     assert "card" not in answer.message
     assert server.totals().intents == {}
@@ -170,7 +170,7 @@ async def test_a_refusal_of_whatever_form_is_told_and_leaves_nothing_that_could_
     charge = a_charge()
     server.refuse(step, 400, {"type": "invalid_request_error", "message": "pm_card_visa", **error})
     answer = await stripe.charge(charge)
-    assert isinstance(answer, Refused)
+    assert isinstance(answer, ChargeDeclined)
     assert answer.code == code
     assert "card" not in answer.message
     statuses = [intent.status for intent in server.of_order(charge.order_id)]
@@ -186,7 +186,7 @@ async def test_a_defect_of_ours_declines_nobody_and_is_paid_once_it_is_mended(
     server.refuse(step, 400, unknown)
     with pytest.raises(RefusedByStripe):
         await stripe.charge(charge)
-    assert isinstance(await stripe.charge(charge), Captured)
+    assert isinstance(await stripe.charge(charge), ChargeCaptured)
     assert server.captured(charge.order_id) == [4657]
 
 
@@ -198,7 +198,7 @@ async def test_the_amount_that_is_told_is_in_our_own_minor_unit(
 ) -> None:
     charge = a_charge(amount=amount, currency=currency)
     answer = await stripe.charge(charge)
-    assert isinstance(answer, Captured)
+    assert isinstance(answer, ChargeCaptured)
     assert (answer.amount, answer.currency) == (amount, currency)
     assert server.captured(charge.order_id) == [sent]
 
@@ -211,7 +211,7 @@ async def test_whatever_goes_wrong_a_payment_is_captured_once(
         charge = a_charge()
         server.fail(charge.order_id, step, fault)
         answer, doubts = await until_settled(stripe, charge)
-        assert isinstance(answer, Captured), fault
+        assert isinstance(answer, ChargeCaptured), fault
         assert server.captured(charge.order_id) == [4657], fault
         await server.has_happened(fault, charge.order_id)
         if fault in (Behaviour.UNAVAILABLE, Behaviour.RATE_LIMITED):
@@ -233,7 +233,7 @@ async def test_whatever_goes_wrong_a_decline_is_told_and_nothing_can_be_paid_lat
         charge = a_charge("pm_card_chargeDeclinedLostCard")
         server.fail(charge.order_id, step, fault)
         answer, _ = await until_settled(stripe, charge)
-        assert isinstance(answer, Refused), fault
+        assert isinstance(answer, ChargeDeclined), fault
         assert answer.code == "lost_card", fault
         confirmed = [i for i in server.of_order(charge.order_id) if i.latest_charge]
         assert [intent.status for intent in confirmed] == ["canceled"], fault
@@ -249,7 +249,7 @@ async def test_an_error_saved_with_the_key_of_a_confirmation_does_not_hold_the_p
     server.fail(charge.order_id, Step.CONFIRM, Behaviour.SAVED_ERROR_BEFORE)
     with pytest.raises(UnknownOutcome):
         await stripe.charge(charge)
-    assert isinstance(await stripe.charge(charge), Captured)
+    assert isinstance(await stripe.charge(charge), ChargeCaptured)
     confirmations = [key for path, key in server.requests if path.endswith("/confirm")]
     assert confirmations == [f"{charge.key}-confirm-1"] * 2 + [f"{charge.key}-confirm-2"]
 
@@ -261,13 +261,14 @@ async def test_an_error_saved_with_the_key_of_a_creation_means_that_nothing_can_
     server.fail(charge.order_id, Step.CREATE, Behaviour.SAVED_ERROR_AFTER)
     with pytest.raises(UnknownOutcome):  # it might not be saved
         await stripe.charge(charge)
-    assert await stripe.charge(charge) == NothingDone()
-    assert isinstance(await stripe.charge(replace(charge, key=f"{charge.payment_id}-2")), Captured)
+    assert await stripe.charge(charge) == KeyVoid()
+    assert isinstance(await stripe.charge(replace(charge, key=f"{charge.payment_id}-2")), ChargeCaptured)
     assert server.captured(charge.order_id) == [4657]
 
 
 @pytest.mark.parametrize(
-    ("payment_method", "becomes"), [("pm_card_visa", Captured), ("pm_card_chargeDeclined", Refused)]
+    ("payment_method", "becomes"),
+    [("pm_card_visa", ChargeCaptured), ("pm_card_chargeDeclined", ChargeDeclined)],
 )
 async def test_a_charge_that_is_being_processed_is_unknown_until_it_is_not(
     stripe: StripeProvider, server: StripeDesk, payment_method: str, becomes: type
@@ -288,7 +289,7 @@ async def test_an_answer_that_drips_is_unknown_when_its_time_is_over(
     server.fail(charge.order_id, step, Behaviour.SLOW_DRIP)
     with pytest.raises(UnknownOutcome, match="in time"):
         await stripe.charge(charge)
-    assert isinstance(await stripe.charge(charge), Captured)
+    assert isinstance(await stripe.charge(charge), ChargeCaptured)
     assert server.captured(charge.order_id) == [4657]
 
 
@@ -302,11 +303,11 @@ async def test_a_cancellation_that_came_too_early_does_not_hold_the_decline_up(
     with pytest.raises(UnknownOutcome):
         await stripe.charge(charge)
     with pytest.raises(UnknownOutcome):
-        await stripe.look_up(charge)  # cancels, which takes a while; meanwhile it is confirmed
+        await stripe.look_up_charge(charge)  # cancels, which takes a while; meanwhile it is confirmed
     with pytest.raises(Postponed, match="processing"):
         await stripe.charge(charge)
     answer, _ = await until_definite(lambda: stripe.charge(charge))
-    assert isinstance(answer, Refused)
+    assert isinstance(answer, ChargeDeclined)
     assert answer.code == "card_declined"
     await server.has_happened(Behaviour.SLOW, charge.order_id)
     assert [intent.status for intent in server.of_order(charge.order_id)] == ["canceled"]
@@ -342,8 +343,8 @@ async def test_a_payment_is_found_when_its_key_is_forgotten(
     with pytest.raises(UnknownOutcome):
         await stripe.charge(charge)
     server.forget_keys()
-    answer = await stripe.look_up(charge)
-    assert isinstance(answer, Captured)
+    answer = await stripe.look_up_charge(charge)
+    assert isinstance(answer, ChargeCaptured)
     assert server.captured(charge.order_id) == [4657]
 
 
@@ -355,9 +356,9 @@ async def test_looking_up_makes_void_what_was_never_confirmed(
     with pytest.raises(UnknownOutcome):
         await stripe.charge(charge)
     server.forget_keys()
-    assert await stripe.look_up(charge) == NothingDone()
+    assert await stripe.look_up_charge(charge) == KeyVoid()
     assert [intent.status for intent in server.of_order(charge.order_id)] == ["canceled"]
-    assert isinstance(await stripe.charge(replace(charge, key=f"{charge.payment_id}-2")), Captured)
+    assert isinstance(await stripe.charge(replace(charge, key=f"{charge.payment_id}-2")), ChargeCaptured)
     assert server.captured(charge.order_id) == [4657]
 
 
@@ -367,14 +368,14 @@ async def test_looking_up_finds_a_decline_and_cancels_it(stripe: StripeProvider,
     with pytest.raises(UnknownOutcome):
         await stripe.charge(charge)
     server.forget_keys()
-    answer = await stripe.look_up(charge)
-    assert isinstance(answer, Refused)
+    answer = await stripe.look_up_charge(charge)
+    assert isinstance(answer, ChargeDeclined)
     assert answer.code == "stolen_card"
     assert [intent.status for intent in server.of_order(charge.order_id)] == ["canceled"]
 
 
 async def test_looking_up_what_was_never_asked_finds_nothing(stripe: StripeProvider) -> None:
-    assert await stripe.look_up(a_charge()) == NothingDone()
+    assert await stripe.look_up_charge(a_charge()) == KeyVoid()
 
 
 async def test_whatever_goes_wrong_the_money_is_given_back_once(
@@ -383,17 +384,17 @@ async def test_whatever_goes_wrong_the_money_is_given_back_once(
     async def repay_through(*faults: Behaviour) -> None:
         charge = a_charge()
         captured, _ = await until_definite(lambda: stripe.charge(charge))
-        repayment = a_repayment(charge, captured)
+        request = a_refund_request(charge, captured)
         server.fail(charge.order_id, Step.REFUND, *faults)
-        answer, _ = await until_definite(lambda: stripe.repay(repayment))
-        if isinstance(answer, NothingDone):
+        answer, _ = await until_definite(lambda: stripe.refund(request))
+        if isinstance(answer, KeyVoid):
             assert faults == (Behaviour.SAVED_ERROR_BEFORE,)
-            renewed = replace(repayment, key=f"{repayment.refund_id}-2")
-            answer, _ = await until_definite(lambda: stripe.repay(renewed))
-        assert isinstance(answer, Repaid), faults
+            renewed = replace(request, key=f"{request.refund_id}-2")
+            answer, _ = await until_definite(lambda: stripe.refund(renewed))
+        assert isinstance(answer, RefundSucceeded), faults
         assert answer.amount == 4657
         assert server.given_back(charge.order_id) == [4657], faults
-        found, _ = await until_definite(lambda: stripe.look_up_repayment(repayment))
+        found, _ = await until_definite(lambda: stripe.look_up_refund(request))
         assert found == answer
         for fault in faults:
             await server.has_happened(fault, charge.order_id)
@@ -405,8 +406,8 @@ async def test_a_refund_in_another_currency_unit_is_told_in_our_own(
     stripe: StripeProvider, server: StripeDesk
 ) -> None:
     charge = a_charge(amount=5, currency="ISK")
-    answer = await stripe.repay(a_repayment(charge, await stripe.charge(charge)))
-    assert isinstance(answer, Repaid)
+    answer = await stripe.refund(a_refund_request(charge, await stripe.charge(charge)))
+    assert isinstance(answer, RefundSucceeded)
     assert answer.amount == 5
     assert server.given_back(charge.order_id) == [500]
 
@@ -416,9 +417,9 @@ async def test_what_somebody_else_gave_back_is_not_our_refund(
 ) -> None:
     charge = a_charge()
     captured = await stripe.charge(charge)
-    await stripe.repay(a_repayment(charge, captured))
-    answer = await stripe.repay(a_repayment(charge, captured))
-    assert isinstance(answer, NotRepaid)
+    await stripe.refund(a_refund_request(charge, captured))
+    answer = await stripe.refund(a_refund_request(charge, captured))
+    assert isinstance(answer, RefundFailed)
     assert answer.final
     assert server.given_back(charge.order_id) == [4657]
 
@@ -428,17 +429,17 @@ async def test_a_refund_that_failed_is_told_and_the_next_key_makes_another(
 ) -> None:
     server.pace.failing_refunds = 1
     charge = a_charge("pm_card_refundFail")
-    repayment = a_repayment(charge, await stripe.charge(charge))
-    answer = await stripe.repay(repayment)
-    assert isinstance(answer, NotRepaid)
+    request = a_refund_request(charge, await stripe.charge(charge))
+    answer = await stripe.refund(request)
+    assert isinstance(answer, RefundFailed)
     assert "expired_or_canceled_card" in answer.reason
     assert not answer.final
-    assert await stripe.repay(repayment) == answer, "the same key gives the same failure"
-    assert await stripe.look_up_repayment(repayment) == NothingDone()
-    renewed = replace(repayment, key=f"{repayment.refund_id}-2")
-    made = await stripe.repay(renewed)
-    assert isinstance(made, Repaid)
-    assert await stripe.look_up_repayment(renewed) == made, "the one that failed is not taken for it"
+    assert await stripe.refund(request) == answer, "the same key gives the same failure"
+    assert await stripe.look_up_refund(request) == KeyVoid()
+    renewed = replace(request, key=f"{request.refund_id}-2")
+    made = await stripe.refund(renewed)
+    assert isinstance(made, RefundSucceeded)
+    assert await stripe.look_up_refund(renewed) == made, "the one that failed is not taken for it"
     assert server.given_back(charge.order_id) == [4657]
 
 
@@ -448,13 +449,13 @@ async def test_a_refund_that_is_pending_is_waited_for_however_long_and_never_mad
     days = 4 * 86_400.0
     server.pace.pending_refund_seconds = days
     charge = a_charge("pm_card_pendingRefund")
-    repayment = a_repayment(charge, await stripe.charge(charge))
+    request = a_refund_request(charge, await stripe.charge(charge))
     server.ago = 2 * days
-    for ask in (stripe.repay, stripe.repay, stripe.look_up_repayment):
+    for ask in (stripe.refund, stripe.refund, stripe.look_up_refund):
         with pytest.raises(Postponed, match="pending"):
-            await ask(repayment)
+            await ask(request)
     server.ago = 0.0
-    assert isinstance(await stripe.look_up_repayment(repayment), Repaid)
+    assert isinstance(await stripe.look_up_refund(request), RefundSucceeded)
     assert len(server.refunds_of(charge.order_id)) == 1
 
 
@@ -470,10 +471,10 @@ async def test_a_refund_that_is_refused_is_told_with_its_reason(
     stripe: StripeProvider, server: StripeDesk, error: dict[str, str], final: bool
 ) -> None:
     charge = a_charge()
-    repayment = a_repayment(charge, await stripe.charge(charge))
+    request = a_refund_request(charge, await stripe.charge(charge))
     server.refuse(Step.REFUND, 400, {"type": "invalid_request_error", **error})
-    answer = await stripe.repay(repayment)
-    assert isinstance(answer, NotRepaid)
+    answer = await stripe.refund(request)
+    assert isinstance(answer, RefundFailed)
     assert answer.final == final
     assert error["code"] in answer.reason
 
@@ -482,11 +483,11 @@ async def test_a_defect_in_asking_for_a_refund_is_no_failure_of_it(
     stripe: StripeProvider, server: StripeDesk
 ) -> None:
     charge = a_charge()
-    repayment = a_repayment(charge, await stripe.charge(charge))
+    request = a_refund_request(charge, await stripe.charge(charge))
     server.refuse(Step.REFUND, 404, {"type": "invalid_request_error", "code": "resource_missing"})
     with pytest.raises(RefusedByStripe):
-        await stripe.repay(repayment)
-    assert isinstance(await stripe.repay(repayment), Repaid)
+        await stripe.refund(request)
+    assert isinstance(await stripe.refund(request), RefundSucceeded)
 
 
 async def test_what_another_version_asked_for_under_the_same_key_is_found(
@@ -509,25 +510,25 @@ async def test_what_another_version_asked_for_under_the_same_key_is_found(
         )
         assert intent.status_code == 200
         captured = await stripe.charge(charge)
-        assert isinstance(captured, Captured)
-        repayment = a_repayment(charge, captured)
+        assert isinstance(captured, ChargeCaptured)
+        request = a_refund_request(charge, captured)
         await http.post(
             "/v1/refunds",
             data={
                 "payment_intent": captured.reference,
-                "metadata[refund_id]": str(repayment.refund_id),
+                "metadata[refund_id]": str(request.refund_id),
             },
-            headers={"Idempotency-Key": repayment.key},
+            headers={"Idempotency-Key": request.key},
         )
-        assert isinstance(await stripe.repay(repayment), Repaid)
+        assert isinstance(await stripe.refund(request), RefundSucceeded)
     assert server.captured(charge.order_id) == [4657]
     assert server.given_back(charge.order_id) == [4657]
 
 
 async def test_a_refund_that_was_never_asked_for_is_not_found(stripe: StripeProvider) -> None:
     charge = a_charge()
-    repayment = a_repayment(charge, await stripe.charge(charge))
-    assert await stripe.look_up_repayment(repayment) == NothingDone()
+    request = a_refund_request(charge, await stripe.charge(charge))
+    assert await stripe.look_up_refund(request) == KeyVoid()
 
 
 async def test_the_sdk_sends_no_telemetry(stripe: StripeProvider, server: StripeDesk) -> None:

@@ -12,10 +12,10 @@ import pytest
 from events import envelope
 from events.contracts import Order, OrderDelayed, PaymentConfirmed, PaymentFailed, PaymentRefunded
 from ops.stripe.personality import Behaviour, Pace, Step
-from services.billing import stripe_provider
 from services.billing.domain import Refund
-from services.billing.provider import Charge
-from services.billing.stripe_provider import StripeProvider
+from services.billing.provider import ChargeRequest
+from services.billing.stripe import provider as stripe_provider
+from services.billing.stripe.provider import StripeProvider
 from tests.billing_house import House, invoiced, opened, undeliverable
 from tests.factories import an_order
 from tests.stripe_desk import StripeDesk, serving_desk
@@ -144,7 +144,7 @@ async def test_a_search_that_lags_behind_is_not_believed_that_nothing_was_charge
     order = an_order()
     await left_unknown(house, server, stripe, order, Step.CONFIRM, Behaviour.TIMEOUT_AFTER)
     server.ago = HOUR / 2
-    await stripe.charge(Charge(str(uuid4()), uuid4(), uuid4(), 4657, "BRL", "pm_card_visa"))
+    await stripe.charge(ChargeRequest(str(uuid4()), uuid4(), uuid4(), 4657, "BRL", "pm_card_visa"))
     server.ago = 0.0
     server.pace.search_seconds = 26 * HOUR
     async with house.billing(stripe):

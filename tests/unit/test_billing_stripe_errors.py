@@ -3,8 +3,8 @@
 import pytest
 import stripe
 
-from services.billing import refusals
-from services.billing.stripe_errors import (
+from services.billing import declines
+from services.billing.stripe.errors import (
     ACCOUNT_DEFECTS,
     FINAL_REFUNDS,
     PARAMETER_DEFECTS,
@@ -48,7 +48,7 @@ def card_error(code: str, decline_code: str | None = None) -> RefusedByStripe:
 def test_what_is_about_this_payment_is_refused(code: str | None, param: str | None, reason: str) -> None:
     refusal = invalid(code, param)
     assert (refusal.is_defect, refusal.reason) == (False, reason)
-    assert "card was declined" not in refusals.refused(reason).message
+    assert "card was declined" not in declines.payment_declined(reason).message
 
 
 @pytest.mark.parametrize(
@@ -85,7 +85,7 @@ def test_a_decline_is_told_by_its_own_code_and_is_the_cards(
 ) -> None:
     refusal = card_error(code, decline_code)
     assert (refusal.is_defect, refusal.reason) == (False, reason)
-    assert "card" in refusals.declined(reason).message
+    assert "card" in declines.card_declined(reason).message
 
 
 @pytest.mark.parametrize("code", sorted(FINAL_REFUNDS))

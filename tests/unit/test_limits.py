@@ -7,7 +7,7 @@ from events.limits import LIMITS, OBSTACLES, Obstacle, obstacle
 from ops.stripe import intents
 from ops.stripe.errors import StripeRefusal
 from ops.stripe.forms import Form
-from services.billing.stripe_amounts import stripe_amount
+from services.billing.stripe.amounts import stripe_amount
 
 
 @pytest.mark.parametrize(

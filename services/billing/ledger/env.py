@@ -1,6 +1,6 @@
-"""Alembic's entry into the history of the simulated provider's ledger."""
+"""Alembic's entry point for the ledger of the simulated payment provider."""
 
 from chassis.migrations import run_env
-from services.billing.simulated import LEDGER
+from services.billing.simulated import METADATA
 
-run_env(LEDGER, with_events=False)
+run_env(METADATA, with_events=False)
