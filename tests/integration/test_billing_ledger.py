@@ -1,4 +1,4 @@
-"""The simulated provider keeps a third party's promises on its own ledger."""
+"""The simulated provider: its outcomes, its idempotency and its ledger."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -59,7 +59,7 @@ async def test_outcomes_follow_from_the_token(provider: SimulatedProvider) -> No
         assert answer.code == code
 
 
-async def test_a_slow_provider_has_done_nothing_for_one_who_does_not_wait(ledger_url: str) -> None:
+async def test_a_request_that_is_cancelled_during_the_latency_moves_no_money(ledger_url: str) -> None:
     async with simulated.connect(ledger_url, latency=5.0) as slow:
         charge, request = (
             a_charge(),
@@ -73,7 +73,7 @@ async def test_a_slow_provider_has_done_nothing_for_one_who_does_not_wait(ledger
         assert isinstance(await slow.look_up_refund(request), KeyVoid)
 
 
-async def test_a_key_gives_the_same_answer_to_everyone_and_for_ever(
+async def test_a_key_gives_the_same_answer_to_every_request(
     provider: SimulatedProvider, ledger_url: str
 ) -> None:
     for charge in (a_charge(), a_charge("pm_card_chargeDeclined")):
@@ -93,7 +93,7 @@ async def test_two_providers_asked_at_once_charge_once(provider: SimulatedProvid
     assert there == here[::-1]
 
 
-async def test_a_key_used_for_something_else_is_refused_and_its_neighbours_are_not(
+async def test_a_key_reused_with_other_parameters_is_refused_and_other_keys_are_not(
     provider: SimulatedProvider,
 ) -> None:
     charge, neighbour = a_charge(), a_charge()
@@ -105,7 +105,7 @@ async def test_a_key_used_for_something_else_is_refused_and_its_neighbours_are_n
     assert isinstance(answers[1], ChargeCaptured)
 
 
-async def test_looking_up_tells_what_was_done_under_any_key(provider: SimulatedProvider) -> None:
+async def test_a_look_up_finds_what_was_done_under_any_key(provider: SimulatedProvider) -> None:
     charge, never = a_charge(), a_charge()
     answer = await provider.charge(charge)
     assert await provider.look_up_charge(replace(charge, key="another")) == answer
@@ -117,7 +117,7 @@ async def test_looking_up_tells_what_was_done_under_any_key(provider: SimulatedP
     assert await provider.look_up_refund(replace(request, key="another")) == repaid
 
 
-async def test_no_more_is_given_back_than_was_captured(provider: SimulatedProvider) -> None:
+async def test_no_more_is_refunded_than_was_captured(provider: SimulatedProvider) -> None:
     charge = await captured(provider)
     answers = await asyncio.gather(*(provider.refund(a_refund_request(charge, 2000)) for _ in range(5)))
     assert [type(answer) for answer in answers] == [RefundSucceeded, RefundSucceeded] + [RefundFailed] * 3
@@ -127,9 +127,7 @@ async def test_no_more_is_given_back_than_was_captured(provider: SimulatedProvid
     assert isinstance(await provider.refund(a_refund_request(charge, 657)), RefundSucceeded)
 
 
-async def test_two_providers_asked_at_once_give_back_once(
-    provider: SimulatedProvider, ledger_url: str
-) -> None:
+async def test_two_providers_asked_at_once_refund_once(provider: SimulatedProvider, ledger_url: str) -> None:
     charge = await captured(provider)
     async with simulated.connect(ledger_url) as another:
         answers = await asyncio.gather(
@@ -138,7 +136,7 @@ async def test_two_providers_asked_at_once_give_back_once(
     assert [type(answer) for answer in answers].count(RefundSucceeded) == 1
 
 
-async def test_a_refund_asked_again_is_the_same_and_one_with_its_key_for_another_is_refused(
+async def test_a_repeated_refund_is_the_same_and_its_key_is_refused_for_another(
     provider: SimulatedProvider,
 ) -> None:
     request = a_refund_request(await captured(provider))
@@ -150,7 +148,7 @@ async def test_a_refund_asked_again_is_the_same_and_one_with_its_key_for_another
         await provider.refund(replace(request, charge_reference=other.reference))
 
 
-async def test_a_declined_or_unknown_charge_can_not_be_given_back(provider: SimulatedProvider) -> None:
+async def test_an_unknown_charge_can_not_be_refunded(provider: SimulatedProvider) -> None:
     unknown = ChargeCaptured("ch_none", 4657, "BRL", (await captured(provider)).at)
     assert isinstance(await provider.refund(a_refund_request(unknown)), RefundFailed)
 
@@ -164,7 +162,7 @@ async def test_a_declined_or_unknown_charge_can_not_be_given_back(provider: Simu
         (4657, "IRR", "currency_unsupported"),
     ],
 )
-async def test_an_amount_that_can_not_be_charged_is_refused_in_words_that_do_not_blame_the_card(
+async def test_an_amount_that_can_not_be_charged_is_declined_without_blaming_the_card(
     provider: SimulatedProvider, amount: int, currency: str, code: str
 ) -> None:
     for payment_method in ("pm_card_visa", "pm_card_chargeDeclined"):
@@ -175,7 +173,7 @@ async def test_an_amount_that_can_not_be_charged_is_refused_in_words_that_do_not
     assert code in OBSTACLES
 
 
-async def test_a_refund_fails_as_often_as_it_is_asked_for_where_the_card_says_so(
+async def test_every_refund_to_the_card_whose_refunds_fail_fails(
     provider: SimulatedProvider,
 ) -> None:
     charge = await provider.charge(a_charge("pm_card_refundFail"))
@@ -192,7 +190,7 @@ async def test_a_refund_fails_as_often_as_it_is_asked_for_where_the_card_says_so
 
 
 @pytest.mark.parametrize("looked_up", [False, True])
-async def test_a_refund_is_pending_until_it_is_asked_for_again_where_the_card_says_so(
+async def test_a_refund_to_the_card_whose_refunds_pend_is_made_at_the_second_request(
     provider: SimulatedProvider, looked_up: bool
 ) -> None:
     charge = await provider.charge(a_charge("pm_card_pendingRefund"))

@@ -1,4 +1,4 @@
-"""Stripe as the provider, by the real SDK over HTTP, against a server that answers as Stripe does."""
+"""The Stripe provider: the real SDK over HTTP, against a server that answers as Stripe does."""
 
 import asyncio
 import logging
@@ -62,7 +62,7 @@ def a_refund_request(charge: ChargeRequest, captured: object) -> RefundRequest:
 
 
 async def until_definite(ask: Callable[[], Awaitable[T]]) -> tuple[T, list[Exception]]:
-    """Asks as the runner does, and tells what it was told on the way."""
+    """Asks again until the answer is final, as the runner does. Returns the errors on the way, too."""
     doubts: list[Exception] = []
     while True:
         try:
@@ -70,11 +70,11 @@ async def until_definite(ask: Callable[[], Awaitable[T]]) -> tuple[T, list[Excep
         except (Unavailable, Postponed, UnknownOutcome) as doubt:
             doubts.append(doubt)
             assert len(doubts) < 60, doubts
-            await asyncio.sleep(0.05)  # as it would be put off, but shorter
+            await asyncio.sleep(0.05)  # the runner's pause, but shorter
 
 
 async def until_settled(provider: StripeProvider, charge: ChargeRequest) -> tuple[object, list[Exception]]:
-    """As the runner does with next keys, too."""
+    """Asks again, and under the next key where a key is void, as the runner does."""
     answer, doubts = await until_definite(lambda: provider.charge(charge))
     for generation in range(2, 5):
         if not isinstance(answer, KeyVoid):
@@ -95,7 +95,7 @@ async def test_a_charge_captures_the_total(stripe: StripeProvider, server: Strip
     assert server.captured(charge.order_id) == [4657]
 
 
-async def test_a_charge_asked_again_under_its_key_is_the_same(
+async def test_a_charge_repeated_under_its_key_is_the_same(
     stripe: StripeProvider, server: StripeDesk
 ) -> None:
     charge = a_charge()
@@ -121,10 +121,10 @@ async def test_a_decline_gives_its_code_and_leaves_nothing_that_could_be_paid_la
     assert isinstance(answer, ChargeDeclined)
     assert answer.code == expected
     assert [intent.status for intent in server.of_order(charge.order_id)] == ["canceled"]
-    assert await stripe.charge(charge) == answer  # as after a crash before the answer was committed
+    assert await stripe.charge(charge) == answer  # as after a crash that lost the answer
 
 
-async def test_an_unknown_payment_method_is_refused_and_its_token_is_not_told(
+async def test_an_unknown_payment_method_is_declined_and_its_token_is_not_shown(
     stripe: StripeProvider, server: StripeDesk, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
@@ -145,7 +145,7 @@ async def test_an_unknown_payment_method_is_refused_and_its_token_is_not_told(
         ({"currency": "IRR"}, "currency_unsupported"),
     ],
 )
-async def test_an_amount_or_currency_that_stripe_does_not_take_is_refused_before_anything_is_charged(
+async def test_an_amount_or_currency_that_stripe_does_not_take_is_declined_without_asking_it(
     stripe: StripeProvider, server: StripeDesk, changes: dict[str, Any], code: str
 ) -> None:
     answer = await stripe.charge(a_charge(**changes))
@@ -164,7 +164,7 @@ async def test_an_amount_or_currency_that_stripe_does_not_take_is_refused_before
     ],
 )
 @pytest.mark.parametrize("step", [Step.CREATE, Step.CONFIRM])
-async def test_a_refusal_of_whatever_form_is_told_and_leaves_nothing_that_could_be_paid_later(
+async def test_every_form_of_refusal_is_a_decline_and_leaves_nothing_that_could_be_paid_later(
     stripe: StripeProvider, server: StripeDesk, step: Step, error: dict[str, str], code: str
 ) -> None:
     charge = a_charge()
@@ -178,7 +178,7 @@ async def test_a_refusal_of_whatever_form_is_told_and_leaves_nothing_that_could_
 
 
 @pytest.mark.parametrize("step", [Step.CREATE, Step.CONFIRM])
-async def test_a_defect_of_ours_declines_nobody_and_is_paid_once_it_is_mended(
+async def test_a_defect_of_ours_declines_nobody_and_the_payment_succeeds_once_it_is_fixed(
     stripe: StripeProvider, server: StripeDesk, step: Step
 ) -> None:
     charge = a_charge()
@@ -193,7 +193,7 @@ async def test_a_defect_of_ours_declines_nobody_and_is_paid_once_it_is_mended(
 @pytest.mark.parametrize(
     ("amount", "currency", "sent"), [(500, "JPY", 500), (5120, "KWD", 5120), (5, "ISK", 500)]
 )
-async def test_the_amount_that_is_told_is_in_our_own_minor_unit(
+async def test_the_captured_amount_is_in_our_own_minor_unit(
     stripe: StripeProvider, server: StripeDesk, amount: int, currency: str, sent: int
 ) -> None:
     charge = a_charge(amount=amount, currency=currency)
@@ -204,7 +204,7 @@ async def test_the_amount_that_is_told_is_in_our_own_minor_unit(
 
 
 @pytest.mark.parametrize("step", [Step.CREATE, Step.CONFIRM])
-async def test_whatever_goes_wrong_a_payment_is_captured_once(
+async def test_after_every_fault_a_payment_is_captured_once(
     stripe: StripeProvider, server: StripeDesk, step: Step
 ) -> None:
     async def charge_through(fault: Behaviour) -> None:
@@ -224,7 +224,7 @@ async def test_whatever_goes_wrong_a_payment_is_captured_once(
 
 
 @pytest.mark.parametrize("step", [Step.CREATE, Step.CONFIRM, Step.CANCEL])
-async def test_whatever_goes_wrong_a_decline_is_told_and_nothing_can_be_paid_later(
+async def test_after_every_fault_a_decline_is_returned_and_nothing_can_be_paid_later(
     stripe: StripeProvider, server: StripeDesk, step: Step
 ) -> None:
     async def decline_through(fault: Behaviour) -> None:
@@ -242,7 +242,7 @@ async def test_whatever_goes_wrong_a_decline_is_told_and_nothing_can_be_paid_lat
     await asyncio.gather(*map(decline_through, Behaviour))
 
 
-async def test_an_error_saved_with_the_key_of_a_confirmation_does_not_hold_the_payment_up(
+async def test_an_error_saved_with_the_key_of_a_confirmation_does_not_block_the_payment(
     stripe: StripeProvider, server: StripeDesk
 ) -> None:
     charge = a_charge()
@@ -254,12 +254,12 @@ async def test_an_error_saved_with_the_key_of_a_confirmation_does_not_hold_the_p
     assert confirmations == [f"{charge.key}-confirm-1"] * 2 + [f"{charge.key}-confirm-2"]
 
 
-async def test_an_error_saved_with_the_key_of_a_creation_means_that_nothing_can_be_charged_under_it(
+async def test_an_error_saved_with_the_key_of_a_creation_makes_the_key_void(
     stripe: StripeProvider, server: StripeDesk
 ) -> None:
     charge = a_charge()
     server.fail(charge.order_id, Step.CREATE, Behaviour.SAVED_ERROR_AFTER)
-    with pytest.raises(UnknownOutcome):  # it might not be saved
+    with pytest.raises(UnknownOutcome):  # Stripe may not have saved it
         await stripe.charge(charge)
     assert await stripe.charge(charge) == KeyVoid()
     assert isinstance(await stripe.charge(replace(charge, key=f"{charge.payment_id}-2")), ChargeCaptured)
@@ -270,7 +270,7 @@ async def test_an_error_saved_with_the_key_of_a_creation_means_that_nothing_can_
     ("payment_method", "becomes"),
     [("pm_card_visa", ChargeCaptured), ("pm_card_chargeDeclined", ChargeDeclined)],
 )
-async def test_a_charge_that_is_being_processed_is_unknown_until_it_is_not(
+async def test_a_charge_is_postponed_while_stripe_processes_it(
     stripe: StripeProvider, server: StripeDesk, payment_method: str, becomes: type
 ) -> None:
     charge = a_charge(payment_method)
@@ -282,7 +282,7 @@ async def test_a_charge_that_is_being_processed_is_unknown_until_it_is_not(
 
 
 @pytest.mark.parametrize("step", [Step.CREATE, Step.CONFIRM])
-async def test_an_answer_that_drips_is_unknown_when_its_time_is_over(
+async def test_an_answer_that_arrives_too_slowly_is_unknown(
     stripe: StripeProvider, server: StripeDesk, step: Step
 ) -> None:
     charge = a_charge()
@@ -293,7 +293,7 @@ async def test_an_answer_that_drips_is_unknown_when_its_time_is_over(
     assert server.captured(charge.order_id) == [4657]
 
 
-async def test_a_cancellation_that_came_too_early_does_not_hold_the_decline_up(
+async def test_a_cancellation_that_came_too_early_does_not_block_the_decline(
     stripe: StripeProvider, server: StripeDesk
 ) -> None:
     server.pace.processing_seconds = 1.5
@@ -303,7 +303,7 @@ async def test_a_cancellation_that_came_too_early_does_not_hold_the_decline_up(
     with pytest.raises(UnknownOutcome):
         await stripe.charge(charge)
     with pytest.raises(UnknownOutcome):
-        await stripe.look_up_charge(charge)  # cancels, which takes a while; meanwhile it is confirmed
+        await stripe.look_up_charge(charge)  # cancels slowly; meanwhile Stripe confirms
     with pytest.raises(Postponed, match="processing"):
         await stripe.charge(charge)
     answer, _ = await until_definite(lambda: stripe.charge(charge))
@@ -313,7 +313,7 @@ async def test_a_cancellation_that_came_too_early_does_not_hold_the_decline_up(
     assert [intent.status for intent in server.of_order(charge.order_id)] == ["canceled"]
 
 
-async def test_as_many_charges_as_may_be_under_way_wait_for_no_connection(server: StripeDesk) -> None:
+async def test_many_concurrent_charges_do_not_wait_for_a_connection(server: StripeDesk) -> None:
     charges = [a_charge() for _ in range(150)]
     for charge in charges:
         server.fail(charge.order_id, Step.CREATE, Behaviour.TIMEOUT_BEFORE)
@@ -335,7 +335,7 @@ async def test_a_server_that_does_not_listen_is_an_outage(server: StripeDesk) ->
             await provider.charge(a_charge())
 
 
-async def test_a_payment_is_found_when_its_key_is_forgotten(
+async def test_a_look_up_finds_a_payment_whose_key_is_forgotten(
     stripe: StripeProvider, server: StripeDesk
 ) -> None:
     charge = a_charge()
@@ -348,7 +348,7 @@ async def test_a_payment_is_found_when_its_key_is_forgotten(
     assert server.captured(charge.order_id) == [4657]
 
 
-async def test_looking_up_makes_void_what_was_never_confirmed(
+async def test_a_look_up_cancels_an_intent_that_was_never_confirmed(
     stripe: StripeProvider, server: StripeDesk
 ) -> None:
     charge = a_charge()
@@ -362,7 +362,9 @@ async def test_looking_up_makes_void_what_was_never_confirmed(
     assert server.captured(charge.order_id) == [4657]
 
 
-async def test_looking_up_finds_a_decline_and_cancels_it(stripe: StripeProvider, server: StripeDesk) -> None:
+async def test_a_look_up_finds_a_decline_and_cancels_its_intent(
+    stripe: StripeProvider, server: StripeDesk
+) -> None:
     charge = a_charge("pm_card_chargeDeclinedStolenCard")
     server.fail(charge.order_id, Step.CONFIRM, Behaviour.TIMEOUT_AFTER)
     with pytest.raises(UnknownOutcome):
@@ -374,11 +376,11 @@ async def test_looking_up_finds_a_decline_and_cancels_it(stripe: StripeProvider,
     assert [intent.status for intent in server.of_order(charge.order_id)] == ["canceled"]
 
 
-async def test_looking_up_what_was_never_asked_finds_nothing(stripe: StripeProvider) -> None:
+async def test_a_look_up_of_a_charge_that_was_never_requested_finds_nothing(stripe: StripeProvider) -> None:
     assert await stripe.look_up_charge(a_charge()) == KeyVoid()
 
 
-async def test_whatever_goes_wrong_the_money_is_given_back_once(
+async def test_after_every_fault_the_money_is_refunded_once(
     stripe: StripeProvider, server: StripeDesk
 ) -> None:
     async def repay_through(*faults: Behaviour) -> None:
@@ -402,7 +404,7 @@ async def test_whatever_goes_wrong_the_money_is_given_back_once(
     await asyncio.gather(repay_through(), *map(repay_through, Behaviour))
 
 
-async def test_a_refund_in_another_currency_unit_is_told_in_our_own(
+async def test_the_refunded_amount_is_in_our_own_minor_unit(
     stripe: StripeProvider, server: StripeDesk
 ) -> None:
     charge = a_charge(amount=5, currency="ISK")
@@ -412,7 +414,7 @@ async def test_a_refund_in_another_currency_unit_is_told_in_our_own(
     assert server.given_back(charge.order_id) == [500]
 
 
-async def test_what_somebody_else_gave_back_is_not_our_refund(
+async def test_a_refund_that_somebody_else_made_is_not_ours(
     stripe: StripeProvider, server: StripeDesk
 ) -> None:
     charge = a_charge()
@@ -424,7 +426,7 @@ async def test_what_somebody_else_gave_back_is_not_our_refund(
     assert server.given_back(charge.order_id) == [4657]
 
 
-async def test_a_refund_that_failed_is_told_and_the_next_key_makes_another(
+async def test_a_failed_refund_is_returned_and_the_next_key_makes_another(
     stripe: StripeProvider, server: StripeDesk
 ) -> None:
     server.pace.failing_refunds = 1
@@ -443,7 +445,7 @@ async def test_a_refund_that_failed_is_told_and_the_next_key_makes_another(
     assert server.given_back(charge.order_id) == [4657]
 
 
-async def test_a_refund_that_is_pending_is_waited_for_however_long_and_never_made_twice(
+async def test_a_refund_that_is_pending_for_days_is_not_made_twice(
     stripe: StripeProvider, server: StripeDesk
 ) -> None:
     days = 4 * 86_400.0
@@ -467,7 +469,7 @@ async def test_a_refund_that_is_pending_is_waited_for_however_long_and_never_mad
         ({"code": "a_code_of_next_year"}, False),
     ],
 )
-async def test_a_refund_that_is_refused_is_told_with_its_reason(
+async def test_a_refused_refund_has_failed_with_its_reason(
     stripe: StripeProvider, server: StripeDesk, error: dict[str, str], final: bool
 ) -> None:
     charge = a_charge()
@@ -479,9 +481,7 @@ async def test_a_refund_that_is_refused_is_told_with_its_reason(
     assert error["code"] in answer.reason
 
 
-async def test_a_defect_in_asking_for_a_refund_is_no_failure_of_it(
-    stripe: StripeProvider, server: StripeDesk
-) -> None:
+async def test_a_defect_of_ours_does_not_fail_the_refund(stripe: StripeProvider, server: StripeDesk) -> None:
     charge = a_charge()
     request = a_refund_request(charge, await stripe.charge(charge))
     server.refuse(Step.REFUND, 404, {"type": "invalid_request_error", "code": "resource_missing"})
@@ -490,10 +490,10 @@ async def test_a_defect_in_asking_for_a_refund_is_no_failure_of_it(
     assert isinstance(await stripe.refund(request), RefundSucceeded)
 
 
-async def test_what_another_version_asked_for_under_the_same_key_is_found(
+async def test_a_charge_and_a_refund_of_another_version_under_the_same_key_are_found(
     stripe: StripeProvider, server: StripeDesk
 ) -> None:
-    """A newer version may send more metadata, which Stripe takes for a misuse of the key."""
+    """A newer version may send more metadata, which Stripe refuses as a reuse of the key."""
     charge = a_charge()
     async with httpx.AsyncClient(base_url=server.url, trust_env=False) as http:
         intent = await http.post(
@@ -525,7 +525,7 @@ async def test_what_another_version_asked_for_under_the_same_key_is_found(
     assert server.given_back(charge.order_id) == [4657]
 
 
-async def test_a_refund_that_was_never_asked_for_is_not_found(stripe: StripeProvider) -> None:
+async def test_a_refund_that_was_never_requested_is_not_found(stripe: StripeProvider) -> None:
     charge = a_charge()
     request = a_refund_request(charge, await stripe.charge(charge))
     assert await stripe.look_up_refund(request) == KeyVoid()
