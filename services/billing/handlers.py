@@ -1,6 +1,7 @@
 """Billing's event handlers: they write pending payments and refunds. `work` then asks the provider."""
 
 from collections.abc import Sequence
+from typing import Final
 
 from events.contracts import InvoiceCreated, ShipmentError, Undeliverable
 from events.errors import Reject
@@ -57,7 +58,7 @@ def _check(undeliverable: Undeliverable, captured: CapturedPayment | None) -> No
         raise AnotherPayment
 
 
-HANDLERS: Handlers = {
+HANDLERS: Final[Handlers] = {
     InvoiceCreated: start_payments,
     ShipmentError: start_refunds,
 }

@@ -1,7 +1,8 @@
-"""Billing as a process: `python -m services.billing.main`."""
+"""The billing service as a process: `python -m services.billing.main`."""
 
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Final
 
 from chassis.service import Assembly, Service
 from events.commit import Transactions
@@ -38,7 +39,7 @@ def connect_provider(settings: BillingSettings) -> AbstractAsyncContextManager[L
     return simulated.connect(settings.provider_database_url, latency=settings.simulated_latency_ms / 1000)
 
 
-SERVICE = Service("billing", HANDLERS, BillingSettings, assemble)
+SERVICE: Final = Service("billing", HANDLERS, BillingSettings, assemble)
 
 if __name__ == "__main__":
     from chassis.process import serve  # only a process of its own needs a broker's client and a web server

@@ -133,7 +133,7 @@ class Provider(Protocol):
         ...
 
     async def look_up_charge(self, request: ChargeRequest) -> ChargeAnswer:
-        """Finds the payment's charge under any key, and cancels an unfinished one. Charges nothing."""
+        """Finds the payment's charge under any key. Charges nothing; cancels a charge that is unfinished."""
         ...
 
     async def refund(self, request: RefundRequest) -> RefundAnswer:

@@ -91,10 +91,7 @@ _undeliverable = msgspec.json.Decoder(Undeliverable)
 _NEW_ROW: Final = {"state": "'pending'", "claimed_until": claimed()}
 _PAYMENT: Final = ("id", "order_id", "amount", "currency", "payment_method", "snapshot")
 _ADD_PAYMENTS: Final = statements.insert(
-    PAYMENTS,
-    _PAYMENT,
-    computed=_NEW_ROW,
-    then="ON CONFLICT DO NOTHING RETURNING id",
+    PAYMENTS, _PAYMENT, computed=_NEW_ROW, then="ON CONFLICT DO NOTHING RETURNING id"
 )
 _REFUND: Final = ("id", "order_id", "cause", "payment_id", "amount", "currency", "snapshot")
 _ADD_REFUNDS: Final = statements.insert(

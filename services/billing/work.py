@@ -76,10 +76,10 @@ class RefundWork:
         self._provider = provider
 
     async def perform(self, refund: Refund) -> Refund:
-        """Returns the refund made, or under its next key: pending, or dead if every other try would fail too.
+        """Returns the refund made, or under its next key: pending, or dead if it is not tried again.
 
-        Raises AnotherProvider. Such a refund is set aside as dead after some tries, until billing is set up
-        with that provider.
+        Raises AnotherProvider. After some tries such a refund is dead; an operator can replay it once billing
+        is set up with that provider.
         """
         provider, holder = self._provider, refund.undeliverable.payment.provider
         if holder != provider.name:
@@ -88,7 +88,9 @@ class RefundWork:
             case RefundSucceeded(reference, amount, at):
                 return refund.refunded(reference=reference, amount=amount, at=at)
             case RefundFailed(reason, final):
-                logger.warning("refund %s of order %s: %s", refund.id, refund.undeliverable.order.id, reason)
+                logger.warning(
+                    "refund %s of order %s failed: %s", refund.id, refund.undeliverable.order.id, reason
+                )
                 return refund.failed(reason, final=final)
             case KeyVoid():
                 return refund.under_next_key()

@@ -36,7 +36,7 @@ ALWAYS_DEFECTS: Final = frozenset({"parameter_missing", "parameter_unknown", "pa
 FINAL_REFUNDS: Final = frozenset(
     "charge_already_refunded charge_disputed charge_not_refundable refund_disputed_payment".split()
 )
-"""Refusals that every other try of a refund would meet: the money was refunded, or is disputed."""
+"""Refusals that every other try would meet: the money was refunded, is disputed, or is not refundable."""
 
 
 class KeyInOtherUse(Postponed):
