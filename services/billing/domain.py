@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from hashlib import sha256
-from typing import Final, Literal, TypeAlias
+from typing import Final, Literal, Self, TypeAlias
 from uuid import UUID
 
 from events import contracts
@@ -105,14 +105,12 @@ class Payment:
     """The data of the event to announce; None while pending."""
 
     @classmethod
-    def due_for(cls, invoiced: Invoiced) -> "Payment":
+    def due_for(cls, invoiced: Invoiced) -> Self:
         """The pending payment of an invoiced order."""
         payment_id = derive_id(invoiced.order.id, "payment")
         return cls(payment_id, invoiced, IdempotencyKey(payment_id))
 
-    def captured(
-        self, *, provider: str, reference: str, amount: int, currency: str, at: datetime
-    ) -> "Payment":
+    def captured(self, *, provider: str, reference: str, amount: int, currency: str, at: datetime) -> Self:
         """The provider has captured the money. Raises WrongAmount if that is not the order's total."""
         self._must_be_pending()
         order = self.invoiced.order
@@ -124,14 +122,14 @@ class Payment:
         outcome = Paid(order=order, invoice=self.invoiced.invoice, payment=payment)
         return replace(self, state="captured", outcome=outcome)
 
-    def declined(self, *, code: str, message: str) -> "Payment":
+    def declined(self, *, code: str, message: str) -> Self:
         """The provider has declined for good: nothing was charged and nothing will be."""
         self._must_be_pending()
         reason = Reason(code=storable(code, 64), message=storable(message, 500), stage="payment")
         outcome = Declined(order=self.invoiced.order, invoice=self.invoiced.invoice, reason=reason)
         return replace(self, state="declined", outcome=outcome)
 
-    def under_next_key(self) -> "Payment":
+    def under_next_key(self) -> Self:
         """The provider has said that nothing was charged under the present key and nothing can be."""
         self._must_be_pending()
         return replace(self, key=self.key.next())
@@ -168,19 +166,19 @@ class Refund:
     """Pause before the next try."""
 
     @classmethod
-    def due_for(cls, undeliverable: Undeliverable) -> "Refund":
+    def due_for(cls, undeliverable: Undeliverable) -> Self:
         """The pending refund of an undeliverable order."""
         refund_id = derive_id(undeliverable.order.id, SHIPMENT_FAILED)
         return cls(refund_id, undeliverable, IdempotencyKey(refund_id))
 
-    def refunded(self, *, reference: str, amount: int, at: datetime) -> "Refund":
+    def refunded(self, *, reference: str, amount: int, at: datetime) -> Self:
         """The provider has refunded the money. Raises WrongAmount if that is not the whole payment."""
         self._must_be("pending")
         if amount != self.undeliverable.payment.amount:
             raise WrongAmount(f"{amount} refunded of a payment of {self.undeliverable.payment.amount}.")
         return self._settled(reference, at, by_hand=False)
 
-    def recorded_by_hand(self, *, reference: str, at: datetime) -> "Refund":
+    def recorded_by_hand(self, *, reference: str, at: datetime) -> Self:
         """A person has given the whole payment back outside this system. Only a dead refund can be recorded.
 
         While a refund is pending the provider may still make it, and the customer would get the money twice.
@@ -188,12 +186,12 @@ class Refund:
         self._must_be("dead")
         return self._settled(reference, at, by_hand=True)
 
-    def under_next_key(self) -> "Refund":
+    def under_next_key(self) -> Self:
         """The provider has said that nothing was refunded under the present key and nothing can be."""
         self._must_be("pending")
         return replace(self, key=self.key.next())
 
-    def failed(self, reason: str, *, final: bool = False) -> "Refund":
+    def failed(self, reason: str, *, final: bool = False) -> Self:
         """The provider has ended this try without refunding: it is tried again after a pause, or dead.
 
         The next try has the next key, because the present key would give the same failure again. A `final`
@@ -211,7 +209,7 @@ class Refund:
             raise IllegalTransition(f"Refund {self.id} is not made yet.")
         return PaymentRefunded.of(self.outcome)
 
-    def _settled(self, reference: str, at: datetime, *, by_hand: bool) -> "Refund":
+    def _settled(self, reference: str, at: datetime, *, by_hand: bool) -> Self:
         was = self.undeliverable
         refund = contracts.Refund(
             id=str(self.id),
