@@ -123,7 +123,7 @@ class Payment:
         return replace(self, state="captured", outcome=outcome)
 
     def declined(self, *, code: str, message: str) -> Self:
-        """The provider has declined for good: nothing was charged and nothing will be."""
+        """The provider has declined: nothing was charged and nothing will be."""
         self._must_be_pending()
         reason = Reason(code=storable(code, 64), message=storable(message, 500), stage="payment")
         outcome = Declined(order=self.invoiced.order, invoice=self.invoiced.invoice, reason=reason)

@@ -1,4 +1,4 @@
-"""The payment provider: what billing asks it for, and what it answers.
+"""The payment provider: billing's requests to it, and its answers.
 
 Every answer is final. An outcome that is not final is raised as one of `events.errors`: Unavailable (the
 provider can't be reached or asks for a pause; it has decided nothing), Postponed (it has not decided about

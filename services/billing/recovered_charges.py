@@ -104,7 +104,7 @@ _ASSIGN: Final = f"""
 
 @dataclass(frozen=True, slots=True)
 class RecoveredCharge:
-    """A charge that a restored database did not know, and what becomes of it."""
+    """A charge that a restored database did not know, and the decision about it."""
 
     charge: ListedCharge
     decision: Decision

@@ -1,7 +1,7 @@
 """The work at the payment provider: charges pending payments, makes pending refunds, announces the outcomes.
 
-Charging and refunding stay two classes: they differ in the provider's verb, in its answers, and in what a
-failure means.
+Charging and refunding stay two classes: they differ in the provider's verb, in its answers, and in the
+meaning of a failure.
 """
 
 import logging

@@ -267,11 +267,11 @@ async def test_unknown_charges_are_logged_once_as_an_error(
     await harness.rows("DELETE FROM billing.payments WHERE order_id = $1", lost.id)
     chore = UnknownCharges(either)
     await chore.run(billing)
-    [told] = caplog.messages
-    assert "1 charges that billing does not know" in told
-    assert f"46.57 BRL for order {lost.id}" in told
-    assert "orderflow restore" in told
-    assert lost.payment_method not in told
+    [message] = caplog.messages
+    assert "1 charges that billing does not know" in message
+    assert f"46.57 BRL for order {lost.id}" in message
+    assert "orderflow restore" in message
+    assert lost.payment_method not in message
 
     await chore.run(billing)
     assert len(caplog.messages) == 1

@@ -48,7 +48,7 @@ class SavedError(Exception):
 
 
 class RefusedByStripe(Exception):
-    """Stripe refuses the request for good. Its sentence is left out, because it may contain the token."""
+    """Stripe refuses the request permanently. Its sentence is left out, because it may contain the token."""
 
     def __init__(self, error: stripe.StripeError) -> None:
         details = error.error

@@ -1,4 +1,4 @@
-"""The payment provider at Stripe: what each outcome there means for a payment or a refund."""
+"""The payment provider at Stripe: turns the outcomes of intents and refunds into billing's answers."""
 
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator
@@ -163,7 +163,7 @@ class StripeProvider:
     async def _conclude(
         self, request: ChargeRequest, amount: int, intent: Intent, refused: RefusedByStripe | None = None
     ) -> ChargeAnswer:
-        """Returns the outcome that the intent's status tells. Cancels a declined intent first."""
+        """Returns the answer that follows from the intent's status. Cancels a declined intent first."""
         if intent.status == "succeeded":
             if intent.amount_received != amount:
                 raise UnknownOutcome(f"Stripe says that {intent.id} succeeded, but with another amount.")
