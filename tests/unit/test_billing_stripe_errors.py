@@ -90,6 +90,6 @@ def test_a_decline_has_its_own_code_and_names_the_card(
 
 @pytest.mark.parametrize("code", sorted(FINAL_REFUNDS))
 def test_a_refund_that_can_never_be_whole_is_final(code: str) -> None:
-    assert invalid(code).ends_the_refund
-    assert invalid(None, "amount").ends_the_refund
-    assert not invalid("balance_insufficient").ends_the_refund
+    assert invalid(code).is_final_for_refund
+    assert invalid(None, "amount").is_final_for_refund
+    assert not invalid("balance_insufficient").is_final_for_refund
