@@ -3,7 +3,7 @@
 Owns: schema `billing`: payments (at most one per order), refunds (at most one per order and cause),
     recovered_charges (charges that a restored database did not know). The simulated payment provider owns
     schema `provider`.
-Publishes: PAYMENT_CONFIRMED, PAYMENT_FAILED, PAYMENT_REFUNDED.
+Publishes: PAYMENT_CONFIRMED, PAYMENT_FAILED, PAYMENT_REFUNDED, ORDER_DELAYED.
 Listens to: INVOICE_CREATED (charges), SHIPMENT_ERROR (refunds).
 
 No order is charged twice and no payment is forgotten: billing repeats a request under the same idempotency

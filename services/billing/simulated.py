@@ -41,7 +41,7 @@ from services.billing.provider import (
 )
 
 METADATA: Final = MetaData()
-HISTORY: Final = "services.billing:ledger"
+HISTORY: Final = "services.billing:provider_migrations"
 """The ledger's migrations."""
 
 CHARGES: Final = Table(

@@ -39,7 +39,7 @@ class AnotherProvider(Exception):
     """The payment was captured by another provider than the one that billing is set up with."""
 
 
-class PaymentWork:
+class Charging:
     """Charges pending payments."""
 
     def __init__(self, provider: Provider) -> None:
@@ -69,7 +69,7 @@ class PaymentWork:
             await repository.renew_payment_keys(tx, renewed)
 
 
-class RefundWork:
+class Refunding:
     """Makes pending refunds."""
 
     def __init__(self, provider: Provider) -> None:
@@ -110,7 +110,7 @@ def runner_of_payments(
     provider: Provider, transactions: Transactions, *, concurrency: int, sweep_seconds: float = 5.0
 ) -> Runner[Payment, Payment]:
     """The runner that charges pending payments, at most `concurrency` at a time."""
-    work = PaymentWork(provider)
+    work = Charging(provider)
     return Runner(
         "billing payments",
         repository.PENDING_PAYMENTS,
@@ -128,7 +128,7 @@ def runner_of_refunds(
     provider: Provider, transactions: Transactions, *, concurrency: int, sweep_seconds: float = 5.0
 ) -> Runner[Refund, Refund]:
     """The runner that makes pending refunds, at most `concurrency` at a time."""
-    work = RefundWork(provider)
+    work = Refunding(provider)
     return Runner(
         "billing refunds",
         repository.PENDING_REFUNDS,

@@ -116,15 +116,15 @@ def a_new_key_on_each_try() -> AbstractContextManager[object]:
 
 def a_timeout_taken_for_a_decline() -> AbstractContextManager[object]:
     """Who does not answer has refused."""
-    perform = work.PaymentWork.perform
+    perform = work.Charging.perform
 
-    async def perform_impatiently(self: work.PaymentWork, payment: Payment) -> Payment:
+    async def perform_impatiently(self: work.Charging, payment: Payment) -> Payment:
         try:
             return await perform(self, payment)
         except UnknownOutcome:
             return payment.declined(code="timeout", message="The provider did not answer.")
 
-    return patch.object(work.PaymentWork, "perform", perform_impatiently)
+    return patch.object(work.Charging, "perform", perform_impatiently)
 
 
 def invoice_numbers_from_a_sequence() -> AbstractContextManager[object]:
