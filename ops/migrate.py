@@ -32,7 +32,7 @@ PROVIDER: Final = "provider"
 """The simulated payment provider's own ledger: a third party's database, as it were."""
 HISTORIES: Final = {
     **{service: revisions.history_of(service) for service in SERVICES},
-    PROVIDER: "services.billing:ledger",
+    PROVIDER: "services.billing:provider_migrations",
 }
 """The migrations of every schema."""
 AUDITOR: Final = "auditor"

@@ -12,7 +12,7 @@ import httpx
 from chassis.settings import read
 from ops.errors import CommandFailed
 from services.billing.settings import ProviderSettings
-from services.billing.stripe_amounts import iso_amount
+from services.billing.stripe.amounts import iso_amount
 
 STRIPE: Final = "https://api.stripe.com"
 PAGE: Final = 100

@@ -13,17 +13,17 @@ from events import interventions, statements
 from events.errors import Postponed, Unavailable, UnknownOutcome
 from events.interventions import Subject
 from ops.schemas import BATCH, Schemas
-from services.billing import recovered
+from services.billing import recovered_charges
 from services.billing.provider import (
-    MadeCharge,
-    MadeRefund,
-    NothingDone,
-    NotRepaid,
-    PaymentProvider,
-    Repaid,
-    Repayment,
+    KeyVoid,
+    ListedCharge,
+    ListedRefund,
+    ListingProvider,
+    RefundFailed,
+    RefundRequest,
+    RefundSucceeded,
 )
-from services.billing.recovered import GivingBack, Recovered
+from services.billing.recovered_charges import ChargeToRefund, RecoveredCharge
 
 CHUNK: Final = 1000
 """How many of the provider's charges are compared at a time."""
@@ -75,14 +75,14 @@ class Situation(Enum):
 class Found:
     """A charge that belongs to no payment of ours."""
 
-    charge: MadeCharge
+    charge: ListedCharge
     situation: Situation
     left: int
     """What of it was not given back, in minor units."""
     kept: bool = False
     """Whether an earlier run has kept it."""
 
-    def decided(self, *, leave: bool, named: bool) -> Recovered | None:
+    def decided(self, *, leave: bool, named: bool) -> RecoveredCharge | None:
         """What is to become of it; None when that was decided before. `named`: a person has named its order.
 
         The charge of an order that is here pays for it. Whoever has paid again gets the money back, whatever
@@ -90,24 +90,24 @@ class Found:
         """
         match self.situation:
             case Situation.WAITING:
-                return None if self.kept else Recovered(self.charge, "kept")
+                return None if self.kept else RecoveredCharge(self.charge, "kept")
             case Situation.LOST if self.left:
                 if self.kept and (leave or not named):
                     return None
-                return Recovered(self.charge, "kept") if leave else self._given_back
+                return RecoveredCharge(self.charge, "kept") if leave else self._given_back
             case _:
                 return self._given_back
 
     @property
-    def _given_back(self) -> Recovered:
-        return Recovered(self.charge, "refund", self.left)
+    def _given_back(self) -> RecoveredCharge:
+        return RecoveredCharge(self.charge, "refund", self.left)
 
 
 @dataclass(frozen=True, slots=True)
 class FoundRefund:
     """A refund of a payment of ours that billing has no row for."""
 
-    refund: MadeRefund
+    refund: ListedRefund
     order_id: UUID
 
 
@@ -121,7 +121,7 @@ class Findings:
     """What was given back of each charge, in minor units."""
 
 
-async def find(owned: Schemas, provider: PaymentProvider, since: datetime | None, tell: Tell) -> Findings:
+async def find(owned: Schemas, provider: ListingProvider, since: datetime | None, tell: Tell) -> Findings:
     """Compares the provider's charges and refunds since then with the records.
 
     The provider is asked first: what it tells of has its row in billing's tables since before it was asked,
@@ -129,31 +129,31 @@ async def find(owned: Schemas, provider: PaymentProvider, since: datetime | None
     """
     refunded: Counter[str] = Counter()
     refunds: list[FoundRefund] = []
-    async for made_back in _in_chunks(provider.refunds(since), "refunds", tell):
+    async for made_back in _in_chunks(provider.list_refunds(since), "refunds", tell):
         for refund in made_back:
             refunded[refund.charge_reference] += refund.amount
         refunds += await _unknown_refunds(owned, made_back)
     charges: list[Found] = []
-    async for made in _in_chunks(provider.charges(since), "charges", tell):
+    async for made in _in_chunks(provider.list_charges(since), "charges", tell):
         async with owned.of("billing") as tx:
-            unknown = await recovered.unknown(tx, made)
+            unknown = await recovered_charges.find_unknown(tx, made)
         charges += await _found(
             owned, [charge for charge in made if charge.reference in unknown], refunded, kept=False
         )
     async with owned.of("billing") as tx:
-        kept = await recovered.kept(tx, provider.name)
+        kept = await recovered_charges.unassigned(tx, provider.name)
     charges += await _found(owned, kept, refunded, kept=True)
     return Findings(_one_each(charges), refunds, refunded)
 
 
 async def decide(
-    owned: Schemas, provider: str, decisions: Sequence[Recovered], *, actor: str, note: str | None
+    owned: Schemas, provider: str, decisions: Sequence[RecoveredCharge], *, actor: str, note: str | None
 ) -> None:
     """Writes the decisions down, each with its record."""
     for start in range(0, len(decisions), BATCH):
         batch = decisions[start : start + BATCH]
         async with owned.of("billing") as tx:
-            written = await recovered.decide(tx, provider, batch)
+            written = await recovered_charges.record_decisions(tx, provider, batch)
             subjects = [
                 Subject(
                     id=each.charge.payment_id,
@@ -168,7 +168,7 @@ async def decide(
 
 
 async def give_back(
-    owned: Schemas, provider: PaymentProvider, refunded: "Counter[str]", tell: Tell
+    owned: Schemas, provider: ListingProvider, refunded: "Counter[str]", tell: Tell
 ) -> list[str]:
     """Gives back what was decided to be, also by an earlier run; says why for each that could not be.
 
@@ -176,12 +176,12 @@ async def give_back(
     Raises Unavailable.
     """
     async with owned.of("billing") as tx:
-        waiting = await recovered.to_give_back(tx, provider.name)
+        waiting = await recovered_charges.refunds_to_make(tx, provider.name)
     failures: list[str] = []
     slots = asyncio.Semaphore(TOGETHER)
     done = 0
 
-    async def one(giving: GivingBack) -> None:
+    async def one(giving: ChargeToRefund) -> None:
         nonlocal done
         async with slots:
             try:
@@ -195,7 +195,7 @@ async def give_back(
                     return
                 reference = BY_HAND
             async with owned.of("billing") as tx:
-                await recovered.given_back(tx, giving.charge, reference)
+                await recovered_charges.record_refund(tx, giving.charge, reference)
             done += 1
             if done % 100 == 0:
                 tell(f"{done} of {len(waiting)} charges are given back …")
@@ -209,13 +209,13 @@ async def give_back(
     return failures
 
 
-async def _give_back_one(provider: PaymentProvider, giving: GivingBack) -> str:
+async def _give_back_one(provider: ListingProvider, giving: ChargeToRefund) -> str:
     """The provider's own id of the refund.
 
     Raises NotGivenBack; or what is no definite answer: UnknownOutcome, Postponed, Unavailable.
     """
-    answer = await provider.repay(
-        Repayment(
+    answer = await provider.refund(
+        RefundRequest(
             key=str(giving.refund_id),
             refund_id=giving.refund_id,
             order_id=giving.order_id,
@@ -225,11 +225,11 @@ async def _give_back_one(provider: PaymentProvider, giving: GivingBack) -> str:
         )
     )
     match answer:
-        case Repaid(reference):
+        case RefundSucceeded(reference):
             return reference
-        case NotRepaid(reason):
+        case RefundFailed(reason):
             raise NotGivenBack(reason)
-        case NothingDone():
+        case KeyVoid():
             raise UnknownOutcome("The provider has done nothing yet.")
 
 
@@ -249,7 +249,7 @@ async def _in_chunks(listing: AsyncIterator[T], what: str, tell: Tell) -> AsyncI
 
 
 async def _found(
-    owned: Schemas, charges: Sequence[MadeCharge], refunded: "Counter[str]", *, kept: bool
+    owned: Schemas, charges: Sequence[ListedCharge], refunded: "Counter[str]", *, kept: bool
 ) -> list[Found]:
     if not charges:
         return []
@@ -291,7 +291,7 @@ def _one_each(charges: Sequence[Found]) -> list[Found]:
     return sorted(found, key=lambda each: each.charge.at)
 
 
-async def _unknown_refunds(owned: Schemas, refunds: Collection[MadeRefund]) -> list[FoundRefund]:
+async def _unknown_refunds(owned: Schemas, refunds: Collection[ListedRefund]) -> list[FoundRefund]:
     by_reference = {refund.reference: refund for refund in refunds}
     rows = [(refund.reference, refund.charge_reference, refund.refund_id) for refund in refunds]
     async with owned.transactions() as tx:

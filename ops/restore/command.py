@@ -25,9 +25,9 @@ from ops.restore.standstill import check_migrated, check_standstill
 from ops.schemas import Schemas, schemas
 from ops.services import SERVICES
 from ops.target import Target
-from services.billing.main import provider_of
-from services.billing.provider import PaymentProvider
-from services.billing.recovered import Recovered
+from services.billing.main import connect_provider
+from services.billing.provider import ListingProvider
+from services.billing.recovered_charges import RecoveredCharge
 from services.billing.settings import BillingSettings
 from services.invoice import repository as invoices
 from services.invoice.domain import Number
@@ -75,7 +75,7 @@ async def command(target: Target, asked: Asked) -> int:
         raise CommandFailed(f"{error} Run it again: nothing is done twice.") from error
 
 
-async def _settle(target: Target, asked: Asked, owned: Schemas, provider: PaymentProvider) -> int:
+async def _settle(target: Target, asked: Asked, owned: Schemas, provider: ListingProvider) -> int:
     async with owned.of("invoice") as tx:
         present = await invoices.last_number(tx)
     who = actor(asked.named) if asked.apply else ""
@@ -107,16 +107,16 @@ async def _settle(target: Target, asked: Asked, owned: Schemas, provider: Paymen
     return 1 if failures else 0
 
 
-def _provider(database_url: str) -> AbstractAsyncContextManager[PaymentProvider]:
+def _provider(database_url: str) -> AbstractAsyncContextManager[ListingProvider]:
     """The provider that billing's environment names; the simulated one is in the database, unless told."""
     given: dict[str, Any] = {"database_url": database_url}
     if not os.environ.get("PROVIDER_DATABASE_URL"):
         password = migrate.passwords_from_environment()[migrate.PROVIDER]
         given["provider_database_url"] = migrate.url_for(database_url, migrate.PROVIDER, password)
-    return provider_of(read(BillingSettings, **given))
+    return connect_provider(read(BillingSettings, **given))
 
 
-def _decided(findings: Findings, asked: Asked) -> list[Recovered]:
+def _decided(findings: Findings, asked: Asked) -> list[RecoveredCharge]:
     return [
         decision
         for found in findings.charges
@@ -138,7 +138,7 @@ async def _lose_numbers(owned: Schemas, last: Number, asked: Asked, who: str) ->
             await interventions.record(tx, "restore", [lost], actor=who, note=asked.note)
 
 
-def _print_charges(findings: Findings, decisions: Sequence[Recovered]) -> None:
+def _print_charges(findings: Findings, decisions: Sequence[RecoveredCharge]) -> None:
     decided = {decision.charge.reference: decision for decision in decisions}
     for found in findings.charges:
         typer.echo(f"{_line(found)}: {_fate(found, decided.get(found.charge.reference))}.")
@@ -161,15 +161,15 @@ def _line(found: Found) -> str:
     )
 
 
-def _fate(found: Found, decision: Recovered | None) -> str:
+def _fate(found: Found, decision: RecoveredCharge | None) -> str:
     match decision:
-        case Recovered(decision="kept") if found.situation is Situation.WAITING:
+        case RecoveredCharge(decision="kept") if found.situation is Situation.WAITING:
             return "it pays for the order"
-        case Recovered(decision="kept"):
+        case RecoveredCharge(decision="kept"):
             return "it is left, and pays if the order is placed again with the same Idempotency-Key"
-        case Recovered(to_refund=0):
+        case RecoveredCharge(to_refund=0):
             return "it was given back already"
-        case Recovered():
+        case RecoveredCharge():
             return "it is given back"
         case None:
             return "it was kept before" if found.kept else "it is not touched now"

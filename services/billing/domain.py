@@ -1,9 +1,9 @@
-"""Payments and refunds: what they may become, and which key they are known by at the provider."""
+"""Payments and refunds: their states, and the idempotency keys that the provider knows them by."""
 
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from hashlib import sha256
-from typing import Final, Literal, TypeAlias
+from typing import Final, Literal, Self, TypeAlias
 from uuid import UUID
 
 from events.contracts import (
@@ -24,21 +24,21 @@ from events.text import storable
 KEY_LIFETIME: Final = timedelta(hours=23)
 """How long a key is used after its first use.
 
-Stripe may forget a key 24 hours after its first use (https://docs.stripe.com/api/idempotent_requests); the
-hour between is for clocks and for requests that are under way.
+Stripe may forget a key 24 hours after its first use (https://docs.stripe.com/api/idempotent_requests). The
+hour in between allows for differing clocks and for requests under way.
 """
 LOOK_UP_AFTER: Final = timedelta(hours=24)
-"""When an unanswered key is looked up: an hour after its last use, so the provider's search knows all."""
+"""Age at which an unanswered key is looked up: an hour after its last use, when search finds everything."""
 
 REFUND_PAUSES: Final = (timedelta(minutes=1), timedelta(minutes=10), timedelta(hours=1))
-"""How long a refund waits after each try that the provider ended without giving back: four tries in all."""
+"""Pauses after failed tries of a refund: four tries in all."""
 
 SHIPMENT_FAILED: Final = "SHIPMENT_ERROR"
-"""The cause of a refund: the event that asks for it."""
+"""The cause of a refund: the type of the event that asks for it."""
 
 
 class IllegalTransition(Exception):
-    """What is settled can't be settled again."""
+    """The payment or refund is not in the state that this transition starts from."""
 
 
 class WrongAmount(Exception):
@@ -47,42 +47,42 @@ class WrongAmount(Exception):
 
 @dataclass(frozen=True, slots=True)
 class IdempotencyKey:
-    """Under which key the provider is asked for a payment or a refund, and how it may be asked now.
+    """The key that the provider is asked under for a payment or a refund.
 
-    The key follows from the id, so whoever asks for the same payment asks under the same key. While it
-    `is_live` the provider answers it with what it did the first time. A key that `is_over` is looked up
-    instead, because under a forgotten key the provider would do the work a second time; between the two
-    nobody asks. There is a `next` key only after the provider has told that nothing was done under this one
-    and that nothing can be done under it any more.
+    The key is derived from the id, so every process asks for the same payment under the same key. While the
+    key `is_usable`, the provider answers a repeated request with the first outcome. A forgotten key would
+    move the money a second time, so a key that `must_be_looked_up` is looked up instead; between the two ages
+    billing waits. The `next` key is used only after the provider has said that nothing was done under this
+    one and that nothing can be.
     """
 
     owner: UUID
     generation: int = 1
     age: timedelta = timedelta(0)
-    """Time since its first use, by the database's clock."""
+    """Time since the first use, by the database's clock."""
 
     def __str__(self) -> str:
         return f"{self.owner}-{self.generation}"
 
     @property
-    def is_live(self) -> bool:
-        """Whether the provider surely still knows it, if it was used."""
+    def is_usable(self) -> bool:
+        """Whether the provider surely remembers the key, if it was used."""
         return self.age <= KEY_LIFETIME
 
     @property
-    def is_over(self) -> bool:
-        """Whether it is time to look up what was done under it."""
+    def must_be_looked_up(self) -> bool:
+        """Whether the provider may have forgotten the key, so that its outcome has to be looked up."""
         return self.age > LOOK_UP_AFTER
 
     def next(self) -> "IdempotencyKey":
-        """The key after one under which nothing was and nothing can be done."""
+        """The key that replaces this one."""
         return IdempotencyKey(self.owner, self.generation + 1)
 
 
-def id_for(order_id: UUID, purpose: str) -> UUID:
-    """The one id of an order's payment, or of its refund for one cause: a UUIDv7 of the order's own time.
+def derive_id(order_id: UUID, purpose: str) -> UUID:
+    """Derives the id of an order's payment, or of its refund for one cause: a UUIDv7 with the order's time.
 
-    It follows from the order, so a payment that has to be made anew after a restore is asked for under the
+    The same order and purpose give the same id. So after a database restore a payment is requested under the
     key that was used before.
     """
     digest = int.from_bytes(sha256(order_id.bytes + purpose.encode()).digest()[:10])
@@ -96,55 +96,51 @@ RefundState: TypeAlias = Literal["pending", "refunded", "dead"]
 
 @dataclass(frozen=True, slots=True)
 class Payment:
-    """The payment of one order, over its total: pending, then captured or declined, for good."""
+    """The payment of an order's total: pending, then captured or declined. Both are final."""
 
     id: UUID
     invoiced: Invoiced
     key: IdempotencyKey
     state: PaymentState = "pending"
     outcome: Paid | Declined | None = None
-    """The fact to announce, once there is one."""
+    """The data of the event to announce; None while pending."""
 
     @classmethod
-    def due_for(cls, invoiced: Invoiced) -> "Payment":
-        """The payment of an invoiced order, as it begins."""
-        payment_id = id_for(invoiced.order.id, "payment")
+    def due_for(cls, invoiced: Invoiced) -> Self:
+        """The pending payment of an invoiced order."""
+        payment_id = derive_id(invoiced.order.id, "payment")
         return cls(payment_id, invoiced, IdempotencyKey(payment_id))
 
-    def captured(
-        self, *, provider: str, reference: str, amount: int, currency: str, at: datetime
-    ) -> "Payment":
-        """The provider has captured the money. Raises WrongAmount unless it is the order's total."""
+    def captured(self, *, provider: str, reference: str, amount: int, currency: str, at: datetime) -> Self:
+        """The provider has captured the money. Raises WrongAmount if that is not the order's total."""
         self._must_be_pending()
         order = self.invoiced.order
         if (amount, currency) != (order.total, order.currency):
-            raise WrongAmount(
-                f"{amount} {currency} captured for an order over {order.total} {order.currency}."
-            )
-        fact = PaymentDetails(
+            raise WrongAmount(f"{amount} {currency} captured for an order of {order.total} {order.currency}.")
+        payment = PaymentDetails(
             id=str(self.id), provider=provider, provider_reference=reference, amount=amount, captured_at=at
         )
-        outcome = Paid(order=order, invoice=self.invoiced.invoice, payment=fact)
+        outcome = Paid(order=order, invoice=self.invoiced.invoice, payment=payment)
         return replace(self, state="captured", outcome=outcome)
 
-    def declined(self, *, code: str, message: str) -> "Payment":
-        """The provider has refused for good; nothing was charged and nothing can be."""
+    def declined(self, *, code: str, message: str) -> Self:
+        """The provider has declined: nothing was charged and nothing will be."""
         self._must_be_pending()
         reason = Reason(code=storable(code, 64), message=storable(message, 500), stage="payment")
         outcome = Declined(order=self.invoiced.order, invoice=self.invoiced.invoice, reason=reason)
         return replace(self, state="declined", outcome=outcome)
 
-    def under_next_key(self) -> "Payment":
-        """The provider has told that nothing was and nothing can be charged under the present key."""
+    def under_next_key(self) -> Self:
+        """The provider has said that nothing was charged under the present key and nothing can be."""
         self._must_be_pending()
         return replace(self, key=self.key.next())
 
     def announcement(self) -> PaymentConfirmed | PaymentFailed:
-        """The event of a settled payment, made new: call it once, where the state changes."""
+        """Makes the event of a settled payment, with a new id: call it once, where the state changes."""
         if isinstance(self.outcome, Paid):
             return PaymentConfirmed.of(self.outcome)
         if self.outcome is None:
-            raise IllegalTransition(f"Payment {self.id} is not settled, there is nothing to announce.")
+            raise IllegalTransition(f"Payment {self.id} is not settled yet.")
         return PaymentFailed.of(self.outcome)
 
     def _must_be_pending(self) -> None:
@@ -154,10 +150,10 @@ class Payment:
 
 @dataclass(frozen=True, slots=True)
 class Refund:
-    """A captured payment given back, whole: pending, then refunded.
+    """The refund of a whole captured payment: pending, then refunded.
 
-    One that the provider does not make is dead: it waits for an operator, who has it tried again or records
-    how the money was given back.
+    A refund that the provider does not make is dead. An operator then has it tried again, or records how the
+    money was given back.
     """
 
     id: UUID
@@ -166,41 +162,41 @@ class Refund:
     state: RefundState = "pending"
     outcome: Refunded | None = None
     failure: str | None = None
-    """Why the last try gave nothing back."""
+    """Why the last try failed."""
     pause: timedelta = timedelta(0)
-    """How long the next try waits."""
+    """Pause before the next try."""
 
     @classmethod
-    def due_for(cls, undeliverable: Undeliverable) -> "Refund":
-        """The refund of an order's payment, as it begins."""
-        refund_id = id_for(undeliverable.order.id, SHIPMENT_FAILED)
+    def due_for(cls, undeliverable: Undeliverable) -> Self:
+        """The pending refund of an undeliverable order."""
+        refund_id = derive_id(undeliverable.order.id, SHIPMENT_FAILED)
         return cls(refund_id, undeliverable, IdempotencyKey(refund_id))
 
-    def refunded(self, *, reference: str, amount: int, at: datetime) -> "Refund":
-        """The provider has given the money back. Raises WrongAmount unless it is all of the payment."""
+    def refunded(self, *, reference: str, amount: int, at: datetime) -> Self:
+        """The provider has refunded the money. Raises WrongAmount if that is not the whole payment."""
         self._must_be("pending")
         if amount != self.undeliverable.payment.amount:
-            raise WrongAmount(f"{amount} given back of a payment over {self.undeliverable.payment.amount}.")
+            raise WrongAmount(f"{amount} refunded of a payment of {self.undeliverable.payment.amount}.")
         return self._settled(reference, at, by_hand=False)
 
-    def recorded_by_hand(self, *, reference: str, at: datetime) -> "Refund":
-        """A person has given all of the money back, outside this system. Only for one that is dead.
+    def recorded_by_hand(self, *, reference: str, at: datetime) -> Self:
+        """A person has given the whole payment back outside this system. Only a dead refund can be recorded.
 
-        While it is pending the provider may still give the money back, a second time.
+        While a refund is pending the provider may still make it, and the customer would get the money twice.
         """
         self._must_be("dead")
         return self._settled(reference, at, by_hand=True)
 
-    def under_next_key(self) -> "Refund":
-        """The provider has told that nothing was and nothing can be given back under the present key."""
+    def under_next_key(self) -> Self:
+        """The provider has said that nothing was refunded under the present key and nothing can be."""
         self._must_be("pending")
         return replace(self, key=self.key.next())
 
-    def failed(self, reason: str, *, final: bool = False) -> "Refund":
-        """The provider has ended this try without giving back: the next waits, or it waits for an operator.
+    def failed(self, reason: str, *, final: bool = False) -> Self:
+        """The provider has ended this try without refunding: it is tried again after a pause, or dead.
 
-        In any case it goes on under the next key, because the present one gives the same failure again.
-        A `final` failure is one that no other try can change.
+        The next try has the next key, because the present key would give the same failure again. A `final`
+        failure is one that every other try would meet.
         """
         self._must_be("pending")
         tries = self.key.generation
@@ -209,14 +205,14 @@ class Refund:
         return replace(self, key=self.key.next(), failure=reason, pause=REFUND_PAUSES[tries - 1])
 
     def announcement(self) -> PaymentRefunded:
-        """The event of a refund that was made, made new: call it once, where the state changes."""
+        """Makes the event of a refund that was made, with a new id: call it once, where the state changes."""
         if self.outcome is None:
-            raise IllegalTransition(f"Refund {self.id} is not made, there is nothing to announce.")
+            raise IllegalTransition(f"Refund {self.id} is not made yet.")
         return PaymentRefunded.of(self.outcome)
 
-    def _settled(self, reference: str, at: datetime, *, by_hand: bool) -> "Refund":
+    def _settled(self, reference: str, at: datetime, *, by_hand: bool) -> Self:
         was = self.undeliverable
-        fact = RefundDetails(
+        refund = RefundDetails(
             id=str(self.id),
             provider_reference=reference,
             amount=was.payment.amount,
@@ -224,7 +220,7 @@ class Refund:
             by_hand=by_hand,
         )
         outcome = Refunded(
-            order=was.order, invoice=was.invoice, payment=was.payment, reason=was.reason, refund=fact
+            order=was.order, invoice=was.invoice, payment=was.payment, reason=was.reason, refund=refund
         )
         return replace(self, state="refunded", outcome=outcome)
 

@@ -1,41 +1,43 @@
-"""What billing does about each event: it leaves the charge or the refund behind as an intent."""
+"""Billing's event handlers: they write pending payments and refunds. `work` then asks the provider."""
 
 from collections.abc import Sequence
+from typing import Final
 
 from events.contracts import InvoiceCreated, ShipmentError, Undeliverable
 from events.errors import Reject
 from events.transaction import Transaction
 from events.worker import Handlers
-from services.billing import recovered, repository
+from services.billing import recovered_charges, repository
 from services.billing.domain import Payment, Refund
 from services.billing.repository import CapturedPayment
 
 
 class NothingToRefund(Reject):
-    """The order has no captured payment, so there is nothing to give back."""
+    """The order has no captured payment, so there is nothing to refund."""
 
 
 class AnotherPayment(Reject):
-    """The event names another payment than the one that was captured for its order."""
+    """The event names another payment than the one that was captured for the order."""
 
 
-async def collect_payments(invoices: Sequence[InvoiceCreated], tx: Transaction) -> None:
-    """A payment for each invoiced order that has none yet.
+async def start_payments(invoices: Sequence[InvoiceCreated], tx: Transaction) -> None:
+    """Adds a pending payment for each invoiced order that has none yet.
 
-    One that a charge has paid which a restored database did not know is captured at once.
+    If a charge from before a database restore pays for the order, the payment is captured at once.
     """
     payments = await repository.add_payments(tx, [Payment.due_for(invoice.data) for invoice in invoices])
-    paid = await recovered.take(tx, payments) if await recovered.any_kept(tx) else []
+    recovered = await recovered_charges.any_unassigned(tx)
+    paid = await recovered_charges.assign_to(tx, payments) if recovered else []
     if paid:
         tx.emit(*(payment.announcement() for payment in await repository.settle_payments(tx, paid)))
     settled = {payment.id for payment in paid}
     tx.intend(*(payment for payment in payments if payment.id not in settled))
 
 
-async def give_back(errors: Sequence[ShipmentError], tx: Transaction) -> None:
-    """A refund for each undeliverable order that has none yet.
+async def start_refunds(errors: Sequence[ShipmentError], tx: Transaction) -> None:
+    """Adds a pending refund for each undeliverable order that has none yet.
 
-    Raises NothingToRefund or AnotherPayment: no money moves but what was captured.
+    Raises NothingToRefund or AnotherPayment: only the payment that was captured for the order is refunded.
     """
     captured = await repository.captured_payments(tx, {error.subject for error in errors})
     for error in errors:
@@ -56,7 +58,7 @@ def _check(undeliverable: Undeliverable, captured: CapturedPayment | None) -> No
         raise AnotherPayment
 
 
-HANDLERS: Handlers = {
-    InvoiceCreated: collect_payments,
-    ShipmentError: give_back,
+HANDLERS: Final[Handlers] = {
+    InvoiceCreated: start_payments,
+    ShipmentError: start_refunds,
 }

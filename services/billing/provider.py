@@ -1,8 +1,8 @@
-"""The payment provider: what billing asks of it, and what it may answer.
+"""The payment provider: billing's requests to it, and its answers.
 
-An answer is definite. Whatever is not raises `events.errors.Unavailable` (the provider can't be reached, or
-asks for a pause: nothing was decided), `events.errors.Postponed` (it has not decided about this one yet) or
-`events.errors.UnknownOutcome` (a timeout, an error in the middle, an answer that makes no sense or is about
+Every answer is final. An outcome that is not final is raised as one of `events.errors`: Unavailable (the
+provider can't be reached or asks for a pause; it has decided nothing), Postponed (it has not decided about
+this request yet) or UnknownOutcome (a timeout, an error midway, an answer that can't be read or is about
 another payment).
 """
 
@@ -14,11 +14,11 @@ from uuid import UUID
 
 
 @dataclass(frozen=True, slots=True)
-class Charge:
-    """An order's total to be captured."""
+class ChargeRequest:
+    """Asks for the capture of an order's total."""
 
     key: str
-    """Idempotency key: the same charge under the same key is made once."""
+    """Idempotency key: the provider makes at most one charge per key."""
     payment_id: UUID
     order_id: UUID
     amount: int
@@ -27,14 +27,14 @@ class Charge:
     payment_method: str
     """The provider's token."""
     order_reference: str | None = None
-    """The caller's own number of the order. Like `key_hash` it is metadata, and changes no answer."""
+    """The caller's own number of the order. Like `key_hash` it is metadata and does not affect the answer."""
     key_hash: str | None = None
     """SHA-256 of the `Idempotency-Key` that made the order, in hexadecimal."""
 
 
 @dataclass(frozen=True, slots=True)
-class Repayment:
-    """A captured payment to be given back, whole."""
+class RefundRequest:
+    """Asks for the refund of a whole captured payment."""
 
     key: str
     refund_id: UUID
@@ -45,34 +45,34 @@ class Repayment:
 
 
 @dataclass(frozen=True, slots=True)
-class Captured:
+class ChargeCaptured:
     """The provider has the money."""
 
     reference: str
-    """The provider's own id of it."""
+    """The provider's id of the charge."""
     amount: int
     currency: str
     at: datetime
 
 
 @dataclass(frozen=True, slots=True)
-class Refused:
-    """The provider charged nothing and never will: the payment is declined."""
+class ChargeDeclined:
+    """The provider charged nothing for this payment and never will."""
 
     code: str
-    """Stripe's decline code, or error code where there is none, or one of `events.limits`; see `refusals`."""
+    """Stripe's decline code, or error code where there is none, or one of `events.limits`; see `declines`."""
     message: str
-    """A sentence for the customer; it does not contain the payment method's token."""
+    """A sentence for the customer, without the payment method's token."""
 
 
 @dataclass(frozen=True, slots=True)
-class NothingDone:
-    """Under this key nothing was done, and nothing can be any more: it may be asked for under the next."""
+class KeyVoid:
+    """The provider did nothing under this key and never will. Ask again under the next key."""
 
 
 @dataclass(frozen=True, slots=True)
-class Repaid:
-    """The provider has given the money back."""
+class RefundSucceeded:
+    """The provider has refunded the money."""
 
     reference: str
     amount: int
@@ -80,21 +80,21 @@ class Repaid:
 
 
 @dataclass(frozen=True, slots=True)
-class NotRepaid:
-    """The provider tried, or refused: nothing was given back, and nothing will be under this key."""
+class RefundFailed:
+    """The provider refunded nothing and never will under this key."""
 
     reason: str
     """A sentence for an operator."""
     final: bool = False
-    """Whether no other try can end otherwise."""
+    """Whether every other try would fail too."""
 
 
 @dataclass(frozen=True, slots=True)
-class MadeCharge:
+class ListedCharge:
     """A charge of ours that succeeded, as the provider lists it with its metadata."""
 
     reference: str
-    """The provider's own id of it."""
+    """The provider's id of the charge."""
     payment_id: UUID
     order_id: UUID
     amount: int
@@ -105,65 +105,60 @@ class MadeCharge:
 
 
 @dataclass(frozen=True, slots=True)
-class MadeRefund:
-    """Money that the provider has given back or is giving back, as it lists it."""
+class ListedRefund:
+    """A refund that succeeded or is under way, as the provider lists it."""
 
     reference: str
     charge_reference: str
     amount: int
     at: datetime
     refund_id: UUID | None = None
-    """Ours. A refund that a person made at the provider has none."""
+    """Our own id; None for a refund that a person made at the provider."""
 
 
-ChargeAnswer: TypeAlias = Captured | Refused | NothingDone
-RepaymentAnswer: TypeAlias = Repaid | NotRepaid | NothingDone
+ChargeAnswer: TypeAlias = ChargeCaptured | ChargeDeclined | KeyVoid
+RefundAnswer: TypeAlias = RefundSucceeded | RefundFailed | KeyVoid
 
 
 class Provider(Protocol):
-    """Captures money and gives it back. Asking again under the same key never does it again."""
+    """Charges and refunds. A repeated request under the same key moves no money a second time."""
 
     @property
     def name(self) -> str:
-        """What payments call it."""
+        """The name that is stored with each payment."""
         ...
 
-    async def charge(self, charge: Charge) -> ChargeAnswer:
-        """Captures the amount, or tells what became of it when it was asked before under this key."""
+    async def charge(self, request: ChargeRequest) -> ChargeAnswer:
+        """Captures the amount. Under a key that was used before, returns the outcome of that charge."""
         ...
 
-    async def look_up(self, charge: Charge) -> ChargeAnswer:
-        """What became of the payment under any key; charges nothing. What is unfinished is made void."""
+    async def look_up_charge(self, request: ChargeRequest) -> ChargeAnswer:
+        """Finds the payment's charge under any key. Charges nothing; cancels a charge that is unfinished."""
         ...
 
-    async def repay(self, repayment: Repayment) -> RepaymentAnswer:
-        """Gives the amount back, or tells what became of it when it was asked before under this key."""
+    async def refund(self, request: RefundRequest) -> RefundAnswer:
+        """Refunds the amount. Under a key that was used before, returns the outcome of that refund."""
         ...
 
-    async def look_up_repayment(self, repayment: Repayment) -> RepaymentAnswer:
-        """What became of the refund under any key; gives nothing back."""
+    async def look_up_refund(self, request: RefundRequest) -> RefundAnswer:
+        """Finds the refund under any key. Refunds nothing."""
         ...
 
 
-class Records(Protocol):
-    """What a provider tells of the past, with the metadata that charges were made with."""
+class ProviderLists(Protocol):
+    """The provider's own lists of charges and refunds."""
 
-    @property
-    def name(self) -> str:
-        """What payments call it."""
-        ...
-
-    def charges(self, since: datetime | None = None) -> AsyncGenerator[MadeCharge, None]:
-        """Every charge of ours that succeeded, newest first; those asked for at `since` or later.
+    def list_charges(self, since: datetime | None = None) -> AsyncGenerator[ListedCharge, None]:
+        """Lists our charges that succeeded, newest first; with `since`, those requested then or later.
 
         A charge is ours if its metadata names a payment and an order.
         """
         ...
 
-    def refunds(self, since: datetime | None = None) -> AsyncGenerator[MadeRefund, None]:
-        """Every refund that has not failed, newest first; those asked for at `since` or later."""
+    def list_refunds(self, since: datetime | None = None) -> AsyncGenerator[ListedRefund, None]:
+        """Lists refunds that have not failed, newest first; with `since`, those requested then or later."""
         ...
 
 
-class PaymentProvider(Provider, Records, Protocol):
-    """All that a payment provider is asked."""
+class ListingProvider(Provider, ProviderLists, Protocol):
+    """A provider as `main` connects to it."""

@@ -1,4 +1,4 @@
-"""The tables of billing, and the statements on them: one per table and batch."""
+"""Billing's tables, and the statements on them: one statement per table and batch."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -55,7 +55,7 @@ PAYMENTS: Final = Table(
 )
 """One payment per order; `state` is pending, captured, declined, or dead after repeated defects.
 
-`snapshot` is the Invoiced data as JSON. `first_tried_at` belongs to the key of the present `generation`, and
+`snapshot` is the Invoiced data as JSON. `first_tried_at` belongs to the key of the present `generation` and
 is never later than its first use.
 """
 
@@ -88,17 +88,14 @@ _encoder = msgspec.json.Encoder()
 _invoiced = msgspec.json.Decoder(Invoiced)
 _undeliverable = msgspec.json.Decoder(Undeliverable)
 
-_BORN_CLAIMED: Final = {"state": "'pending'", "claimed_until": claimed()}
+_NEW_ROW: Final = {"state": "'pending'", "claimed_until": claimed()}
 _PAYMENT: Final = ("id", "order_id", "amount", "currency", "payment_method", "snapshot")
 _ADD_PAYMENTS: Final = statements.insert(
-    PAYMENTS,
-    _PAYMENT,
-    computed=_BORN_CLAIMED,
-    then="ON CONFLICT DO NOTHING RETURNING id",
+    PAYMENTS, _PAYMENT, computed=_NEW_ROW, then="ON CONFLICT DO NOTHING RETURNING id"
 )
 _REFUND: Final = ("id", "order_id", "cause", "payment_id", "amount", "currency", "snapshot")
 _ADD_REFUNDS: Final = statements.insert(
-    REFUNDS, _REFUND, computed=_BORN_CLAIMED, then="ON CONFLICT DO NOTHING RETURNING id"
+    REFUNDS, _REFUND, computed=_NEW_ROW, then="ON CONFLICT DO NOTHING RETURNING id"
 )
 _CAPTURED: Final = """
     SELECT order_id, id, provider, provider_reference, amount FROM payments
@@ -119,7 +116,7 @@ _SETTLE_REFUNDS: Final = f"""
     WHERE t.id = row.id AND t.state = 'pending' RETURNING t.id"""  # noqa: S608  # our own table
 
 
-# The next key is given by whoever learns first that the present one is void.
+# The process that learns first that the present key is void writes the next one.
 _RENEW_PAYMENTS: Final = f"""
     UPDATE payments AS t SET generation = row.generation, first_tried_at = now(), claimed_until = now()
     FROM {statements.rows(PAYMENTS, ("id", "generation"))}
@@ -142,7 +139,7 @@ _RECORD_REFUND: Final = """
 
 
 def _key_of(record: asyncpg.Record) -> IdempotencyKey:
-    """The key of a row that was claimed just now: the end of its claim tells the database's time."""
+    """The key of a row that was claimed just now: the database's time follows from the end of its claim."""
     now = record["claimed_until"] - timedelta(seconds=LEASE_SECONDS)
     return IdempotencyKey(record["id"], record["generation"], now - record["first_tried_at"])
 
@@ -161,7 +158,7 @@ PENDING_REFUNDS: Final = Leases(REFUNDS, _refund, waiting="pending", columns=_CL
 
 
 async def add_payments(tx: Transaction, payments: Sequence[Payment]) -> list[Payment]:
-    """Writes the payments, born claimed, of those orders that had none yet, and returns these."""
+    """Inserts payments, claimed by this process, and returns those whose order had none yet."""
     by_id = {payment.id: payment for payment in reversed(payments)}
     ordered = sorted(by_id.values(), key=lambda payment: payment.invoiced.order.id)
     records = [
@@ -175,27 +172,27 @@ async def add_payments(tx: Transaction, payments: Sequence[Payment]) -> list[Pay
         )
         for payment in ordered
     ]
-    added = await _ids(tx, _ADD_PAYMENTS, records, len(_PAYMENT))
+    added = await _fetch_ids(tx, _ADD_PAYMENTS, records, len(_PAYMENT))
     return [payment for payment in ordered if payment.id in added]
 
 
 async def settle_payments(tx: Transaction, payments: Sequence[Payment]) -> list[Payment]:
-    """Writes what the payments have become and returns those that were pending until now."""
+    """Writes the outcomes, and returns the payments that were pending until now."""
     ordered = sorted(payments, key=lambda payment: payment.id)
     records = [(payment.id, payment.state, *_details(payment.outcome)) for payment in ordered]
-    settled = await _ids(tx, _SETTLE_PAYMENTS, records, len(_PAYMENT_OUTCOME))
+    settled = await _fetch_ids(tx, _SETTLE_PAYMENTS, records, len(_PAYMENT_OUTCOME))
     return [payment for payment in ordered if payment.id in settled]
 
 
 async def renew_payment_keys(tx: Transaction, payments: Sequence[Payment]) -> None:
-    """Writes the next keys of payments that are pending, to be asked for at once."""
+    """Writes the next keys of pending payments, which are due at once."""
     records = sorted((payment.id, payment.key.generation) for payment in payments)
     await tx.execute(_RENEW_PAYMENTS, *statements.columns_of(records, 2))
 
 
 @dataclass(frozen=True, slots=True)
 class CapturedPayment:
-    """What is kept of a payment that can be given back."""
+    """A payment that can be refunded."""
 
     id: UUID
     provider: str
@@ -204,7 +201,7 @@ class CapturedPayment:
 
 
 async def captured_payments(tx: Transaction, order_ids: Collection[UUID]) -> dict[UUID, CapturedPayment]:
-    """The captured payments of those orders that have one, by order."""
+    """Returns the captured payments of these orders, by order."""
     records = await tx.fetch(_CAPTURED, sorted(order_ids))
     return {
         record["order_id"]: CapturedPayment(
@@ -215,7 +212,7 @@ async def captured_payments(tx: Transaction, order_ids: Collection[UUID]) -> dic
 
 
 async def add_refunds(tx: Transaction, refunds: Sequence[Refund]) -> list[Refund]:
-    """Writes the refunds, born claimed, and returns those whose order had none yet for this cause."""
+    """Inserts refunds, claimed by this process, and returns those whose order had none yet for this cause."""
     by_id = {refund.id: refund for refund in reversed(refunds)}
     ordered = sorted(by_id.values(), key=lambda refund: refund.undeliverable.order.id)
     records = [
@@ -230,23 +227,23 @@ async def add_refunds(tx: Transaction, refunds: Sequence[Refund]) -> list[Refund
         )
         for refund in ordered
     ]
-    added = await _ids(tx, _ADD_REFUNDS, records, len(_REFUND))
+    added = await _fetch_ids(tx, _ADD_REFUNDS, records, len(_REFUND))
     return [refund for refund in ordered if refund.id in added]
 
 
 async def settle_refunds(tx: Transaction, refunds: Sequence[Refund]) -> list[Refund]:
-    """Writes that the refunds were made and returns those that were pending until now."""
+    """Writes that the refunds were made, and returns those that were pending until now."""
     ordered = sorted(refunds, key=lambda refund: refund.id)
     records = [
         (refund.id, refund.state, refund.outcome and refund.outcome.refund.provider_reference)
         for refund in ordered
     ]
-    settled = await _ids(tx, _SETTLE_REFUNDS, records, len(_REFUND_OUTCOME))
+    settled = await _fetch_ids(tx, _SETTLE_REFUNDS, records, len(_REFUND_OUTCOME))
     return [refund for refund in ordered if refund.id in settled]
 
 
 async def renew_refund_keys(tx: Transaction, refunds: Sequence[Refund]) -> None:
-    """Writes the next keys of refunds: of those that are pending and of those that are dead from now on."""
+    """Writes the next keys of pending refunds, and which of them are dead from now on."""
     records = sorted(
         (refund.id, refund.key.generation, refund.state, refund.pause, refund.failure) for refund in refunds
     )
@@ -254,7 +251,7 @@ async def renew_refund_keys(tx: Transaction, refunds: Sequence[Refund]) -> None:
 
 
 async def dead_refund(tx: Transaction, order_id: UUID) -> Refund | None:
-    """The order's refund that waits for an operator, locked until the transaction ends."""
+    """Returns the order's dead refund, and locks it until the transaction ends."""
     for record in await tx.fetch(_DEAD_REFUND, order_id):
         key = IdempotencyKey(record["id"], record["generation"])
         snapshot = _undeliverable.decode(record["snapshot"])
@@ -263,18 +260,18 @@ async def dead_refund(tx: Transaction, order_id: UUID) -> Refund | None:
 
 
 async def refund_states(tx: Transaction, order_id: UUID) -> list[str]:
-    """The state of each of the order's refunds."""
+    """Returns the states of the order's refunds."""
     return [record["state"] for record in await tx.fetch(_STATES_OF_REFUNDS, order_id)]
 
 
 async def record_refund(tx: Transaction, refund: Refund) -> None:
-    """Writes that a person has given the money of this refund, which was dead, back."""
+    """Writes that a person has made this refund, which was dead."""
     assert refund.outcome
     await tx.execute(_RECORD_REFUND, refund.id, refund.outcome.refund.provider_reference)
 
 
 def _details(outcome: Paid | Declined | None) -> tuple[str | None, str | None, str | None, str | None]:
-    """Provider, its reference, reason code and message of an outcome, as far as it has them."""
+    """An outcome's provider, provider reference, reason code and message; None for those that it has not."""
     match outcome:
         case Paid(payment=payment):
             return payment.provider, payment.provider_reference, None, None
@@ -284,7 +281,7 @@ def _details(outcome: Paid | Declined | None) -> tuple[str | None, str | None, s
             return None, None, None, None
 
 
-async def _ids(tx: Transaction, statement: str, records: Sequence[Sequence[Any]], width: int) -> set[UUID]:
-    """The ids of those of the records that a statement has written; an id is a record's first column."""
+async def _fetch_ids(tx: Transaction, sql: str, records: Sequence[Sequence[Any]], width: int) -> set[UUID]:
+    """Returns the ids of the records that were written; an id is a record's first column."""
     columns = statements.columns_of(records, width)
-    return await tx.fetch_keys(statement, *columns, expected=columns[0])
+    return await tx.fetch_keys(sql, *columns, expected=columns[0])

@@ -1,4 +1,4 @@
-"""What billing needs to know: who collects the money."""
+"""Billing's settings, and the payment provider's, which other programs read too."""
 
 from importlib.util import find_spec
 from typing import Annotated, Literal, Self
@@ -21,12 +21,12 @@ def _web_address(url: str) -> str:
 
 
 class ProviderSettings(Settings):
-    """Which payment provider it is, for all who have to do with it."""
+    """Names the payment provider, for every program that asks it."""
 
     payment_provider: Literal["simulated", "stripe"] = "simulated"
     stripe_api_key: SecretStr | None = None
     stripe_base_url: Annotated[str, AfterValidator(_web_address)] | None = None
-    """Where Stripe answers; unset, where it really does."""
+    """Address of Stripe's API; by default the real one."""
 
     @model_validator(mode="after")
     def _has_a_key(self) -> Self:
@@ -36,15 +36,15 @@ class ProviderSettings(Settings):
 
 
 class BillingSettings(ServiceSettings, ProviderSettings):
-    """What billing needs to know: who collects the money, and how many may be asked of them at once."""
+    """The settings of every service, and those of billing's payment provider."""
 
     provider_concurrency: Annotated[int, Field(ge=1, le=1000)] = 128
-    """Most charges under way at a time, and as many refunds."""
+    """Most charges under way at a time, and most refunds."""
     provider_database_url: Annotated[DatabaseUrl | None, Field(repr=False)] = None
-    """The simulated provider's own ledger, with its own role `<database>_provider`."""
+    """The simulated provider's ledger, as its own role `<database>_provider`."""
     provider_database_password: SecretStr | None = None
     simulated_latency_ms: Annotated[int, Field(ge=0, le=5000)] = 0
-    """How long the simulated provider takes for an answer, as a real one does."""
+    """How long the simulated provider takes to answer."""
 
     @model_validator(mode="after")
     def _has_what_its_provider_needs(self) -> Self:

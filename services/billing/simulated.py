@@ -1,12 +1,12 @@
 """The simulated payment provider: a third party with a durable ledger of its own.
 
-What becomes of a charge and of its refunds follows from the payment method, which is one of Stripe's own test
+The outcome of a charge and of its refunds follows from the payment method, which is one of Stripe's own test
 tokens (https://docs.stripe.com/testing), and from the amounts that can be charged (`events.limits`). The
-ledger is in the schema `provider`, which only the provider's own role can reach; it commits by itself, before
-it answers. Concurrent calls share a commit.
+ledger is in the schema `provider`, which only the provider's own role can reach. The provider commits to it
+before it answers, in its own transaction; concurrent calls share one.
 
-Idempotency: the same key with the same parameters gets the same answer, for ever; with other parameters
-KeyReused. What was committed while the answer was lost is therefore told when it is asked again.
+Idempotency: the same key with the same parameters gets the same answer, for ever; with other parameters it
+raises KeyReused. So a lost answer is given again when the request is repeated.
 """
 
 import asyncio
@@ -26,27 +26,27 @@ from events.errors import Postponed
 from events.group_commit import GroupCommit
 from events.transaction import Transaction
 from events.transactions import Transactions
-from services.billing import refusals
+from services.billing import declines
 from services.billing.provider import (
-    Captured,
-    Charge,
     ChargeAnswer,
-    MadeCharge,
-    MadeRefund,
-    NothingDone,
-    NotRepaid,
-    Repaid,
-    Repayment,
-    RepaymentAnswer,
+    ChargeCaptured,
+    ChargeRequest,
+    KeyVoid,
+    ListedCharge,
+    ListedRefund,
+    RefundAnswer,
+    RefundFailed,
+    RefundRequest,
+    RefundSucceeded,
 )
 
-LEDGER: Final = MetaData()
-HISTORY: Final = "services.billing:ledger"
+METADATA: Final = MetaData()
+HISTORY: Final = "services.billing:provider_migrations"
 """The ledger's migrations."""
 
 CHARGES: Final = Table(
     "charges",
-    LEDGER,
+    METADATA,
     Column("id", Text, primary_key=True),
     Column("key", Text, nullable=False, unique=True),
     Column("payment_id", UUID, nullable=False),
@@ -62,11 +62,11 @@ CHARGES: Final = Table(
     Index("charges_payment_id", "payment_id"),
     Index("charges_created_at", "created_at", "id"),
 )
-"""Every charge that was asked for; `status` is succeeded or failed."""
+"""Every charge that was requested; `status` is succeeded or failed."""
 
 REFUNDS: Final = Table(
     "refunds",
-    LEDGER,
+    METADATA,
     Column("id", Text, primary_key=True),
     Column("key", Text, nullable=False, unique=True),
     Column("refund_id", UUID, nullable=False),
@@ -76,13 +76,12 @@ REFUNDS: Final = Table(
     Column("created_at", TIMESTAMP(timezone=True), nullable=False, server_default=func.now()),
     Index("refunds_charge_id", "charge_id"),
 )
-"""Every refund that was asked for; `status` is succeeded, failed, or pending until it is asked for again."""
+"""Every refund that was requested; `status` is succeeded, failed, or pending until it is requested again."""
 
-REFUNDS_FAIL: Final = "pm_card_refundFail"
-REFUNDS_PEND: Final = "pm_card_pendingRefund"
-"""Cards that pay and whose refunds fail, or are pending at first: https://docs.stripe.com/testing#refunds"""
+REFUND_STATUSES: Final = {"pm_card_refundFail": "failed", "pm_card_pendingRefund": "pending"}
+"""Cards that pay but whose refunds fail, or are pending at first: https://docs.stripe.com/testing#refunds"""
 
-PAYS: Final = frozenset(
+ACCEPTED: Final = frozenset(
     f"pm_card_{brand}"
     for brand in (
         "visa visa_debit mastercard mastercard_debit mastercard_prepaid amex discover diners jcb unionpay "
@@ -91,7 +90,7 @@ PAYS: Final = frozenset(
 )
 """Tokens of cards that pay."""
 
-DECLINES: Final[dict[str, str]] = {
+DECLINE_CODES: Final[dict[str, str]] = {
     "pm_card_chargeDeclined": "card_declined",
     "pm_card_visa_chargeDeclined": "card_declined",
     "pm_card_chargeDeclinedInsufficientFunds": "insufficient_funds",
@@ -109,17 +108,15 @@ DECLINES: Final[dict[str, str]] = {
     "pm_card_authenticationRequired": "authentication_required",
     "pm_card_threeDSecure2Required": "authentication_required",
 }
-"""Tokens of cards that don't, and the code that Stripe gives. There is no customer here to authenticate."""
+"""Tokens of cards that are declined, with Stripe's code. No customer is present to authenticate."""
 
 
 class KeyReused(Exception):
     """The idempotency key was used before, with other parameters."""
 
 
-_CHARGE: Final = (
-    "id key payment_id order_id amount currency payment_method status decline_code order_reference key_hash"
-).split()
 _PARAMETERS: Final = ("payment_id", "order_id", "amount", "currency", "payment_method")
+_CHARGE: Final = ("id", "key", *_PARAMETERS, "status", "decline_code", "order_reference", "key_hash")
 _ADD_CHARGES: Final = statements.insert(CHARGES, _CHARGE, then="ON CONFLICT (key) DO NOTHING RETURNING *")
 _CHARGES_OF_KEYS: Final = "SELECT * FROM charges WHERE key = ANY($1::text[])"
 _CHARGES_OF_PAYMENT: Final = "SELECT * FROM charges WHERE payment_id = $1 ORDER BY status DESC"
@@ -135,7 +132,7 @@ _END_PENDING: Final = """
 _REFUNDS_OF_ID: Final = "SELECT * FROM refunds WHERE refund_id = $1 AND status = 'succeeded'"
 
 PAGE: Final = 1000
-"""Most rows that are listed at once."""
+"""Most rows that are read at once."""
 _LIST_CHARGES: Final = """
     SELECT * FROM charges
     WHERE status = 'succeeded' AND ($1::timestamptz IS NULL OR created_at >= $1)
@@ -149,7 +146,7 @@ _LIST_REFUNDS: Final = """
 
 
 class SimulatedProvider:
-    """Keeps the promises of `provider.PaymentProvider` on a ledger of its own."""
+    """A `provider.ListingProvider` on a ledger of its own."""
 
     name = "simulated"
 
@@ -157,46 +154,48 @@ class SimulatedProvider:
         """`latency` (seconds) passes before every charge and refund."""
         self._ledger = ledger
         self._latency = latency
-        self._charges: GroupCommit[Charge, ChargeAnswer | KeyReused] = GroupCommit(self._commit_charges)
-        self._repayments: GroupCommit[Repayment, Repaid | NotRepaid | KeyReused | Postponed] = GroupCommit(
-            self._commit_repayments
+        self._charges: GroupCommit[ChargeRequest, ChargeAnswer | KeyReused] = GroupCommit(
+            self._commit_charges
+        )
+        self._refunds: GroupCommit[RefundRequest, RefundSucceeded | RefundFailed | KeyReused | Postponed] = (
+            GroupCommit(self._commit_refunds)
         )
 
-    async def charge(self, charge: Charge) -> ChargeAnswer:
+    async def charge(self, request: ChargeRequest) -> ChargeAnswer:
         """Charges once per key. Raises KeyReused."""
-        await self._take_time()
-        answer = await self._charges.submit(charge)
+        await self._simulate_latency()
+        answer = await self._charges.submit(request)
         if isinstance(answer, KeyReused):
             raise answer
         return answer
 
-    async def look_up(self, charge: Charge) -> ChargeAnswer:
-        """The charge of the payment; one that succeeded comes before those that did not."""
-        records = await self._ledger.fetch(_CHARGES_OF_PAYMENT, charge.payment_id)
-        return _answer(records[0]) if records else NothingDone()
+    async def look_up_charge(self, request: ChargeRequest) -> ChargeAnswer:
+        """Finds the payment's charge; one that succeeded goes before those that failed."""
+        records = await self._ledger.fetch(_CHARGES_OF_PAYMENT, request.payment_id)
+        return _charge_outcome(records[0]) if records else KeyVoid()
 
-    async def repay(self, repayment: Repayment) -> RepaymentAnswer:
-        """Gives back once per key, and never more than was captured.
+    async def refund(self, request: RefundRequest) -> RefundAnswer:
+        """Refunds once per key, and never more than was captured.
 
         Raises KeyReused, or Postponed while the refund is pending.
         """
-        await self._take_time()
-        answer = await self._repayments.submit(repayment)
+        await self._simulate_latency()
+        answer = await self._refunds.submit(request)
         if isinstance(answer, KeyReused | Postponed):
             raise answer
         return answer
 
-    async def look_up_repayment(self, repayment: Repayment) -> RepaymentAnswer:
-        """The refund, if it was made; one that was pending has been by now."""
+    async def look_up_refund(self, request: RefundRequest) -> RefundAnswer:
+        """Finds the refund if it was made. A pending one succeeds now."""
         async with self._ledger() as tx:
-            await tx.execute(_END_PENDING, [repayment.refund_id])
-            records = await tx.fetch(_REFUNDS_OF_ID, repayment.refund_id)
-        return _repaid(records[0]) if records else NothingDone()
+            await tx.execute(_END_PENDING, [request.refund_id])
+            records = await tx.fetch(_REFUNDS_OF_ID, request.refund_id)
+        return _refund_succeeded(records[0]) if records else KeyVoid()
 
-    async def charges(self, since: datetime | None = None) -> AsyncGenerator[MadeCharge, None]:
-        """See Records."""
+    async def list_charges(self, since: datetime | None = None) -> AsyncGenerator[ListedCharge, None]:
+        """See ProviderLists."""
         async for record in self._list(_LIST_CHARGES, since):
-            yield MadeCharge(
+            yield ListedCharge(
                 reference=record["id"],
                 payment_id=record["payment_id"],
                 order_id=record["order_id"],
@@ -207,10 +206,10 @@ class SimulatedProvider:
                 key_hash=record["key_hash"],
             )
 
-    async def refunds(self, since: datetime | None = None) -> AsyncGenerator[MadeRefund, None]:
-        """See Records."""
+    async def list_refunds(self, since: datetime | None = None) -> AsyncGenerator[ListedRefund, None]:
+        """See ProviderLists."""
         async for record in self._list(_LIST_REFUNDS, since):
-            yield MadeRefund(
+            yield ListedRefund(
                 reference=record["id"],
                 charge_reference=record["charge_id"],
                 amount=record["amount"],
@@ -231,122 +230,110 @@ class SimulatedProvider:
             last_at, last_id = records[-1]["created_at"], records[-1]["id"]
 
     async def drain(self) -> None:
-        """Returns when nothing is being committed any more."""
+        """Returns when no commit is under way any more."""
         await self._charges.drain()
-        await self._repayments.drain()
+        await self._refunds.drain()
 
-    async def _take_time(self) -> None:
+    async def _simulate_latency(self) -> None:
         if self._latency:
             await asyncio.sleep(self._latency)
 
-    async def _commit_charges(self, charges: Sequence[Charge]) -> Sequence[ChargeAnswer | KeyReused]:
-        records = [_charge_record(charge) for charge in sorted(charges, key=lambda charge: charge.key)]
+    async def _commit_charges(self, requests: Sequence[ChargeRequest]) -> Sequence[ChargeAnswer | KeyReused]:
+        records = [_charge_record(request) for request in sorted(requests, key=lambda request: request.key)]
         made = await self._ledger.fetch(_ADD_CHARGES, *statements.columns_of(records, len(_CHARGE)))
         found = {record["key"]: record for record in made}
-        if earlier := {charge.key for charge in charges} - found.keys():
+        if earlier := {request.key for request in requests} - found.keys():
             known = await self._ledger.fetch(_CHARGES_OF_KEYS, list(earlier))
             found |= {record["key"]: record for record in known}
-        return [
-            _answer(found[charge.key]) if _is_for(found[charge.key], charge) else KeyReused(KeyReused.__doc__)
-            for charge in charges
-        ]
+        return [_charge_answer(found[request.key], request) for request in requests]
 
-    async def _commit_repayments(
-        self, repayments: Sequence[Repayment]
-    ) -> "Sequence[Repaid | NotRepaid | KeyReused | Postponed]":
+    async def _commit_refunds(
+        self, requests: Sequence[RefundRequest]
+    ) -> "Sequence[RefundSucceeded | RefundFailed | KeyReused | Postponed]":
         async with self._ledger() as tx:
-            made, to_make = await _refunds_to_make(tx, repayments)
+            made, to_make = await _refunds_to_make(tx, requests)
             records = list(to_make.values())
             for record in await tx.fetch(_ADD_REFUNDS, *statements.columns_of(records, len(_REFUND))):
                 made[record["key"]] = record
-        return [_repayment_answer(made.get(repayment.key), repayment) for repayment in repayments]
+        return [_refund_answer(made.get(request.key), request) for request in requests]
 
 
 async def _refunds_to_make(
-    tx: Transaction, repayments: Sequence[Repayment]
+    tx: Transaction, requests: Sequence[RefundRequest]
 ) -> tuple[dict[str, asyncpg.Record], dict[str, tuple[object, ...]]]:
-    """Refunds that were made under these keys before, and rows of those to be made now, both by key.
+    """Returns the refunds made under these keys before, and the rows of those to be made now, both by key.
 
-    The charges are locked first, so that two who give back the same charge see one another's refunds.
+    Locks the charges first, so that concurrent refunds of a charge see one another.
     """
-    charge_ids = sorted({repayment.charge_reference for repayment in repayments})
+    charge_ids = sorted({request.charge_reference for request in requests})
     charges = {record["id"]: record for record in await tx.fetch(_LOCK_CHARGES, charge_ids)}
     left = {charge_id: charge["amount"] for charge_id, charge in charges.items()}
     made: dict[str, asyncpg.Record] = {}
-    keys = [repayment.key for repayment in repayments]
-    await tx.execute(_END_PENDING, [repayment.refund_id for repayment in repayments])
+    keys = [request.key for request in requests]
+    await tx.execute(_END_PENDING, [request.refund_id for request in requests])
     for record in await tx.fetch(_REFUNDS_KNOWN, charge_ids, keys):
         made[record["key"]] = record
         if record["charge_id"] in left and record["status"] != "failed":
             left[record["charge_id"]] -= record["amount"]
     to_make: dict[str, tuple[object, ...]] = {}
-    for asked in repayments:
+    for asked in requests:
         charge_id = asked.charge_reference
         if asked.key in made or asked.key in to_make or left.get(charge_id, 0) < asked.amount:
             continue
-        status = _REFUND_STATUSES.get(charges[charge_id]["payment_method"], "succeeded")
+        status = REFUND_STATUSES.get(charges[charge_id]["payment_method"], "succeeded")
         if status != "failed":
             left[charge_id] -= asked.amount
         to_make[asked.key] = (_new_id("re"), asked.key, asked.refund_id, charge_id, asked.amount, status)
     return made, to_make
 
 
-_REFUND_STATUSES: Final = {REFUNDS_FAIL: "failed", REFUNDS_PEND: "pending"}
-
-
-def _charge_record(charge: Charge) -> tuple[object, ...]:
-    code: str | None = limits.obstacle(charge.amount, charge.currency)
-    if code is None and charge.payment_method not in PAYS:
-        code = DECLINES.get(charge.payment_method, refusals.UNKNOWN_METHOD)
+def _charge_record(request: ChargeRequest) -> tuple[object, ...]:
+    code: str | None = limits.obstacle(request.amount, request.currency)
+    if code is None and request.payment_method not in ACCEPTED:
+        code = DECLINE_CODES.get(request.payment_method, declines.UNKNOWN_METHOD)
     return (
         _new_id("ch"),
-        charge.key,
-        charge.payment_id,
-        charge.order_id,
-        charge.amount,
-        charge.currency,
-        charge.payment_method,
+        request.key,
+        *(getattr(request, name) for name in _PARAMETERS),
         "failed" if code else "succeeded",
         code,
-        charge.order_reference,
-        charge.key_hash,
+        request.order_reference,
+        request.key_hash,
     )
 
 
-def _is_for(record: asyncpg.Record, charge: Charge) -> bool:
-    """Whether the charge made under this key was asked for with these parameters."""
-    made_with = tuple(record[name] for name in _PARAMETERS)
-    return made_with == tuple(getattr(charge, name) for name in _PARAMETERS)
+def _charge_answer(record: asyncpg.Record, request: ChargeRequest) -> ChargeAnswer | KeyReused:
+    if any(record[name] != getattr(request, name) for name in _PARAMETERS):
+        return KeyReused(KeyReused.__doc__)
+    return _charge_outcome(record)
 
 
-def _answer(record: asyncpg.Record) -> ChargeAnswer:
+def _charge_outcome(record: asyncpg.Record) -> ChargeAnswer:
     if record["status"] == "succeeded":
-        return Captured(record["id"], record["amount"], record["currency"], record["created_at"])
-    return refusals.declined(record["decline_code"])
+        return ChargeCaptured(record["id"], record["amount"], record["currency"], record["created_at"])
+    return declines.card_declined(record["decline_code"])
 
 
-def _repaid(record: asyncpg.Record) -> Repaid:
-    return Repaid(record["id"], record["amount"], record["created_at"])
+def _refund_succeeded(record: asyncpg.Record) -> RefundSucceeded:
+    return RefundSucceeded(record["id"], record["amount"], record["created_at"])
 
 
-def _repayment_answer(
-    record: asyncpg.Record | None, repayment: Repayment
-) -> Repaid | NotRepaid | KeyReused | Postponed:
+def _refund_answer(
+    record: asyncpg.Record | None, request: RefundRequest
+) -> RefundSucceeded | RefundFailed | KeyReused | Postponed:
     if record is None:
-        return NotRepaid(
-            "There is no such charge, or less is left of it than is to be given back.", final=True
-        )
+        return RefundFailed("There is no such charge, or less is left of it than the refund.", final=True)
     if (record["refund_id"], record["charge_id"], record["amount"]) != (
-        repayment.refund_id,
-        repayment.charge_reference,
-        repayment.amount,
+        request.refund_id,
+        request.charge_reference,
+        request.amount,
     ):
         return KeyReused(KeyReused.__doc__)
     if record["status"] == "failed":
-        return NotRepaid(f"The refund {record['id']} has failed: the card is expired or cancelled.")
+        return RefundFailed(f"The refund {record['id']} has failed: the card is expired or cancelled.")
     if record["status"] == "pending":
         return Postponed(f"The refund {record['id']} is pending.")
-    return _repaid(record)
+    return _refund_succeeded(record)
 
 
 def _new_id(prefix: str) -> str:
@@ -355,7 +342,7 @@ def _new_id(prefix: str) -> str:
 
 @asynccontextmanager
 async def connect(database_url: str, *, latency: float = 0.0) -> AsyncIterator[SimulatedProvider]:
-    """The provider on its ledger, once `orderflow migrate` has made it; `latency` in seconds."""
+    """Opens the ledger, once `orderflow migrate` has made it. `latency` is in seconds."""
     async with database.connect(database_url, pool=4, application="provider") as pool:
         await database.wait_for_schema(pool, revisions.head(HISTORY))
         provider = SimulatedProvider(Transactions(pool), latency=latency)

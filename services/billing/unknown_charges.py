@@ -1,4 +1,4 @@
-"""Unknown charges: money that the provider has taken in our name, and that our records do not know of."""
+"""The search for unknown charges: those that the provider made for us and billing has no payment for."""
 
 import logging
 from collections.abc import Sequence
@@ -10,38 +10,38 @@ from typing import Final
 from events.errors import Unavailable, UnknownOutcome
 from events.money import format_amount
 from events.transactions import Transactions
-from services.billing import recovered
-from services.billing.provider import MadeCharge, Records
+from services.billing import recovered_charges
+from services.billing.provider import ListedCharge, ProviderLists
 
 EVERY_SECONDS: Final = 60.0
 NEWEST: Final = 1000
-"""How many charges the first run looks at: an older database that was brought back lacks the newest."""
+"""How many charges the first run compares: a restored database lacks the newest."""
 OVERLAP: Final = timedelta(seconds=30)
-"""How much of what the run before has listed is listed again: a list may lag behind."""
+"""How far each run overlaps the one before: the provider's list may lag."""
 CHUNK: Final = 1000
-"""Most charges that are looked for in one transaction."""
+"""Most charges that are compared in one transaction."""
 
 logger = logging.getLogger(__name__)
 
 
 class UnknownCharges:
-    """Compares the provider's list of charges with the payments, and logs an error about those unknown.
+    """Compares the provider's charges with billing's payments, and logs an error about unknown ones.
 
-    The first run looks at the newest charges, every later one at those made since the run before. A charge
-    is unknown when billing has no payment for it, or one that another charge has settled: after an older
-    database was brought back, or when another system uses the same account. It changes nothing, and a
-    process tells of a charge once.
+    The first run compares the newest charges, every later run those since the run before. A charge is unknown
+    when billing has no payment for it, or when another charge has settled its payment. That happens after an
+    older database is restored, or when another system uses the same account. The search changes nothing, and
+    a process reports each charge once.
     """
 
     name: Final = "unknown charges"
 
-    def __init__(self, records: Records, *, every: float = EVERY_SECONDS, newest: int = NEWEST) -> None:
-        """`every` is in seconds; `newest` bounds the first run."""
+    def __init__(self, lists: ProviderLists, *, every: float = EVERY_SECONDS, newest: int = NEWEST) -> None:
+        """`every` is in seconds; `newest` limits the first run."""
         self.every = every
-        self._records = records
+        self._lists = lists
         self._newest = newest
-        self._seen_until: datetime | None = None
-        self._told: set[str] = set()
+        self._compared_until: datetime | None = None
+        self._reported: set[str] = set()
 
     async def run(self, transactions: Transactions) -> None:
         """Compares once. Raises Unavailable when the provider or the database does not answer."""
@@ -49,22 +49,22 @@ class UnknownCharges:
             listed = await self._list()
         except UnknownOutcome as error:
             raise Unavailable(str(error)) from error
-        found: list[MadeCharge] = []
+        found: list[ListedCharge] = []
         chunks = iter(listed)
         while chunk := list(islice(chunks, CHUNK)):
             async with transactions() as tx:
-                unknown = await recovered.unknown(tx, chunk)
-            found += [charge for charge in chunk if charge.reference in unknown - self._told]
+                unknown = await recovered_charges.find_unknown(tx, chunk)
+            found += [charge for charge in chunk if charge.reference in unknown - self._reported]
         if listed:
-            self._seen_until = max(charge.at for charge in listed)
+            self._compared_until = max(charge.at for charge in listed)
         if found:
-            self._told |= {charge.reference for charge in found}
-            _tell(found)
+            self._reported |= {charge.reference for charge in found}
+            _report(found)
 
-    async def _list(self) -> list[MadeCharge]:
-        since = self._seen_until - OVERLAP if self._seen_until else None
-        listed: list[MadeCharge] = []
-        async with aclosing(self._records.charges(since)) as charges:
+    async def _list(self) -> list[ListedCharge]:
+        since = self._compared_until - OVERLAP if self._compared_until else None
+        listed: list[ListedCharge] = []
+        async with aclosing(self._lists.list_charges(since)) as charges:
             async for charge in charges:
                 listed.append(charge)
                 if since is None and len(listed) == self._newest:
@@ -72,11 +72,11 @@ class UnknownCharges:
         return listed
 
 
-def _tell(found: Sequence[MadeCharge]) -> None:
+def _report(found: Sequence[ListedCharge]) -> None:
     example = found[0]
     logger.error(
-        "the payment provider has %d charges that billing does not know, such as %s over %s %s for order %s: "
-        "if an older database was brought back, stop the services and run 'orderflow restore'",
+        "the payment provider has %d charges that billing does not know, such as %s of %s %s for order %s: "
+        "if an older database was restored, stop the services and run 'orderflow restore'",
         len(found),
         example.reference,
         format_amount(example.amount, example.currency),

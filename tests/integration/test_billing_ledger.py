@@ -1,4 +1,4 @@
-"""The simulated provider keeps a third party's promises on its own ledger."""
+"""The simulated provider: its outcomes, its idempotency and its ledger."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -11,8 +11,16 @@ import pytest
 from events.errors import Postponed
 from events.limits import OBSTACLES
 from services.billing import simulated
-from services.billing.provider import Captured, Charge, NothingDone, NotRepaid, Refused, Repaid, Repayment
-from services.billing.simulated import DECLINES, PAYS, KeyReused, SimulatedProvider
+from services.billing.provider import (
+    ChargeCaptured,
+    ChargeDeclined,
+    ChargeRequest,
+    KeyVoid,
+    RefundFailed,
+    RefundRequest,
+    RefundSucceeded,
+)
+from services.billing.simulated import ACCEPTED, DECLINE_CODES, KeyReused, SimulatedProvider
 
 
 @pytest.fixture
@@ -26,43 +34,46 @@ async def provider(ledger_url: str) -> AsyncIterator[SimulatedProvider]:
         yield provider
 
 
-def a_charge(payment_method: str = "pm_card_visa") -> Charge:
+def a_charge(payment_method: str = "pm_card_visa") -> ChargeRequest:
     payment_id = uuid4()
-    return Charge(f"{payment_id}-1", payment_id, uuid4(), 4657, "BRL", payment_method)
+    return ChargeRequest(f"{payment_id}-1", payment_id, uuid4(), 4657, "BRL", payment_method)
 
 
-async def captured(provider: SimulatedProvider) -> Captured:
+async def captured(provider: SimulatedProvider) -> ChargeCaptured:
     answer = await provider.charge(a_charge())
-    assert isinstance(answer, Captured)
+    assert isinstance(answer, ChargeCaptured)
     return answer
 
 
-def a_repayment(charge: Captured, amount: int = 4657) -> Repayment:
+def a_refund_request(charge: ChargeCaptured, amount: int = 4657) -> RefundRequest:
     refund_id = uuid4()
-    return Repayment(f"{refund_id}-1", refund_id, uuid4(), charge.reference, amount, "BRL")
+    return RefundRequest(f"{refund_id}-1", refund_id, uuid4(), charge.reference, amount, "BRL")
 
 
 async def test_outcomes_follow_from_the_token(provider: SimulatedProvider) -> None:
-    for payment_method in PAYS:
-        assert isinstance(await provider.charge(a_charge(payment_method)), Captured)
-    for payment_method, code in DECLINES.items():
+    for payment_method in ACCEPTED:
+        assert isinstance(await provider.charge(a_charge(payment_method)), ChargeCaptured)
+    for payment_method, code in DECLINE_CODES.items():
         answer = await provider.charge(a_charge(payment_method))
-        assert isinstance(answer, Refused)
+        assert isinstance(answer, ChargeDeclined)
         assert answer.code == code
 
 
-async def test_a_slow_provider_has_done_nothing_for_one_who_does_not_wait(ledger_url: str) -> None:
+async def test_a_request_that_is_cancelled_during_the_latency_moves_no_money(ledger_url: str) -> None:
     async with simulated.connect(ledger_url, latency=5.0) as slow:
-        charge, repayment = a_charge(), a_repayment(Captured("ch_1", 4657, "BRL", datetime.now(UTC)))
-        for asked in (slow.charge(charge), slow.repay(repayment)):
+        charge, request = (
+            a_charge(),
+            a_refund_request(ChargeCaptured("ch_1", 4657, "BRL", datetime.now(UTC))),
+        )
+        for asked in (slow.charge(charge), slow.refund(request)):
             with pytest.raises(TimeoutError):
                 async with asyncio.timeout(0.1):
                     await asked
-        assert isinstance(await slow.look_up(charge), NothingDone)
-        assert isinstance(await slow.look_up_repayment(repayment), NothingDone)
+        assert isinstance(await slow.look_up_charge(charge), KeyVoid)
+        assert isinstance(await slow.look_up_refund(request), KeyVoid)
 
 
-async def test_a_key_gives_the_same_answer_to_everyone_and_for_ever(
+async def test_a_key_gives_the_same_answer_to_every_request(
     provider: SimulatedProvider, ledger_url: str
 ) -> None:
     for charge in (a_charge(), a_charge("pm_card_chargeDeclined")):
@@ -82,7 +93,7 @@ async def test_two_providers_asked_at_once_charge_once(provider: SimulatedProvid
     assert there == here[::-1]
 
 
-async def test_a_key_used_for_something_else_is_refused_and_its_neighbours_are_not(
+async def test_a_key_reused_with_other_parameters_is_refused_and_other_keys_are_not(
     provider: SimulatedProvider,
 ) -> None:
     charge, neighbour = a_charge(), a_charge()
@@ -91,55 +102,55 @@ async def test_a_key_used_for_something_else_is_refused_and_its_neighbours_are_n
         provider.charge(replace(charge, amount=1)), provider.charge(neighbour), return_exceptions=True
     )
     assert isinstance(answers[0], KeyReused)
-    assert isinstance(answers[1], Captured)
+    assert isinstance(answers[1], ChargeCaptured)
 
 
-async def test_looking_up_tells_what_was_done_under_any_key(provider: SimulatedProvider) -> None:
+async def test_a_look_up_finds_what_was_done_under_any_key(provider: SimulatedProvider) -> None:
     charge, never = a_charge(), a_charge()
     answer = await provider.charge(charge)
-    assert await provider.look_up(replace(charge, key="another")) == answer
-    assert await provider.look_up(never) == NothingDone()
-    assert isinstance(answer, Captured)
-    repayment = a_repayment(answer)
-    assert await provider.look_up_repayment(repayment) == NothingDone()
-    repaid = await provider.repay(repayment)
-    assert await provider.look_up_repayment(replace(repayment, key="another")) == repaid
+    assert await provider.look_up_charge(replace(charge, key="another")) == answer
+    assert await provider.look_up_charge(never) == KeyVoid()
+    assert isinstance(answer, ChargeCaptured)
+    request = a_refund_request(answer)
+    assert await provider.look_up_refund(request) == KeyVoid()
+    repaid = await provider.refund(request)
+    assert await provider.look_up_refund(replace(request, key="another")) == repaid
 
 
-async def test_no_more_is_given_back_than_was_captured(provider: SimulatedProvider) -> None:
+async def test_no_more_is_refunded_than_was_captured(provider: SimulatedProvider) -> None:
     charge = await captured(provider)
-    answers = await asyncio.gather(*(provider.repay(a_repayment(charge, 2000)) for _ in range(5)))
-    assert [type(answer) for answer in answers] == [Repaid, Repaid] + [NotRepaid] * 3
-    refused = await provider.repay(a_repayment(charge, 658))
-    assert isinstance(refused, NotRepaid)
+    answers = await asyncio.gather(*(provider.refund(a_refund_request(charge, 2000)) for _ in range(5)))
+    assert [type(answer) for answer in answers] == [RefundSucceeded, RefundSucceeded] + [RefundFailed] * 3
+    refused = await provider.refund(a_refund_request(charge, 658))
+    assert isinstance(refused, RefundFailed)
     assert refused.final
-    assert isinstance(await provider.repay(a_repayment(charge, 657)), Repaid)
+    assert isinstance(await provider.refund(a_refund_request(charge, 657)), RefundSucceeded)
 
 
-async def test_two_providers_asked_at_once_give_back_once(
-    provider: SimulatedProvider, ledger_url: str
-) -> None:
+async def test_two_providers_asked_at_once_refund_once(provider: SimulatedProvider, ledger_url: str) -> None:
     charge = await captured(provider)
     async with simulated.connect(ledger_url) as another:
-        answers = await asyncio.gather(*(each.repay(a_repayment(charge)) for each in (provider, another) * 5))
-    assert [type(answer) for answer in answers].count(Repaid) == 1
+        answers = await asyncio.gather(
+            *(each.refund(a_refund_request(charge)) for each in (provider, another) * 5)
+        )
+    assert [type(answer) for answer in answers].count(RefundSucceeded) == 1
 
 
-async def test_a_refund_asked_again_is_the_same_and_one_with_its_key_for_another_is_refused(
+async def test_a_repeated_refund_is_the_same_and_its_key_is_refused_for_another(
     provider: SimulatedProvider,
 ) -> None:
-    repayment = a_repayment(await captured(provider))
-    assert await provider.repay(repayment) == await provider.repay(repayment)
+    request = a_refund_request(await captured(provider))
+    assert await provider.refund(request) == await provider.refund(request)
     with pytest.raises(KeyReused):
-        await provider.repay(replace(repayment, amount=1))
+        await provider.refund(replace(request, amount=1))
     other = await captured(provider)
     with pytest.raises(KeyReused):
-        await provider.repay(replace(repayment, charge_reference=other.reference))
+        await provider.refund(replace(request, charge_reference=other.reference))
 
 
-async def test_a_declined_or_unknown_charge_can_not_be_given_back(provider: SimulatedProvider) -> None:
-    unknown = Captured("ch_none", 4657, "BRL", (await captured(provider)).at)
-    assert isinstance(await provider.repay(a_repayment(unknown)), NotRepaid)
+async def test_an_unknown_charge_can_not_be_refunded(provider: SimulatedProvider) -> None:
+    unknown = ChargeCaptured("ch_none", 4657, "BRL", (await captured(provider)).at)
+    assert isinstance(await provider.refund(a_refund_request(unknown)), RefundFailed)
 
 
 @pytest.mark.parametrize(
@@ -151,41 +162,41 @@ async def test_a_declined_or_unknown_charge_can_not_be_given_back(provider: Simu
         (4657, "IRR", "currency_unsupported"),
     ],
 )
-async def test_an_amount_that_can_not_be_charged_is_refused_in_words_that_do_not_blame_the_card(
+async def test_an_amount_that_can_not_be_charged_is_declined_without_blaming_the_card(
     provider: SimulatedProvider, amount: int, currency: str, code: str
 ) -> None:
     for payment_method in ("pm_card_visa", "pm_card_chargeDeclined"):
         answer = await provider.charge(replace(a_charge(payment_method), amount=amount, currency=currency))
-        assert isinstance(answer, Refused)
+        assert isinstance(answer, ChargeDeclined)
         assert answer.code == code
         assert "card" not in answer.message
     assert code in OBSTACLES
 
 
-async def test_a_refund_fails_as_often_as_it_is_asked_for_where_the_card_says_so(
+async def test_every_refund_to_the_card_whose_refunds_fail_fails(
     provider: SimulatedProvider,
 ) -> None:
     charge = await provider.charge(a_charge("pm_card_refundFail"))
-    assert isinstance(charge, Captured)
-    first = a_repayment(charge)
-    answer = await provider.repay(first)
-    assert isinstance(answer, NotRepaid)
+    assert isinstance(charge, ChargeCaptured)
+    first = a_refund_request(charge)
+    answer = await provider.refund(first)
+    assert isinstance(answer, RefundFailed)
     assert not answer.final
-    assert await provider.repay(first) == answer
-    second = await provider.repay(replace(first, key=f"{first.refund_id}-2"))
-    assert isinstance(second, NotRepaid)
+    assert await provider.refund(first) == answer
+    second = await provider.refund(replace(first, key=f"{first.refund_id}-2"))
+    assert isinstance(second, RefundFailed)
     assert second != answer, "a refund of its own"
-    assert await provider.look_up_repayment(first) == NothingDone()
+    assert await provider.look_up_refund(first) == KeyVoid()
 
 
 @pytest.mark.parametrize("looked_up", [False, True])
-async def test_a_refund_is_pending_until_it_is_asked_for_again_where_the_card_says_so(
+async def test_a_refund_to_the_card_whose_refunds_pend_is_made_at_the_second_request(
     provider: SimulatedProvider, looked_up: bool
 ) -> None:
     charge = await provider.charge(a_charge("pm_card_pendingRefund"))
-    assert isinstance(charge, Captured)
-    repayment = a_repayment(charge)
+    assert isinstance(charge, ChargeCaptured)
+    request = a_refund_request(charge)
     with pytest.raises(Postponed, match="pending"):
-        await provider.repay(repayment)
-    ask = provider.look_up_repayment if looked_up else provider.repay
-    assert isinstance(await ask(repayment), Repaid)
+        await provider.refund(request)
+    ask = provider.look_up_refund if looked_up else provider.refund
+    assert isinstance(await ask(request), RefundSucceeded)

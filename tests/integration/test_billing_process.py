@@ -1,4 +1,4 @@
-"""Billing as a process: its settings, and its parts put together."""
+"""Billing as a whole service: its settings choose the provider that it asks."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -10,47 +10,49 @@ from chassis.service import open_service
 from events.contracts import PaymentConfirmed
 from services.billing.main import SERVICE
 from services.billing.settings import BillingSettings
-from tests.billing_house import House, invoiced, opened
+from tests.billing_harness import Harness, invoiced, open_harness
 from tests.factories import an_order
 from tests.stripe_server import stripe_server
 
 
 @pytest.fixture
-async def house(fresh_database: str, service_url: Callable[[str], Awaitable[str]]) -> AsyncIterator[House]:
-    async with opened(fresh_database, service_url) as house:
-        yield house
+async def harness(
+    fresh_database: str, service_url: Callable[[str], Awaitable[str]]
+) -> AsyncIterator[Harness]:
+    async with open_harness(fresh_database, service_url) as harness:
+        yield harness
 
 
-async def pays(house: House, settings: BillingSettings) -> PaymentConfirmed:
-    """What the whole service, so set up, announces about an order."""
+async def confirmed_by(harness: Harness, settings: BillingSettings) -> PaymentConfirmed:
+    """Runs the whole service with these settings; returns what it announces about an order."""
     order = an_order()
-    async with open_service(SERVICE, settings, house.bus) as running:
+    async with open_service(SERVICE, settings, harness.bus) as running:
         participant = asyncio.create_task(running.participant.run())
-        await house.publish(invoiced(order))
-        event = await house.listener.hears(PaymentConfirmed, order)
+        await harness.publish(invoiced(order))
+        event = await harness.listener.wait_for(PaymentConfirmed, order)
         running.participant.stop()
         await participant
     return event
 
 
-async def test_with_nothing_said_the_simulated_provider_is_asked(house: House) -> None:
-    settings = BillingSettings(database_url=house.billing_url, provider_database_url=house.ledger_url)
-    event = await pays(house, settings)
+async def test_the_simulated_provider_is_the_default(harness: Harness) -> None:
+    settings = BillingSettings(database_url=harness.billing_url, provider_database_url=harness.ledger_url)
+    event = await confirmed_by(harness, settings)
     assert event.data.payment.provider == "simulated"
 
 
 @pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")  # the stripe SDK's own doing
-async def test_stripe_is_asked_where_it_is_chosen(house: House) -> None:
+async def test_the_settings_choose_stripe(harness: Harness) -> None:
     async with stripe_server() as server:
         settings = BillingSettings.model_validate(
             {
-                "database_url": house.billing_url,
+                "database_url": harness.billing_url,
                 "payment_provider": "stripe",
                 "stripe_api_key": "sk_test_1",
                 "stripe_base_url": f"{server.url}/",
             }
         )
-        event = await pays(house, settings)
+        event = await confirmed_by(harness, settings)
         [intent] = server.of_order(event.data.order.id)
     assert event.data.payment.provider == "stripe"
     assert event.data.payment.provider_reference == intent.id

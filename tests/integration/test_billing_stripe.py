@@ -1,4 +1,4 @@
-"""Stripe as the provider, by the real SDK over HTTP, against a server that answers as Stripe does."""
+"""The Stripe provider: the real SDK over HTTP, against a server that answers as Stripe does."""
 
 import asyncio
 import logging
@@ -13,18 +13,18 @@ import pytest
 from events.errors import Postponed, Unavailable, UnknownOutcome
 from sandbox.stripe.cards import AUTHENTICATES, AUTHENTICATION_REQUIRED, DECLINES
 from sandbox.stripe.faults import Behaviour, Step
-from services.billing import stripe_provider
 from services.billing.provider import (
-    Captured,
-    Charge,
-    NothingDone,
-    NotRepaid,
-    Refused,
-    Repaid,
-    Repayment,
+    ChargeCaptured,
+    ChargeDeclined,
+    ChargeRequest,
+    KeyVoid,
+    RefundFailed,
+    RefundRequest,
+    RefundSucceeded,
 )
-from services.billing.stripe_errors import RefusedByStripe
-from services.billing.stripe_provider import StripeProvider
+from services.billing.stripe import provider as stripe_provider
+from services.billing.stripe.errors import RefusedByStripe
+from services.billing.stripe.provider import StripeProvider
 from tests.stripe_server import StripeServer, stripe_server
 from tests.waiting import eventually
 
@@ -47,22 +47,22 @@ async def stripe(server: StripeServer) -> AsyncIterator[StripeProvider]:
         yield provider
 
 
-def a_charge(payment_method: str = "pm_card_visa", **changes: Any) -> Charge:
+def a_charge(payment_method: str = "pm_card_visa", **changes: Any) -> ChargeRequest:
     payment_id = uuid4()
-    charge = Charge(f"{payment_id}-1", payment_id, uuid4(), 4657, "BRL", payment_method)
+    charge = ChargeRequest(f"{payment_id}-1", payment_id, uuid4(), 4657, "BRL", payment_method)
     return replace(charge, **changes)
 
 
-def a_repayment(charge: Charge, captured: object) -> Repayment:
-    assert isinstance(captured, Captured)
+def a_refund_request(charge: ChargeRequest, captured: object) -> RefundRequest:
+    assert isinstance(captured, ChargeCaptured)
     refund_id = uuid4()
-    return Repayment(
+    return RefundRequest(
         f"{refund_id}-1", refund_id, charge.order_id, captured.reference, charge.amount, charge.currency
     )
 
 
 async def until_definite(ask: Callable[[], Awaitable[T]]) -> tuple[T, list[Exception]]:
-    """Asks as the runner does, and tells what it was told on the way."""
+    """Asks again until the answer is final, as the runner does. Returns the errors on the way, too."""
     doubts: list[Exception] = []
     while True:
         try:
@@ -70,14 +70,14 @@ async def until_definite(ask: Callable[[], Awaitable[T]]) -> tuple[T, list[Excep
         except (Unavailable, Postponed, UnknownOutcome) as doubt:
             doubts.append(doubt)
             assert len(doubts) < 60, doubts
-            await asyncio.sleep(0.05)  # as it would be put off, but shorter
+            await asyncio.sleep(0.05)  # the runner's pause, but shorter
 
 
-async def until_settled(provider: StripeProvider, charge: Charge) -> tuple[object, list[Exception]]:
-    """As the runner does with next keys, too."""
+async def until_settled(provider: StripeProvider, charge: ChargeRequest) -> tuple[object, list[Exception]]:
+    """Asks again, and under the next key where a key is void, as the runner does."""
     answer, doubts = await until_definite(lambda: provider.charge(charge))
     for generation in range(2, 5):
-        if not isinstance(answer, NothingDone):
+        if not isinstance(answer, KeyVoid):
             break
         renewed = replace(charge, key=f"{charge.payment_id}-{generation}")
         answer, more = await until_definite(lambda renewed=renewed: provider.charge(renewed))  # type: ignore[misc]
@@ -88,14 +88,14 @@ async def until_settled(provider: StripeProvider, charge: Charge) -> tuple[objec
 async def test_a_charge_captures_the_total(stripe: StripeProvider, server: StripeServer) -> None:
     charge = a_charge()
     answer = await stripe.charge(charge)
-    assert isinstance(answer, Captured)
+    assert isinstance(answer, ChargeCaptured)
     assert (answer.amount, answer.currency) == (4657, "BRL")
     [intent] = server.of_order(charge.order_id)
     assert answer.reference == intent.id
     assert server.captured(charge.order_id) == [4657]
 
 
-async def test_a_charge_asked_again_under_its_key_is_the_same(
+async def test_a_charge_repeated_under_its_key_is_the_same(
     stripe: StripeProvider, server: StripeServer
 ) -> None:
     charge = a_charge()
@@ -120,18 +120,18 @@ async def test_a_decline_gives_its_code_and_leaves_nothing_that_could_be_paid_la
     code, decline_code = DECLINED[payment_method]
     expected = code if decline_code == "generic_decline" else decline_code
     answer = await stripe.charge(charge)
-    assert isinstance(answer, Refused)
+    assert isinstance(answer, ChargeDeclined)
     assert answer.code == expected
     assert [intent.status for intent in server.of_order(charge.order_id)] == ["canceled"]
-    assert await stripe.charge(charge) == answer  # as after a crash before the answer was committed
+    assert await stripe.charge(charge) == answer  # as after a crash that lost the answer
 
 
-async def test_an_unknown_payment_method_is_refused_and_its_token_is_not_told(
+async def test_an_unknown_payment_method_is_declined_and_its_token_is_not_shown(
     stripe: StripeProvider, server: StripeServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
     answer = await stripe.charge(a_charge("pm_canary_4711"))
-    assert isinstance(answer, Refused)
+    assert isinstance(answer, ChargeDeclined)
     assert answer.code == "payment_method_unknown"
     assert "canary" not in answer.message + caplog.text
     assert server.totals().intents == {}
@@ -147,11 +147,11 @@ async def test_an_unknown_payment_method_is_refused_and_its_token_is_not_told(
         ({"currency": "IRR"}, "currency_unsupported"),
     ],
 )
-async def test_an_amount_or_currency_that_stripe_does_not_take_is_refused_before_anything_is_charged(
+async def test_an_amount_or_currency_that_stripe_does_not_take_is_declined_without_asking_it(
     stripe: StripeProvider, server: StripeServer, changes: dict[str, Any], code: str
 ) -> None:
     answer = await stripe.charge(a_charge(**changes))
-    assert isinstance(answer, Refused)
+    assert isinstance(answer, ChargeDeclined)
     assert answer.code == code
     assert "card" not in answer.message
     assert server.totals().intents == {}
@@ -166,13 +166,13 @@ async def test_an_amount_or_currency_that_stripe_does_not_take_is_refused_before
     ],
 )
 @pytest.mark.parametrize("step", [Step.CREATE, Step.CONFIRM])
-async def test_a_refusal_of_whatever_form_is_told_and_leaves_nothing_that_could_be_paid_later(
+async def test_every_form_of_refusal_is_a_decline_and_leaves_nothing_that_could_be_paid_later(
     stripe: StripeProvider, server: StripeServer, step: Step, error: dict[str, str], code: str
 ) -> None:
     charge = a_charge()
     server.refuse(step, 400, {"type": "invalid_request_error", "message": "pm_card_visa", **error})
     answer = await stripe.charge(charge)
-    assert isinstance(answer, Refused)
+    assert isinstance(answer, ChargeDeclined)
     assert answer.code == code
     assert "card" not in answer.message
     statuses = [intent.status for intent in server.of_order(charge.order_id)]
@@ -180,7 +180,7 @@ async def test_a_refusal_of_whatever_form_is_told_and_leaves_nothing_that_could_
 
 
 @pytest.mark.parametrize("step", [Step.CREATE, Step.CONFIRM])
-async def test_a_defect_of_ours_declines_nobody_and_is_paid_once_it_is_mended(
+async def test_a_defect_of_ours_declines_nobody_and_the_payment_succeeds_once_it_is_fixed(
     stripe: StripeProvider, server: StripeServer, step: Step
 ) -> None:
     charge = a_charge()
@@ -188,32 +188,32 @@ async def test_a_defect_of_ours_declines_nobody_and_is_paid_once_it_is_mended(
     server.refuse(step, 400, unknown)
     with pytest.raises(RefusedByStripe):
         await stripe.charge(charge)
-    assert isinstance(await stripe.charge(charge), Captured)
+    assert isinstance(await stripe.charge(charge), ChargeCaptured)
     assert server.captured(charge.order_id) == [4657]
 
 
 @pytest.mark.parametrize(
     ("amount", "currency", "sent"), [(500, "JPY", 500), (5120, "KWD", 5120), (5, "ISK", 500)]
 )
-async def test_the_amount_that_is_told_is_in_our_own_minor_unit(
+async def test_the_captured_amount_is_in_our_own_minor_unit(
     stripe: StripeProvider, server: StripeServer, amount: int, currency: str, sent: int
 ) -> None:
     charge = a_charge(amount=amount, currency=currency)
     answer = await stripe.charge(charge)
-    assert isinstance(answer, Captured)
+    assert isinstance(answer, ChargeCaptured)
     assert (answer.amount, answer.currency) == (amount, currency)
     assert server.captured(charge.order_id) == [sent]
 
 
 @pytest.mark.parametrize("step", [Step.CREATE, Step.CONFIRM])
-async def test_whatever_goes_wrong_a_payment_is_captured_once(
+async def test_after_every_fault_a_payment_is_captured_once(
     stripe: StripeProvider, server: StripeServer, step: Step
 ) -> None:
     async def charge_through(fault: Behaviour) -> None:
         charge = a_charge()
         server.fail(charge.order_id, step, fault)
         answer, doubts = await until_settled(stripe, charge)
-        assert isinstance(answer, Captured), fault
+        assert isinstance(answer, ChargeCaptured), fault
         assert server.captured(charge.order_id) == [4657], fault
         await server.has_happened(fault, charge.order_id)
         if fault in (Behaviour.UNAVAILABLE, Behaviour.RATE_LIMITED):
@@ -226,7 +226,7 @@ async def test_whatever_goes_wrong_a_payment_is_captured_once(
 
 
 @pytest.mark.parametrize("step", [Step.CREATE, Step.CONFIRM, Step.CANCEL])
-async def test_whatever_goes_wrong_a_decline_is_told_and_nothing_can_be_paid_later(
+async def test_after_every_fault_a_decline_is_returned_and_nothing_can_be_paid_later(
     stripe: StripeProvider, server: StripeServer, step: Step
 ) -> None:
     async def decline_through(fault: Behaviour) -> None:
@@ -235,7 +235,7 @@ async def test_whatever_goes_wrong_a_decline_is_told_and_nothing_can_be_paid_lat
         charge = a_charge("pm_card_chargeDeclinedLostCard")
         server.fail(charge.order_id, step, fault)
         answer, _ = await until_settled(stripe, charge)
-        assert isinstance(answer, Refused), fault
+        assert isinstance(answer, ChargeDeclined), fault
         assert answer.code == "lost_card", fault
         confirmed = [i for i in server.of_order(charge.order_id) if i.latest_charge]
         assert [intent.status for intent in confirmed] == ["canceled"], fault
@@ -244,34 +244,35 @@ async def test_whatever_goes_wrong_a_decline_is_told_and_nothing_can_be_paid_lat
     await asyncio.gather(*map(decline_through, Behaviour))
 
 
-async def test_an_error_saved_with_the_key_of_a_confirmation_does_not_hold_the_payment_up(
+async def test_an_error_saved_with_the_key_of_a_confirmation_does_not_block_the_payment(
     stripe: StripeProvider, server: StripeServer
 ) -> None:
     charge = a_charge()
     server.fail(charge.order_id, Step.CONFIRM, Behaviour.SAVED_ERROR_BEFORE)
     with pytest.raises(UnknownOutcome):
         await stripe.charge(charge)
-    assert isinstance(await stripe.charge(charge), Captured)
+    assert isinstance(await stripe.charge(charge), ChargeCaptured)
     confirmations = [key for path, key in server.requests if path.endswith("/confirm")]
     assert confirmations == [f"{charge.key}-confirm-1"] * 2 + [f"{charge.key}-confirm-2"]
 
 
-async def test_an_error_saved_with_the_key_of_a_creation_means_that_nothing_can_be_charged_under_it(
+async def test_an_error_saved_with_the_key_of_a_creation_makes_the_key_void(
     stripe: StripeProvider, server: StripeServer
 ) -> None:
     charge = a_charge()
     server.fail(charge.order_id, Step.CREATE, Behaviour.SAVED_ERROR_AFTER)
-    with pytest.raises(UnknownOutcome):  # it might not be saved
+    with pytest.raises(UnknownOutcome):  # Stripe may not have saved it
         await stripe.charge(charge)
-    assert await stripe.charge(charge) == NothingDone()
-    assert isinstance(await stripe.charge(replace(charge, key=f"{charge.payment_id}-2")), Captured)
+    assert await stripe.charge(charge) == KeyVoid()
+    assert isinstance(await stripe.charge(replace(charge, key=f"{charge.payment_id}-2")), ChargeCaptured)
     assert server.captured(charge.order_id) == [4657]
 
 
 @pytest.mark.parametrize(
-    ("payment_method", "becomes"), [("pm_card_visa", Captured), ("pm_card_chargeDeclined", Refused)]
+    ("payment_method", "becomes"),
+    [("pm_card_visa", ChargeCaptured), ("pm_card_chargeDeclined", ChargeDeclined)],
 )
-async def test_a_charge_that_is_being_processed_is_unknown_until_it_is_not(
+async def test_a_charge_is_postponed_while_stripe_processes_it(
     stripe: StripeProvider, server: StripeServer, payment_method: str, becomes: type
 ) -> None:
     charge = a_charge(payment_method)
@@ -283,18 +284,18 @@ async def test_a_charge_that_is_being_processed_is_unknown_until_it_is_not(
 
 
 @pytest.mark.parametrize("step", [Step.CREATE, Step.CONFIRM])
-async def test_an_answer_that_drips_is_unknown_when_its_time_is_over(
+async def test_an_answer_that_arrives_too_slowly_is_unknown(
     stripe: StripeProvider, server: StripeServer, step: Step
 ) -> None:
     charge = a_charge()
     server.fail(charge.order_id, step, Behaviour.SLOW_DRIP)
     with pytest.raises(UnknownOutcome, match="in time"):
         await stripe.charge(charge)
-    assert isinstance(await stripe.charge(charge), Captured)
+    assert isinstance(await stripe.charge(charge), ChargeCaptured)
     assert server.captured(charge.order_id) == [4657]
 
 
-async def test_a_cancellation_that_came_too_early_does_not_hold_the_decline_up(
+async def test_a_cancellation_that_came_too_early_does_not_block_the_decline(
     stripe: StripeProvider, server: StripeServer
 ) -> None:
     server.timing.processing_seconds = 1.5
@@ -304,17 +305,17 @@ async def test_a_cancellation_that_came_too_early_does_not_hold_the_decline_up(
     with pytest.raises(UnknownOutcome):
         await stripe.charge(charge)
     with pytest.raises(UnknownOutcome):
-        await stripe.look_up(charge)  # cancels, which takes a while; meanwhile it is confirmed
+        await stripe.look_up_charge(charge)  # cancels slowly; meanwhile Stripe confirms
     with pytest.raises(Postponed, match="processing"):
         await stripe.charge(charge)
     answer, _ = await until_definite(lambda: stripe.charge(charge))
-    assert isinstance(answer, Refused)
+    assert isinstance(answer, ChargeDeclined)
     assert answer.code == "card_declined"
     await server.has_happened(Behaviour.SLOW, charge.order_id)
     assert [intent.status for intent in server.of_order(charge.order_id)] == ["canceled"]
 
 
-async def test_as_many_charges_as_may_be_under_way_wait_for_no_connection(server: StripeServer) -> None:
+async def test_many_concurrent_charges_do_not_wait_for_a_connection(server: StripeServer) -> None:
     charges = [a_charge() for _ in range(150)]
     for charge in charges:
         server.fail(charge.order_id, Step.CREATE, Behaviour.TIMEOUT_BEFORE)
@@ -336,7 +337,7 @@ async def test_a_server_that_does_not_listen_is_an_outage(server: StripeServer) 
             await provider.charge(a_charge())
 
 
-async def test_a_payment_is_found_when_its_key_is_forgotten(
+async def test_a_look_up_finds_a_payment_whose_key_is_forgotten(
     stripe: StripeProvider, server: StripeServer
 ) -> None:
     charge = a_charge()
@@ -344,12 +345,12 @@ async def test_a_payment_is_found_when_its_key_is_forgotten(
     with pytest.raises(UnknownOutcome):
         await stripe.charge(charge)
     server.forget_keys()
-    answer = await stripe.look_up(charge)
-    assert isinstance(answer, Captured)
+    answer = await stripe.look_up_charge(charge)
+    assert isinstance(answer, ChargeCaptured)
     assert server.captured(charge.order_id) == [4657]
 
 
-async def test_looking_up_makes_void_what_was_never_confirmed(
+async def test_a_look_up_cancels_an_intent_that_was_never_confirmed(
     stripe: StripeProvider, server: StripeServer
 ) -> None:
     charge = a_charge()
@@ -357,13 +358,13 @@ async def test_looking_up_makes_void_what_was_never_confirmed(
     with pytest.raises(UnknownOutcome):
         await stripe.charge(charge)
     server.forget_keys()
-    assert await stripe.look_up(charge) == NothingDone()
+    assert await stripe.look_up_charge(charge) == KeyVoid()
     assert [intent.status for intent in server.of_order(charge.order_id)] == ["canceled"]
-    assert isinstance(await stripe.charge(replace(charge, key=f"{charge.payment_id}-2")), Captured)
+    assert isinstance(await stripe.charge(replace(charge, key=f"{charge.payment_id}-2")), ChargeCaptured)
     assert server.captured(charge.order_id) == [4657]
 
 
-async def test_looking_up_finds_a_decline_and_cancels_it(
+async def test_a_look_up_finds_a_decline_and_cancels_its_intent(
     stripe: StripeProvider, server: StripeServer
 ) -> None:
     charge = a_charge("pm_card_chargeDeclinedStolenCard")
@@ -371,33 +372,33 @@ async def test_looking_up_finds_a_decline_and_cancels_it(
     with pytest.raises(UnknownOutcome):
         await stripe.charge(charge)
     server.forget_keys()
-    answer = await stripe.look_up(charge)
-    assert isinstance(answer, Refused)
+    answer = await stripe.look_up_charge(charge)
+    assert isinstance(answer, ChargeDeclined)
     assert answer.code == "stolen_card"
     assert [intent.status for intent in server.of_order(charge.order_id)] == ["canceled"]
 
 
-async def test_looking_up_what_was_never_asked_finds_nothing(stripe: StripeProvider) -> None:
-    assert await stripe.look_up(a_charge()) == NothingDone()
+async def test_a_look_up_of_a_charge_that_was_never_requested_finds_nothing(stripe: StripeProvider) -> None:
+    assert await stripe.look_up_charge(a_charge()) == KeyVoid()
 
 
-async def test_whatever_goes_wrong_the_money_is_given_back_once(
+async def test_after_every_fault_the_money_is_refunded_once(
     stripe: StripeProvider, server: StripeServer
 ) -> None:
     async def repay_through(*faults: Behaviour) -> None:
         charge = a_charge()
         captured, _ = await until_definite(lambda: stripe.charge(charge))
-        repayment = a_repayment(charge, captured)
+        request = a_refund_request(charge, captured)
         server.fail(charge.order_id, Step.REFUND, *faults)
-        answer, _ = await until_definite(lambda: stripe.repay(repayment))
-        if isinstance(answer, NothingDone):
+        answer, _ = await until_definite(lambda: stripe.refund(request))
+        if isinstance(answer, KeyVoid):
             assert faults == (Behaviour.SAVED_ERROR_BEFORE,)
-            renewed = replace(repayment, key=f"{repayment.refund_id}-2")
-            answer, _ = await until_definite(lambda: stripe.repay(renewed))
-        assert isinstance(answer, Repaid), faults
+            renewed = replace(request, key=f"{request.refund_id}-2")
+            answer, _ = await until_definite(lambda: stripe.refund(renewed))
+        assert isinstance(answer, RefundSucceeded), faults
         assert answer.amount == 4657
         assert server.given_back(charge.order_id) == [4657], faults
-        found, _ = await until_definite(lambda: stripe.look_up_repayment(repayment))
+        found, _ = await until_definite(lambda: stripe.look_up_refund(request))
         assert found == answer
         for fault in faults:
             await server.has_happened(fault, charge.order_id)
@@ -405,60 +406,60 @@ async def test_whatever_goes_wrong_the_money_is_given_back_once(
     await asyncio.gather(repay_through(), *map(repay_through, Behaviour))
 
 
-async def test_a_refund_in_another_currency_unit_is_told_in_our_own(
+async def test_the_refunded_amount_is_in_our_own_minor_unit(
     stripe: StripeProvider, server: StripeServer
 ) -> None:
     charge = a_charge(amount=5, currency="ISK")
-    answer = await stripe.repay(a_repayment(charge, await stripe.charge(charge)))
-    assert isinstance(answer, Repaid)
+    answer = await stripe.refund(a_refund_request(charge, await stripe.charge(charge)))
+    assert isinstance(answer, RefundSucceeded)
     assert answer.amount == 5
     assert server.given_back(charge.order_id) == [500]
 
 
-async def test_what_somebody_else_gave_back_is_not_our_refund(
+async def test_a_refund_that_somebody_else_made_is_not_ours(
     stripe: StripeProvider, server: StripeServer
 ) -> None:
     charge = a_charge()
     captured = await stripe.charge(charge)
-    await stripe.repay(a_repayment(charge, captured))
-    answer = await stripe.repay(a_repayment(charge, captured))
-    assert isinstance(answer, NotRepaid)
+    await stripe.refund(a_refund_request(charge, captured))
+    answer = await stripe.refund(a_refund_request(charge, captured))
+    assert isinstance(answer, RefundFailed)
     assert answer.final
     assert server.given_back(charge.order_id) == [4657]
 
 
-async def test_a_refund_that_failed_is_told_and_the_next_key_makes_another(
+async def test_a_failed_refund_is_returned_and_the_next_key_makes_another(
     stripe: StripeProvider, server: StripeServer
 ) -> None:
     server.timing.failing_refunds = 1
     charge = a_charge("pm_card_refundFail")
-    repayment = a_repayment(charge, await stripe.charge(charge))
-    answer = await stripe.repay(repayment)
-    assert isinstance(answer, NotRepaid)
+    request = a_refund_request(charge, await stripe.charge(charge))
+    answer = await stripe.refund(request)
+    assert isinstance(answer, RefundFailed)
     assert "expired_or_canceled_card" in answer.reason
     assert not answer.final
-    assert await stripe.repay(repayment) == answer, "the same key gives the same failure"
-    assert await stripe.look_up_repayment(repayment) == NothingDone()
-    renewed = replace(repayment, key=f"{repayment.refund_id}-2")
-    made = await stripe.repay(renewed)
-    assert isinstance(made, Repaid)
-    assert await stripe.look_up_repayment(renewed) == made, "the one that failed is not taken for it"
+    assert await stripe.refund(request) == answer, "the same key gives the same failure"
+    assert await stripe.look_up_refund(request) == KeyVoid()
+    renewed = replace(request, key=f"{request.refund_id}-2")
+    made = await stripe.refund(renewed)
+    assert isinstance(made, RefundSucceeded)
+    assert await stripe.look_up_refund(renewed) == made, "the one that failed is not taken for it"
     assert server.given_back(charge.order_id) == [4657]
 
 
-async def test_a_refund_that_is_pending_is_waited_for_however_long_and_never_made_twice(
+async def test_a_refund_that_is_pending_for_days_is_not_made_twice(
     stripe: StripeProvider, server: StripeServer
 ) -> None:
     days = 4 * 86_400.0
     server.timing.pending_refund_seconds = days
     charge = a_charge("pm_card_pendingRefund")
-    repayment = a_repayment(charge, await stripe.charge(charge))
+    request = a_refund_request(charge, await stripe.charge(charge))
     server.ago = 2 * days
-    for ask in (stripe.repay, stripe.repay, stripe.look_up_repayment):
+    for ask in (stripe.refund, stripe.refund, stripe.look_up_refund):
         with pytest.raises(Postponed, match="pending"):
-            await ask(repayment)
+            await ask(request)
     server.ago = 0.0
-    assert isinstance(await stripe.look_up_repayment(repayment), Repaid)
+    assert isinstance(await stripe.look_up_refund(request), RefundSucceeded)
     assert len(server.refunds_of(charge.order_id)) == 1
 
 
@@ -470,33 +471,33 @@ async def test_a_refund_that_is_pending_is_waited_for_however_long_and_never_mad
         ({"code": "a_code_of_next_year"}, False),
     ],
 )
-async def test_a_refund_that_is_refused_is_told_with_its_reason(
+async def test_a_refused_refund_has_failed_with_its_reason(
     stripe: StripeProvider, server: StripeServer, error: dict[str, str], final: bool
 ) -> None:
     charge = a_charge()
-    repayment = a_repayment(charge, await stripe.charge(charge))
+    request = a_refund_request(charge, await stripe.charge(charge))
     server.refuse(Step.REFUND, 400, {"type": "invalid_request_error", **error})
-    answer = await stripe.repay(repayment)
-    assert isinstance(answer, NotRepaid)
+    answer = await stripe.refund(request)
+    assert isinstance(answer, RefundFailed)
     assert answer.final == final
     assert error["code"] in answer.reason
 
 
-async def test_a_defect_in_asking_for_a_refund_is_no_failure_of_it(
+async def test_a_defect_of_ours_does_not_fail_the_refund(
     stripe: StripeProvider, server: StripeServer
 ) -> None:
     charge = a_charge()
-    repayment = a_repayment(charge, await stripe.charge(charge))
+    request = a_refund_request(charge, await stripe.charge(charge))
     server.refuse(Step.REFUND, 404, {"type": "invalid_request_error", "code": "resource_missing"})
     with pytest.raises(RefusedByStripe):
-        await stripe.repay(repayment)
-    assert isinstance(await stripe.repay(repayment), Repaid)
+        await stripe.refund(request)
+    assert isinstance(await stripe.refund(request), RefundSucceeded)
 
 
-async def test_what_another_version_asked_for_under_the_same_key_is_found(
+async def test_a_charge_and_a_refund_of_another_version_under_the_same_key_are_found(
     stripe: StripeProvider, server: StripeServer
 ) -> None:
-    """A newer version may send more metadata, which Stripe takes for a misuse of the key."""
+    """A newer version may send more metadata, which Stripe refuses as a reuse of the key."""
     charge = a_charge()
     async with httpx.AsyncClient(base_url=server.url, trust_env=False) as http:
         intent = await http.post(
@@ -513,25 +514,25 @@ async def test_what_another_version_asked_for_under_the_same_key_is_found(
         )
         assert intent.status_code == 200
         captured = await stripe.charge(charge)
-        assert isinstance(captured, Captured)
-        repayment = a_repayment(charge, captured)
+        assert isinstance(captured, ChargeCaptured)
+        request = a_refund_request(charge, captured)
         await http.post(
             "/v1/refunds",
             data={
                 "payment_intent": captured.reference,
-                "metadata[refund_id]": str(repayment.refund_id),
+                "metadata[refund_id]": str(request.refund_id),
             },
-            headers={"Idempotency-Key": repayment.key},
+            headers={"Idempotency-Key": request.key},
         )
-        assert isinstance(await stripe.repay(repayment), Repaid)
+        assert isinstance(await stripe.refund(request), RefundSucceeded)
     assert server.captured(charge.order_id) == [4657]
     assert server.given_back(charge.order_id) == [4657]
 
 
-async def test_a_refund_that_was_never_asked_for_is_not_found(stripe: StripeProvider) -> None:
+async def test_a_refund_that_was_never_requested_is_not_found(stripe: StripeProvider) -> None:
     charge = a_charge()
-    repayment = a_repayment(charge, await stripe.charge(charge))
-    assert await stripe.look_up_repayment(repayment) == NothingDone()
+    request = a_refund_request(charge, await stripe.charge(charge))
+    assert await stripe.look_up_refund(request) == KeyVoid()
 
 
 async def test_the_sdk_sends_no_telemetry(stripe: StripeProvider, server: StripeServer) -> None:

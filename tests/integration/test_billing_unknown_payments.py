@@ -1,6 +1,6 @@
-"""Payments at Stripe of which no answer came settle themselves, charged once, also when a key is forgotten.
+"""Payments at Stripe without an answer are settled and charged once, also when a key is forgotten.
 
-The witness is the server's own ledger; time passes for it by its clock, for billing by its table.
+The tests check the server's own ledger. They move time by the server's clock and by billing's table.
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -12,11 +12,11 @@ import pytest
 from events import envelope
 from events.contracts import Order, OrderDelayed, PaymentConfirmed, PaymentFailed, PaymentRefunded
 from sandbox.stripe.faults import Behaviour, Step, Timing
-from services.billing import stripe_provider
 from services.billing.domain import Refund
-from services.billing.provider import Charge
-from services.billing.stripe_provider import StripeProvider
-from tests.billing_house import House, invoiced, opened, undeliverable
+from services.billing.provider import ChargeRequest
+from services.billing.stripe import provider as stripe_provider
+from services.billing.stripe.provider import StripeProvider
+from tests.billing_harness import Harness, invoiced, open_harness, undeliverable
 from tests.factories import an_order
 from tests.stripe_server import StripeServer, stripe_server
 
@@ -24,14 +24,16 @@ pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning
 
 HOUR: Final = 3600.0
 MANY: Final = 100
-"""More often than anything is asked in a test."""
+"""More than the number of requests in a test."""
 LOST_DECLINE: Final = "pm_card_chargeDeclinedLostCard"
 
 
 @pytest.fixture
-async def house(fresh_database: str, service_url: Callable[[str], Awaitable[str]]) -> AsyncIterator[House]:
-    async with opened(fresh_database, service_url) as house:
-        yield house
+async def harness(
+    fresh_database: str, service_url: Callable[[str], Awaitable[str]]
+) -> AsyncIterator[Harness]:
+    async with open_harness(fresh_database, service_url) as harness:
+        yield harness
 
 
 @pytest.fixture
@@ -47,23 +49,28 @@ async def stripe(server: StripeServer) -> AsyncIterator[StripeProvider]:
 
 
 async def left_unknown(
-    house: House, server: StripeServer, stripe: StripeProvider, order: Order, step: Step, behaviour: Behaviour
+    harness: Harness,
+    server: StripeServer,
+    stripe: StripeProvider,
+    order: Order,
+    step: Step,
+    behaviour: Behaviour,
 ) -> None:
-    """The order's payment was asked for 25 hours ago, and nobody knows what came of it."""
+    """Leaves the order's payment requested 25 hours ago, with an unknown outcome."""
     server.ago = 25 * HOUR
     server.fail(order.id, step, *[behaviour] * MANY)
-    server.fail(order.id, Step.RETRIEVE, *[Behaviour.ERROR] * MANY)  # nor does anybody when he asks again
-    async with house.billing(stripe):
-        await house.publish(invoiced(order))
-        await house.until("SELECT 1 FROM billing.payments WHERE attempts > 0")
+    server.fail(order.id, Step.RETRIEVE, *[Behaviour.ERROR] * MANY)  # so asking again does not tell either
+    async with harness.billing(stripe):
+        await harness.publish(invoiced(order))
+        await harness.wait_until("SELECT 1 FROM billing.payments WHERE attempts > 0")
         await server.has_happened(behaviour, order.id)
     server.behave()
     server.ago = 0.0
-    await house.age_keys(25)
+    await harness.age_keys(25)
 
 
-async def generation(house: House) -> int:
-    [row] = await house.rows("SELECT generation FROM billing.payments")
+async def generation(harness: Harness) -> int:
+    [row] = await harness.rows("SELECT generation FROM billing.payments")
     return int(row["generation"])
 
 
@@ -80,7 +87,7 @@ async def generation(house: House) -> int:
     ],
 )
 async def test_a_payment_whose_key_was_forgotten_is_charged_once(
-    house: House,
+    harness: Harness,
     server: StripeServer,
     stripe: StripeProvider,
     step: Step,
@@ -89,90 +96,90 @@ async def test_a_payment_whose_key_was_forgotten_is_charged_once(
     generations: int,
 ) -> None:
     order = an_order()
-    await left_unknown(house, server, stripe, order, step, behaviour)
-    async with house.billing(stripe):
-        event = await house.listener.hears(PaymentConfirmed, order)
+    await left_unknown(harness, server, stripe, order, step, behaviour)
+    async with harness.billing(stripe):
+        event = await harness.listener.wait_for(PaymentConfirmed, order)
     assert server.captured(order.id) == [order.total]
     assert [intent.status for intent in server.of_order(order.id)] == intents
     assert event.data.payment.provider_reference == server.of_order(order.id)[-1].id
-    assert await generation(house) == generations
+    assert await generation(harness) == generations
 
 
 @pytest.mark.parametrize("behaviour", [Behaviour.TIMEOUT_AFTER, Behaviour.PROCESSING])
 async def test_a_decline_whose_key_was_forgotten_is_found_and_can_not_be_paid_later(
-    house: House, server: StripeServer, stripe: StripeProvider, behaviour: Behaviour
+    harness: Harness, server: StripeServer, stripe: StripeProvider, behaviour: Behaviour
 ) -> None:
     order = an_order(payment_method=LOST_DECLINE)
-    await left_unknown(house, server, stripe, order, Step.CONFIRM, behaviour)
-    async with house.billing(stripe):
-        event = await house.listener.hears(PaymentFailed, order)
+    await left_unknown(harness, server, stripe, order, Step.CONFIRM, behaviour)
+    async with harness.billing(stripe):
+        event = await harness.listener.wait_for(PaymentFailed, order)
     assert event.data.reason.code == "lost_card"
     assert [intent.status for intent in server.of_order(order.id)] == ["canceled"]
 
 
 @pytest.mark.parametrize("behaviour", [Behaviour.TIMEOUT_BEFORE, Behaviour.TIMEOUT_AFTER])
 async def test_while_the_key_is_known_the_same_key_finds_the_charge(
-    house: House, server: StripeServer, stripe: StripeProvider, behaviour: Behaviour
+    harness: Harness, server: StripeServer, stripe: StripeProvider, behaviour: Behaviour
 ) -> None:
     order = an_order()
     server.fail(order.id, Step.CONFIRM, behaviour)
-    async with house.billing(stripe):
-        await house.publish(invoiced(order))
-        await house.listener.hears(PaymentConfirmed, order)
+    async with harness.billing(stripe):
+        await harness.publish(invoiced(order))
+        await harness.listener.wait_for(PaymentConfirmed, order)
     assert server.captured(order.id) == [order.total]
     assert len(server.of_order(order.id)) == 1
-    assert await generation(house) == 1
+    assert await generation(harness) == 1
 
 
-async def test_what_search_still_shows_as_unpaid_is_asked_for_itself(
-    house: House, server: StripeServer, stripe: StripeProvider
+async def test_an_intent_that_search_shows_as_unpaid_is_retrieved(
+    harness: Harness, server: StripeServer, stripe: StripeProvider
 ) -> None:
     order = an_order()
-    await left_unknown(house, server, stripe, order, Step.CONFIRM, Behaviour.TIMEOUT_AFTER)
+    await left_unknown(harness, server, stripe, order, Step.CONFIRM, Behaviour.TIMEOUT_AFTER)
     [paid] = server.of_order(order.id)
     server.touch(paid)
     found = await server.search(f"metadata['order_id']:'{order.id}'")
     assert found == [(paid.id, "requires_confirmation")]
-    async with house.billing(stripe):
-        await house.listener.hears(PaymentConfirmed, order)
+    async with harness.billing(stripe):
+        await harness.listener.wait_for(PaymentConfirmed, order)
     assert server.captured(order.id) == [order.total]
 
 
-async def test_a_search_that_lags_behind_is_not_believed_that_nothing_was_charged(
-    house: House, server: StripeServer, stripe: StripeProvider
+async def test_an_empty_result_of_a_search_that_lags_does_not_count(
+    harness: Harness, server: StripeServer, stripe: StripeProvider
 ) -> None:
     order = an_order()
-    await left_unknown(house, server, stripe, order, Step.CONFIRM, Behaviour.TIMEOUT_AFTER)
+    await left_unknown(harness, server, stripe, order, Step.CONFIRM, Behaviour.TIMEOUT_AFTER)
     server.ago = HOUR / 2
-    await stripe.charge(Charge(str(uuid4()), uuid4(), uuid4(), 4657, "BRL", "pm_card_visa"))
+    await stripe.charge(ChargeRequest(str(uuid4()), uuid4(), uuid4(), 4657, "BRL", "pm_card_visa"))
     server.ago = 0.0
     server.timing.search_seconds = 26 * HOUR
-    async with house.billing(stripe):
-        await house.until("SELECT 1 FROM billing.payments WHERE last_error ~ 'search lags'")
+    async with harness.billing(stripe):
+        await harness.wait_until("SELECT 1 FROM billing.payments WHERE last_error ~ 'search lags'")
         server.timing.search_seconds = 60.0
-        await house.expire_claims()
-        await house.listener.hears(PaymentConfirmed, order)
+        await harness.expire_claims()
+        await harness.listener.wait_for(PaymentConfirmed, order)
     assert server.captured(order.id) == [order.total]
 
 
-async def test_a_refund_that_nobody_answers_delays_its_order_once(
-    house: House, server: StripeServer, stripe: StripeProvider
+async def test_a_refund_without_an_answer_delays_its_order_once(
+    harness: Harness, server: StripeServer, stripe: StripeProvider
 ) -> None:
     order = an_order()
-    async with house.billing(stripe) as billing:
-        await house.publish(invoiced(order))
-        paid = await house.listener.hears(PaymentConfirmed, order)
+    async with harness.billing(stripe) as billing:
+        await harness.publish(invoiced(order))
+        paid = await harness.listener.wait_for(PaymentConfirmed, order)
         server.fail(order.id, Step.REFUND, *[Behaviour.TIMEOUT_BEFORE] * MANY)
-        await house.publish(undeliverable(paid))
-        await house.until("SELECT 1 FROM billing.refunds WHERE unknowns > 0")
+        await harness.publish(undeliverable(paid))
+        await harness.wait_until("SELECT 1 FROM billing.refunds WHERE unknowns > 0")
         for tries in (1, 2):
-            await house.rows("UPDATE billing.refunds SET waits_since = now() - interval '2 minutes'")
+            await harness.rows("UPDATE billing.refunds SET waits_since = now() - interval '2 minutes'")
             billing.runners[Refund].sweep_now()
-            await house.until("SELECT 1 FROM billing.outbox WHERE type = 'ORDER_DELAYED'")
-            await house.expire_claims()
+            await harness.wait_until("SELECT 1 FROM billing.outbox WHERE type = 'ORDER_DELAYED'")
+            await harness.expire_claims()
             billing.runners[Refund].sweep_now()
-            await house.until("SELECT 1 FROM billing.refunds WHERE unknowns > $1", tries)
-    [row] = await house.rows("SELECT body FROM billing.outbox WHERE type = 'ORDER_DELAYED'")
+            await harness.wait_until("SELECT 1 FROM billing.refunds WHERE unknowns > $1", tries)
+    [row] = await harness.rows("SELECT body FROM billing.outbox WHERE type = 'ORDER_DELAYED'")
     [delayed] = envelope.decode(row["body"])[0]
     assert isinstance(delayed, OrderDelayed)
     assert (delayed.data.order, delayed.data.delay.stage) == (order, "refund")
@@ -184,23 +191,23 @@ async def test_a_refund_that_nobody_answers_delays_its_order_once(
     [(Behaviour.TIMEOUT_BEFORE, 2), (Behaviour.TIMEOUT_AFTER, 1), (Behaviour.SAVED_ERROR_AFTER, 1)],
 )
 async def test_a_refund_whose_key_was_forgotten_is_made_once(
-    house: House, server: StripeServer, stripe: StripeProvider, behaviour: Behaviour, generations: int
+    harness: Harness, server: StripeServer, stripe: StripeProvider, behaviour: Behaviour, generations: int
 ) -> None:
     order = an_order()
     server.ago = 25 * HOUR
-    async with house.billing(stripe):
-        await house.publish(invoiced(order))
-        paid = await house.listener.hears(PaymentConfirmed, order)
+    async with harness.billing(stripe):
+        await harness.publish(invoiced(order))
+        paid = await harness.listener.wait_for(PaymentConfirmed, order)
         server.fail(order.id, Step.REFUND, *[behaviour] * MANY)
         server.fail(order.id, Step.LIST_REFUNDS, *[Behaviour.ERROR] * MANY)
-        await house.publish(undeliverable(paid))
-        await house.until("SELECT 1 FROM billing.refunds WHERE attempts > 0")
+        await harness.publish(undeliverable(paid))
+        await harness.wait_until("SELECT 1 FROM billing.refunds WHERE attempts > 0")
         await server.has_happened(behaviour, order.id)
     server.behave()
     server.ago = 0.0
-    await house.age_keys(25)
-    async with house.billing(stripe):
-        await house.listener.hears(PaymentRefunded, order)
+    await harness.age_keys(25)
+    async with harness.billing(stripe):
+        await harness.listener.wait_for(PaymentRefunded, order)
     assert server.given_back(order.id) == [order.total]
-    [refund] = await house.rows("SELECT generation FROM billing.refunds")
+    [refund] = await harness.rows("SELECT generation FROM billing.refunds")
     assert refund["generation"] == generations

@@ -23,8 +23,9 @@ from ops.migrate import PROVIDER, ROLES, migrate, url_for
 from ops.services import SERVICES
 from ops.target import Target
 from sandbox.stripe.faults import Behaviour, Step
-from services.billing import simulated, stripe_provider
-from services.billing.provider import Captured, Repayment
+from services.billing import simulated
+from services.billing.provider import ChargeCaptured, RefundRequest
+from services.billing.stripe import provider as stripe_provider
 from tests.conftest import new_database
 from tests.embedded import finished, running
 from tests.factories import an_order
@@ -361,10 +362,10 @@ async def test_charges_at_stripe_are_given_back_once_whatever_becomes_of_the_ans
     async with stripe_server() as server, stripe_provider.connect("sk_test_1", server.url) as stripe:
         for order in lost:
             captured = await stripe.charge(a_charge(order))
-            assert isinstance(captured, Captured)
+            assert isinstance(captured, ChargeCaptured)
             if order is before:
                 refund_id = uuid.uuid4()
-                await stripe.repay(Repayment("k", refund_id, order.id, captured.reference, 4657, "BRL"))
+                await stripe.refund(RefundRequest("k", refund_id, order.id, captured.reference, 4657, "BRL"))
         for name, value in (
             ("PAYMENT_PROVIDER", "stripe"),
             ("STRIPE_API_KEY", "sk_test_1"),
@@ -407,7 +408,7 @@ async def test_a_charge_that_the_provider_will_not_give_back_is_told_until_a_per
     waits = an_order(payment_method="pm_card_pendingRefund")
     async with simulated.connect(url_for(fresh_database, PROVIDER, PROVIDER)) as provider:
         for order in (fails, waits):
-            assert isinstance(await provider.charge(a_charge(order)), Captured)
+            assert isinstance(await provider.charge(a_charge(order)), ChargeCaptured)
     said = await restore(fresh_database, *last, apply=True, status=1)
     assert "2 charges could not be given back" in said
     assert f"of order {fails.id}" in said

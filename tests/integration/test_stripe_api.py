@@ -172,8 +172,8 @@ async def test_what_is_not_there_is_a_404(client: Client) -> None:
 
 
 def test_every_payment_method_of_the_simulated_provider_is_known_and_ends_the_same() -> None:
-    assert simulated.PAYS == PAYS
-    assert simulated.DECLINES.keys() == DECLINES.keys() | AUTHENTICATES
+    assert simulated.ACCEPTED == PAYS
+    assert simulated.DECLINE_CODES.keys() == DECLINES.keys() | AUTHENTICATES
 
 
 # Refunds

@@ -26,9 +26,9 @@ from events.contracts import Order
 from events.errors import EventsError, UnknownOutcome
 from events.transaction import Transaction
 from events.worker import Item, Worker
-from services.billing import charging
+from services.billing import work
 from services.billing.domain import Payment
-from services.billing.provider import Charge
+from services.billing.provider import ChargeRequest
 from services.invoice import repository as invoices
 from services.invoice.domain import Invoice, Number
 from tests.simulation.broker import SimulatedBroker
@@ -106,25 +106,25 @@ def marked_before_the_confirm() -> Iterator[None]:
 
 def a_new_key_on_each_try() -> AbstractContextManager[object]:
     """The provider can't tell that it is asked for the same charge again."""
-    charge_for = charging._charge_for
+    request_for = work._charge_request
 
-    def charge_under_a_new_key(payment: Payment) -> Charge:
-        return replace(charge_for(payment), key=str(uuid4()))
+    def request_under_a_new_key(payment: Payment) -> ChargeRequest:
+        return replace(request_for(payment), key=str(uuid4()))
 
-    return patch.object(charging, "_charge_for", charge_under_a_new_key)
+    return patch.object(work, "_charge_request", request_under_a_new_key)
 
 
 def a_timeout_taken_for_a_decline() -> AbstractContextManager[object]:
     """Who does not answer has refused."""
-    perform = charging.Charging.perform
+    perform = work.Charging.perform
 
-    async def perform_impatiently(self: charging.Charging, payment: Payment) -> Payment:
+    async def perform_impatiently(self: work.Charging, payment: Payment) -> Payment:
         try:
             return await perform(self, payment)
         except UnknownOutcome:
             return payment.declined(code="timeout", message="The provider did not answer.")
 
-    return patch.object(charging.Charging, "perform", perform_impatiently)
+    return patch.object(work.Charging, "perform", perform_impatiently)
 
 
 def invoice_numbers_from_a_sequence() -> AbstractContextManager[object]:

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 from events.contracts import Address
 from events.errors import Unavailable, UnknownOutcome
-from services.billing.provider import Charge, ChargeAnswer, Provider, Repayment, RepaymentAnswer
+from services.billing.provider import ChargeAnswer, ChargeRequest, Provider, RefundAnswer, RefundRequest
 from services.email.domain import Outcome
 from services.email.mailer import Letter, MailPerhapsSent, MailServerUnavailable
 from services.shipment.carrier import DestinationUnserved, SimulatedCarrier
@@ -64,23 +64,21 @@ class AskedProvider:
         self._provider = provider
         self._outside = outside
 
-    async def charge(self, charge: Charge) -> ChargeAnswer:
+    async def charge(self, request: ChargeRequest) -> ChargeAnswer:
         """See Provider."""
-        return await self._outside.ask("charge", lambda: self._provider.charge(charge))
+        return await self._outside.ask("charge", lambda: self._provider.charge(request))
 
-    async def look_up(self, charge: Charge) -> ChargeAnswer:
+    async def look_up_charge(self, request: ChargeRequest) -> ChargeAnswer:
         """See Provider."""
-        return await self._outside.ask("look up a charge", lambda: self._provider.look_up(charge))
+        return await self._outside.ask("look up a charge", lambda: self._provider.look_up_charge(request))
 
-    async def repay(self, repayment: Repayment) -> RepaymentAnswer:
+    async def refund(self, request: RefundRequest) -> RefundAnswer:
         """See Provider."""
-        return await self._outside.ask("repay", lambda: self._provider.repay(repayment))
+        return await self._outside.ask("refund", lambda: self._provider.refund(request))
 
-    async def look_up_repayment(self, repayment: Repayment) -> RepaymentAnswer:
+    async def look_up_refund(self, request: RefundRequest) -> RefundAnswer:
         """See Provider."""
-        return await self._outside.ask(
-            "look up a repayment", lambda: self._provider.look_up_repayment(repayment)
-        )
+        return await self._outside.ask("look up a refund", lambda: self._provider.look_up_refund(request))
 
 
 class AskedCarrier(SimulatedCarrier):

@@ -26,7 +26,7 @@ from events.transaction import Transaction
 from events.transactions import Transactions
 from events.worker import Handler, Handlers
 from ops.services import SERVICES, load
-from services.billing import charging, refunding
+from services.billing import work
 from services.billing.domain import Payment, Refund
 from services.billing.simulated import SimulatedProvider
 from services.email.delivery import MAIL, delivery
@@ -200,10 +200,10 @@ class System:
         match service:
             case "billing":
                 return {
-                    Payment: charging.runner(
+                    Payment: work.runner_of_payments(
                         self._provider, transactions, concurrency=8, sweep_seconds=SWEEP_SECONDS
                     ),
-                    Refund: refunding.runner(
+                    Refund: work.runner_of_refunds(
                         self._provider, transactions, concurrency=8, sweep_seconds=SWEEP_SECONDS
                     ),
                 }

@@ -39,7 +39,7 @@ def a_due_refund() -> Refund:
     return Refund.due_for(undeliverable)
 
 
-def test_the_words_of_a_decline_can_be_announced_whatever_they_are() -> None:
+def test_a_decline_with_unstorable_characters_can_be_announced() -> None:
     declined = a_due_payment().declined(code="no \ud800", message="Refus\udce9e \0")
     announced = declined.announcement()
     assert isinstance(announced.data, Declined)
@@ -64,14 +64,14 @@ def test_a_declined_payment_announces_why() -> None:
 
 
 @pytest.mark.parametrize(("amount", "currency"), [(4656, "EUR"), (4658, "EUR"), (4657, "USD")])
-def test_no_other_amount_than_the_total_is_a_captured_payment(amount: int, currency: str) -> None:
+def test_a_captured_amount_other_than_the_total_is_an_error(amount: int, currency: str) -> None:
     with pytest.raises(WrongAmount):
         a_due_payment().captured(
             provider="simulated", reference="ch_1", amount=amount, currency=currency, at=NOON
         )
 
 
-def test_a_settled_payment_stays_as_it_is() -> None:
+def test_a_settled_payment_can_not_change() -> None:
     paid = captured(a_due_payment())
     with pytest.raises(IllegalTransition):
         paid.declined(code="card_declined", message="")
@@ -88,7 +88,7 @@ def test_nothing_is_announced_before_there_is_an_outcome() -> None:
         a_due_refund().announcement()
 
 
-def test_a_refund_gives_back_all_of_the_payment_once() -> None:
+def test_a_refund_is_of_the_whole_payment_and_made_once() -> None:
     refund = a_due_refund()
     with pytest.raises(WrongAmount):
         refund.refunded(reference="re_1", amount=refund.undeliverable.payment.amount - 1, at=NOON)
@@ -115,14 +115,14 @@ def test_a_refund_that_fails_is_tried_under_new_keys_ever_later_and_then_waits_f
     assert max(REFUND_PAUSES) < KEY_LIFETIME
 
 
-def test_a_refund_that_no_try_can_make_waits_for_an_operator_at_once() -> None:
+def test_a_refund_that_failed_for_good_waits_for_an_operator_at_once() -> None:
     refund = a_due_refund().failed("The payment was given back already.", final=True)
     assert (refund.state, refund.key.generation) == ("dead", 2)
     with pytest.raises(IllegalTransition):
         refund.under_next_key()
 
 
-def test_only_a_refund_that_nobody_tries_any_more_is_recorded_by_hand() -> None:
+def test_only_a_dead_refund_is_recorded_by_hand() -> None:
     refund = a_due_refund()
     with pytest.raises(IllegalTransition):
         refund.recorded_by_hand(reference="TRANSFER-1", at=NOON)
@@ -153,19 +153,17 @@ def test_the_same_payment_is_always_asked_for_under_the_same_key() -> None:
         (LOOK_UP_AFTER + timedelta(seconds=1), False, True),
     ],
 )
-def test_a_key_is_used_then_left_alone_then_looked_up(age: timedelta, live: bool, over: bool) -> None:
+def test_a_key_is_used_then_not_asked_for_then_looked_up(age: timedelta, live: bool, over: bool) -> None:
     key = IdempotencyKey(uuid4(), age=age)
-    assert (key.is_live, key.is_over) == (live, over)
+    assert (key.is_usable, key.must_be_looked_up) == (live, over)
 
 
-def test_a_key_is_given_up_before_the_provider_may_forget_it() -> None:
+def test_the_last_use_of_a_key_is_before_the_provider_may_forget_it() -> None:
     assert timedelta(hours=24) > KEY_LIFETIME
     assert timedelta(minutes=10) <= LOOK_UP_AFTER - KEY_LIFETIME
 
 
 def test_billing_starts_without_the_sdk_of_a_provider_that_it_does_not_use() -> None:
-    check = (
-        "import sys, services.billing.simulated, services.billing.charging; print('stripe' in sys.modules)"
-    )
+    check = "import sys, services.billing.simulated, services.billing.work; print('stripe' in sys.modules)"
     answer = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=True)
     assert answer.stdout.strip() == "False"

@@ -1,7 +1,7 @@
 import pytest
 
 from events import limits, money
-from services.billing.stripe_amounts import iso_amount, stripe_amount
+from services.billing.stripe.amounts import iso_amount, stripe_amount
 
 
 @pytest.mark.parametrize(

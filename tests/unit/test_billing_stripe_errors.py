@@ -1,10 +1,10 @@
-"""Each error of Stripe's is a refusal that the customer is told, or a defect that a deployment mends."""
+"""Each of Stripe's errors is a refusal that declines the payment, or a defect that declines nobody."""
 
 import pytest
 import stripe
 
-from services.billing import refusals
-from services.billing.stripe_errors import (
+from services.billing import declines
+from services.billing.stripe.errors import (
     ACCOUNT_DEFECTS,
     FINAL_REFUNDS,
     PARAMETER_DEFECTS,
@@ -45,10 +45,10 @@ def card_error(code: str, decline_code: str | None = None) -> RefusedByStripe:
         ("a_code_of_next_year", None, "a_code_of_next_year"),
     ],
 )
-def test_what_is_about_this_payment_is_refused(code: str | None, param: str | None, reason: str) -> None:
+def test_an_error_about_this_payment_is_a_refusal(code: str | None, param: str | None, reason: str) -> None:
     refusal = invalid(code, param)
     assert (refusal.is_defect, refusal.reason) == (False, reason)
-    assert "card was declined" not in refusals.refused(reason).message
+    assert "card was declined" not in declines.payment_declined(reason).message
 
 
 @pytest.mark.parametrize(
@@ -62,7 +62,7 @@ def test_what_is_about_this_payment_is_refused(code: str | None, param: str | No
         ("testmode_charges_only", "payment_method"),
     ],
 )
-def test_what_would_meet_every_payment_is_a_defect(code: str, param: str | None) -> None:
+def test_an_error_that_would_affect_every_payment_is_a_defect(code: str, param: str | None) -> None:
     assert invalid(code, param).is_defect
 
 
@@ -80,16 +80,16 @@ def test_a_path_or_an_api_version_that_stripe_does_not_have_is_a_defect() -> Non
         ("expired_card", None, "expired_card"),
     ],
 )
-def test_a_decline_is_told_by_its_own_code_and_is_the_cards(
+def test_a_decline_has_its_own_code_and_names_the_card(
     code: str, decline_code: str | None, reason: str
 ) -> None:
     refusal = card_error(code, decline_code)
     assert (refusal.is_defect, refusal.reason) == (False, reason)
-    assert "card" in refusals.declined(reason).message
+    assert "card" in declines.card_declined(reason).message
 
 
 @pytest.mark.parametrize("code", sorted(FINAL_REFUNDS))
-def test_a_refund_that_can_never_be_whole_ends(code: str) -> None:
-    assert invalid(code).ends_the_refund
-    assert invalid(None, "amount").ends_the_refund
-    assert not invalid("balance_insufficient").ends_the_refund
+def test_a_refund_that_can_never_be_whole_is_final(code: str) -> None:
+    assert invalid(code).is_final_for_refund
+    assert invalid(None, "amount").is_final_for_refund
+    assert not invalid("balance_insufficient").is_final_for_refund

@@ -7,7 +7,7 @@ from events.limits import LIMITS, OBSTACLES, Obstacle, obstacle
 from sandbox.stripe import intents
 from sandbox.stripe.errors import StripeRefusal
 from sandbox.stripe.forms import Form
-from services.billing.stripe_amounts import stripe_amount
+from services.billing.stripe.amounts import stripe_amount
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,8 @@
-"""Alembic's entry into billing's history."""
+"""Alembic's entry point for billing's tables."""
 
 from chassis.migrations import run_env
-from services.billing import recovered
+from services.billing import recovered_charges
 from services.billing.repository import METADATA
 
-assert recovered.RECOVERED_CHARGES.metadata is METADATA
+assert recovered_charges.RECOVERED_CHARGES.metadata is METADATA
 run_env(METADATA)

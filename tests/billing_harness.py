@@ -1,4 +1,4 @@
-"""Billing as its tests run it: on real databases, on a bus in memory, with somebody who listens."""
+"""Runs billing in tests: on real databases and a bus in memory, with a listener for its events."""
 
 import asyncio
 from collections import defaultdict
@@ -30,7 +30,7 @@ from events.contracts import (
 from events.memory import MemoryBus
 from events.participant import Participant
 from events.transactions import Transactions
-from services.billing import charging, refunding
+from services.billing import work
 from services.billing.domain import Payment, Refund
 from services.billing.handlers import HANDLERS
 from services.billing.provider import Provider
@@ -45,12 +45,12 @@ PATIENCE = 30.0
 
 
 def invoiced(order: Order) -> InvoiceCreated:
-    """The order's invoice was issued."""
+    """The event: the order's invoice was issued."""
     return InvoiceCreated.of(Invoiced(order=order, invoice=an_invoice()))
 
 
 def undeliverable(paid: PaymentConfirmed) -> ShipmentError:
-    """The carrier refused the parcel of a paid order."""
+    """The event: the carrier refused the parcel of a paid order."""
     reason = Reason(code="destination_not_served", message="We do not ship there.", stage="shipment")
     data = paid.data
     return ShipmentError.of(
@@ -60,13 +60,13 @@ def undeliverable(paid: PaymentConfirmed) -> ShipmentError:
 
 @dataclass
 class Listener:
-    """Hears what billing announces."""
+    """Collects the events that billing publishes."""
 
-    heard: dict[UUID, list[AnyEvent]] = field(default_factory=lambda: defaultdict(list))
+    received: dict[UUID, list[AnyEvent]] = field(default_factory=lambda: defaultdict(list))
     changed: asyncio.Condition = field(default_factory=asyncio.Condition)
 
     async def listen(self, bus: MemoryBus) -> None:
-        """Until cancelled."""
+        """Collects until cancelled."""
         async with bus.subscribe("listener", ANNOUNCED) as subscription:
             while True:
                 deliveries = await subscription.take(100)
@@ -75,15 +75,15 @@ class Listener:
                         events, rejected = envelope.decode(delivery.body)
                         assert not rejected
                         for event in events:
-                            self.heard[event.subject].append(event)
+                            self.received[event.subject].append(event)
                     self.changed.notify_all()
                 await subscription.acknowledge(deliveries)
 
-    async def hears(self, event_type: type[E], order: Order) -> E:
-        """The first event of this type about the order, as soon as it is there."""
+    async def wait_for(self, event_type: type[E], order: Order) -> E:
+        """Returns the first event of this type about the order, once it is there."""
 
         def found() -> list[E]:
-            return [event for event in self.heard[order.id] if isinstance(event, event_type)]
+            return [event for event in self.received[order.id] if isinstance(event, event_type)]
 
         async with asyncio.timeout(PATIENCE), self.changed:
             await self.changed.wait_for(found)
@@ -91,8 +91,8 @@ class Listener:
 
 
 @dataclass
-class House:
-    """A bus between billing and its listener, and the owner's view of every table."""
+class Harness:
+    """A bus between billing and its listener, and the database owner's access to every table."""
 
     owner_url: str
     billing_url: str
@@ -102,23 +102,23 @@ class House:
     sent: "list[asyncio.Task[None]]" = field(default_factory=list)
 
     async def publish(self, *events: AnyEvent) -> None:
-        """Returns when billing has committed them."""
+        """Publishes the events; returns when billing has committed them."""
         for message in envelope.messages(events):
             await self.deliver(message)
 
     async def deliver(self, message: Message) -> None:
-        """One message, as it is."""
+        """Publishes one message; returns when billing has committed it."""
         async with asyncio.timeout(PATIENCE):
             await self.bus.publish(message)
 
     def send(self, *events: AnyEvent) -> None:
-        """They wait on the bus until billing takes them."""
+        """Publishes the events without waiting for billing."""
         for message in envelope.messages(events):
             self.sent.append(asyncio.create_task(self.bus.publish(message)))
 
     @asynccontextmanager
     async def connected(self) -> "AsyncIterator[asyncpg.Connection[asyncpg.Record]]":
-        """A connection of the databases' owner."""
+        """Opens a connection as the database's owner."""
         url = make_url(self.owner_url).set(drivername="postgresql")
         connection = await asyncpg.connect(url.render_as_string(hide_password=False))
         try:
@@ -127,24 +127,24 @@ class House:
             await connection.close()
 
     async def rows(self, query: str, *arguments: object) -> Sequence[asyncpg.Record]:
-        """What the owner sees."""
+        """Runs a query as the database's owner."""
         async with self.connected() as connection:
             return await connection.fetch(query, *arguments)
 
     async def charges(self, order: Order) -> list[int]:
-        """Every amount that the simulated provider's ledger has captured for the order."""
+        """Returns the amounts that the simulated provider's ledger has captured for the order."""
         query = "SELECT amount FROM provider.charges WHERE order_id = $1 AND status = 'succeeded'"
         return [record["amount"] for record in await self.rows(query, order.id)]
 
     async def expire_claims(self) -> None:
-        """As if the claims of a process that died had run out."""
+        """Ends all claims, as if they had run out after their process died."""
         for table in ("payments", "refunds", "outbox"):
             await self.rows(f"""
                 UPDATE billing.{table} SET claimed_until = now() WHERE id IN (
                     SELECT id FROM billing.{table} WHERE state = 'pending' FOR UPDATE SKIP LOCKED)""")
 
     async def age_keys(self, hours: float) -> None:
-        """As if every key had been used first so long ago, and all claims had run out."""
+        """Ends all claims, and makes every key as old as if it had been used first so many hours ago."""
         for table in ("payments", "refunds"):
             await self.rows(
                 f"UPDATE billing.{table} SET first_tried_at = now() - make_interval(secs => $1 * 3600.0)",
@@ -152,15 +152,15 @@ class House:
             )
         await self.expire_claims()
 
-    async def until(self, query: str, *arguments: object) -> None:
-        """Returns when the query finds a row."""
+    async def wait_until(self, query: str, *arguments: object) -> None:
+        """Waits until the query finds a row."""
         async with asyncio.timeout(PATIENCE):
             while not await self.rows(query, *arguments):
                 await asyncio.sleep(0.05)
 
     @asynccontextmanager
     async def billing(self, provider: Provider) -> AsyncIterator[Participant]:
-        """One billing process, until the end of the block; then it drains."""
+        """Runs one billing process until the end of the block; then it drains."""
         async with database.connect(self.billing_url, pool=6, application="test") as pool:
             transactions = Transactions(pool)
             participant = Participant(
@@ -169,8 +169,10 @@ class House:
                 transactions,
                 self.bus,
                 {
-                    Payment: charging.runner(provider, transactions, concurrency=32, sweep_seconds=0.2),
-                    Refund: refunding.runner(provider, transactions, concurrency=32, sweep_seconds=0.2),
+                    Payment: work.runner_of_payments(
+                        provider, transactions, concurrency=32, sweep_seconds=0.2
+                    ),
+                    Refund: work.runner_of_refunds(provider, transactions, concurrency=32, sweep_seconds=0.2),
                 },
                 sweep_seconds=0.2,
             )
@@ -183,16 +185,18 @@ class House:
 
 
 def make_bus() -> MemoryBus:
-    """A bus for billing and its listener."""
+    """Makes a bus for billing and its listener."""
     return patient_bus({"billing": {type_of(event) for event in HANDLERS}, "listener": ANNOUNCED})
 
 
 @asynccontextmanager
-async def opened(owner_url: str, service_url: Callable[[str], Awaitable[str]]) -> AsyncIterator[House]:
-    """A house with nobody in it but the listener."""
+async def open_harness(
+    owner_url: str, service_url: Callable[[str], Awaitable[str]]
+) -> AsyncIterator[Harness]:
+    """Opens a harness with the listener running, and no billing process yet."""
     bus, listener = make_bus(), Listener()
     listening = asyncio.create_task(listener.listen(bus))
     try:
-        yield House(owner_url, await service_url("billing"), await service_url("provider"), bus, listener)
+        yield Harness(owner_url, await service_url("billing"), await service_url("provider"), bus, listener)
     finally:
         listening.cancel()

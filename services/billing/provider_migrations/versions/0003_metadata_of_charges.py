@@ -1,4 +1,4 @@
-"""What a charge says of its order and of the request that made it, and the index that lists the newest."""
+"""The metadata of charges, and the index for listing the newest."""
 
 from alembic import op
 

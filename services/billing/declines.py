@@ -1,13 +1,13 @@
-"""Why a payment is refused, in our own sentences, which its customer reads.
+"""Declines: the sentence that the customer reads, for each reason code.
 
-A provider's own sentence is never passed on: it may hold the payment method's token. The codes are Stripe's
-decline codes (https://docs.stripe.com/declines/codes), its error codes (https://docs.stripe.com/error-codes)
-and those of `events.limits`.
+A provider's own sentence is never passed on, because it may contain the payment method's token. The codes are
+Stripe's decline codes (https://docs.stripe.com/declines/codes), its error codes
+(https://docs.stripe.com/error-codes) and those of `events.limits`.
 """
 
 from typing import Final
 
-from services.billing.provider import Refused
+from services.billing.provider import ChargeDeclined
 
 UNKNOWN_METHOD: Final = "payment_method_unknown"
 CARD_DECLINED: Final = "card_declined"
@@ -31,16 +31,16 @@ _SENTENCES: Final = {
     # Neither
     "payment_canceled": "The payment was cancelled before it was made.",
 }
-_CARD: Final = "The card was declined."
-"""Also where the customer is not to be told why: a card that was lost, stolen, or taken for fraudulent."""
-_ELSE: Final = "The payment provider did not accept this payment."
+_OTHER_CARD_DECLINE: Final = "The card was declined."
+"""Also for reasons that the customer is not told: a card that is lost, stolen or looks fraudulent."""
+_OTHER_DECLINE: Final = "The payment provider did not accept this payment."
 
 
-def declined(code: str) -> Refused:
-    """The card's bank, or the provider's look at the card, said no."""
-    return Refused(code, _SENTENCES.get(code, _CARD))
+def card_declined(code: str) -> ChargeDeclined:
+    """The card's bank, or the provider's check of the card, declined."""
+    return ChargeDeclined(code, _SENTENCES.get(code, _OTHER_CARD_DECLINE))
 
 
-def refused(code: str) -> Refused:
-    """The provider does not take this payment, for a reason that need not be the card."""
-    return Refused(code, _SENTENCES.get(code, _ELSE))
+def payment_declined(code: str) -> ChargeDeclined:
+    """The provider declined this payment, for a reason that need not be the card."""
+    return ChargeDeclined(code, _SENTENCES.get(code, _OTHER_DECLINE))

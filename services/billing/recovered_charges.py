@@ -1,7 +1,7 @@
-"""Recovered charges: what the provider had charged and a restored database did not know.
+"""Recovered charges: charges that the provider has and that a restored database did not know.
 
-`orderflow restore` writes the rows while billing stands still. Billing takes a charge that was kept as the
-payment of its order, in place of charging anew.
+`orderflow restore` writes the rows while billing is stopped. A charge is refunded, or kept to pay for its
+order: billing then assigns it to the order's payment instead of charging again.
 """
 
 from collections.abc import Collection, Sequence
@@ -17,7 +17,7 @@ from sqlalchemy.dialects.postgresql import TIMESTAMP
 from events import statements
 from events.transaction import Transaction
 from services.billing.domain import Payment
-from services.billing.provider import MadeCharge
+from services.billing.provider import ListedCharge
 from services.billing.repository import METADATA
 
 RECOVERED_CHARGES: Final = Table(
@@ -44,16 +44,16 @@ RECOVERED_CHARGES: Final = Table(
         postgresql_where=text("decision = 'kept' AND taken_by IS NULL"),
     ),
 )
-"""`charge` is the provider's own id; order, payment and key are those that its metadata names.
+"""`charge` is the provider's id; order, payment and key are from the charge's metadata.
 
-`decision` is `refund` (`to_refund` is what was left of the charge, `refund_reference` is there once that was
-given back) or `kept`. `taken_by` is the order that a kept charge has paid.
+`decision` is `refund` (`to_refund` is what was left of the charge, `refund_reference` is set once that is
+refunded) or `kept`. `taken_by` is the order that a kept charge has paid for.
 """
 
 Decision: TypeAlias = Literal["kept", "refund"]
 
-KEYS_LAST: Final = timedelta(days=30)
-"""How long an `Idempotency-Key` is remembered: a later request with it means another order."""
+ORDER_KEY_LIFETIME: Final = timedelta(days=30)
+"""How long order remembers an `Idempotency-Key`: later the same key means another order."""
 
 _DECISION: Final = (
     "charge provider payment_id order_id order_reference key_hash amount currency charged_at decision "
@@ -69,22 +69,24 @@ _DECIDE: Final = statements.insert(
     WHERE recovered_charges.decision = 'kept' AND recovered_charges.taken_by IS NULL
     RETURNING charge""",
 )
-_SOME_KEPT: Final = "SELECT true FROM recovered_charges WHERE decision = 'kept' AND taken_by IS NULL LIMIT 1"
-_KEPT: Final = """
+_ANY_UNASSIGNED: Final = (
+    "SELECT true FROM recovered_charges WHERE decision = 'kept' AND taken_by IS NULL LIMIT 1"
+)
+_UNASSIGNED: Final = """
     SELECT * FROM recovered_charges WHERE provider = $1 AND decision = 'kept' AND taken_by IS NULL
     ORDER BY charged_at DESC"""
-_TO_GIVE_BACK: Final = """
+_TO_REFUND: Final = """
     SELECT charge, order_id, refund_id, to_refund, amount, currency FROM recovered_charges
     WHERE provider = $1 AND decision = 'refund' AND to_refund > 0 AND refund_reference IS NULL
     ORDER BY charge"""
-_GIVEN_BACK: Final = """
+_RECORD_REFUND: Final = """
     UPDATE recovered_charges SET refund_reference = $2 WHERE charge = $1 AND refund_reference IS NULL"""
 _UNKNOWN: Final = """
-    SELECT made.reference FROM unnest($1::text[], $2::uuid[]) AS made (reference, payment_id)
+    SELECT c.reference FROM unnest($1::text[], $2::uuid[]) AS c (reference, payment_id)
     WHERE NOT EXISTS (SELECT FROM payments p
-            WHERE p.id = made.payment_id AND coalesce(p.provider_reference, made.reference) = made.reference)
-        AND NOT EXISTS (SELECT FROM recovered_charges r WHERE r.charge = made.reference)"""
-_TAKE: Final = f"""
+            WHERE p.id = c.payment_id AND coalesce(p.provider_reference, c.reference) = c.reference)
+        AND NOT EXISTS (SELECT FROM recovered_charges r WHERE r.charge = c.reference)"""
+_ASSIGN: Final = f"""
     WITH due AS (
         SELECT row.order_id, (
             SELECT r.charge FROM recovered_charges r
@@ -92,7 +94,7 @@ _TAKE: Final = f"""
                 AND (r.amount, r.currency) = (row.amount, row.currency)
                 AND (r.order_id = row.order_id
                     OR r.key_hash = row.key_hash
-                        AND r.charged_at > now() - interval '{KEYS_LAST.days} days')
+                        AND r.charged_at > now() - interval '{ORDER_KEY_LIFETIME.days} days')
             ORDER BY r.order_id <> row.order_id, r.charge LIMIT 1) AS charge
         FROM {statements.rows(RECOVERED_CHARGES, ("order_id", "key_hash", "amount", "currency"))})
     UPDATE recovered_charges AS t SET taken_by = due.order_id FROM due
@@ -101,70 +103,71 @@ _TAKE: Final = f"""
 
 
 @dataclass(frozen=True, slots=True)
-class Recovered:
-    """A recovered charge, and what is to become of it."""
+class RecoveredCharge:
+    """A charge that a restored database did not know, and the decision about it."""
 
-    charge: MadeCharge
+    charge: ListedCharge
     decision: Decision
     to_refund: int = 0
-    """What is left to be given back, in minor units; 0 for one that is kept, or was given back before."""
+    """Minor units still to be refunded; 0 for a charge that is kept or was refunded before."""
 
 
 @dataclass(frozen=True, slots=True)
-class GivingBack:
-    """A recovered charge that is still to be given back."""
+class ChargeToRefund:
+    """A recovered charge that is still to be refunded."""
 
     charge: str
     order_id: UUID
     refund_id: UUID
     amount: int
-    """What is to be given back, in minor units."""
+    """Minor units to be refunded."""
     charged: int
-    """What was charged."""
+    """Minor units that were charged."""
     currency: str
 
 
-async def unknown(tx: Transaction, charges: Collection[MadeCharge]) -> set[str]:
-    """The references of those charges that belong to no payment and were not recovered.
+async def find_unknown(tx: Transaction, charges: Collection[ListedCharge]) -> set[str]:
+    """Returns the references of charges that belong to no payment and were not recovered.
 
-    A charge of a payment that another charge has settled counts, too. Billing commits a payment before it
-    charges, so a charge that was listed before this transaction began is never unknown by haste.
+    A second charge for a payment that another charge has settled counts as unknown, too. Billing commits a
+    payment before it charges. So if the charges were listed before this transaction began, every known one is
+    found here.
     """
     rows = [(charge.reference, charge.payment_id) for charge in charges]
     found = await tx.fetch(_UNKNOWN, *statements.columns_of(rows, 2))
     return {record["reference"] for record in found}
 
 
-async def decide(tx: Transaction, provider: str, decisions: Sequence[Recovered]) -> set[str]:
-    """Writes the decisions down, and returns the charges that they count for.
+async def record_decisions(tx: Transaction, provider: str, decisions: Sequence[RecoveredCharge]) -> set[str]:
+    """Writes the decisions, and returns the references of the charges that they took effect for.
 
-    A charge that was kept may be given back later, unless an order has taken it. Nothing else is revised.
+    A kept charge that has not paid an order yet can still be refunded. All other decisions are final.
     """
     rows = [
         (
-            recovered.charge.reference,
+            each.charge.reference,
             provider,
-            recovered.charge.payment_id,
-            recovered.charge.order_id,
-            recovered.charge.order_reference,
-            recovered.charge.key_hash,
-            recovered.charge.amount,
-            recovered.charge.currency,
-            recovered.charge.at,
-            recovered.decision,
-            recovered.to_refund,
-            _refund_id(recovered.charge) if recovered.to_refund else None,
+            each.charge.payment_id,
+            each.charge.order_id,
+            each.charge.order_reference,
+            each.charge.key_hash,
+            each.charge.amount,
+            each.charge.currency,
+            each.charge.at,
+            each.decision,
+            each.to_refund,
+            _refund_id(each.charge) if each.to_refund else None,
         )
-        for recovered in sorted(decisions, key=lambda recovered: recovered.charge.reference)
+        for each in sorted(decisions, key=lambda decision: decision.charge.reference)
     ]
     found = await tx.fetch(_DECIDE, *statements.columns_of(rows, len(_DECISION)))
     return {record["charge"] for record in found}
 
 
-async def kept(tx: Transaction, provider: str) -> list[MadeCharge]:
-    """The charges that were kept, and that no order has taken yet."""
+async def unassigned(tx: Transaction, provider: str) -> list[ListedCharge]:
+    """Returns the kept charges that have not paid an order yet."""
     return [
-        MadeCharge(
+        ListedCharge(
             reference=record["charge"],
             payment_id=record["payment_id"],
             order_id=record["order_id"],
@@ -174,19 +177,19 @@ async def kept(tx: Transaction, provider: str) -> list[MadeCharge]:
             order_reference=record["order_reference"],
             key_hash=record["key_hash"],
         )
-        for record in await tx.fetch(_KEPT, provider)
+        for record in await tx.fetch(_UNASSIGNED, provider)
     ]
 
 
-async def any_kept(tx: Transaction) -> bool:
-    """Whether a charge that was kept waits for its order."""
-    return bool(await tx.fetch_keys(_SOME_KEPT, expected=()))
+async def any_unassigned(tx: Transaction) -> bool:
+    """Whether a kept charge has not paid an order yet."""
+    return bool(await tx.fetch_keys(_ANY_UNASSIGNED, expected=()))
 
 
-async def to_give_back(tx: Transaction, provider: str) -> list[GivingBack]:
-    """The charges that are to be given back, and of which that is not known to be done."""
+async def refunds_to_make(tx: Transaction, provider: str) -> list[ChargeToRefund]:
+    """Returns the charges to be refunded that have no refund on record yet."""
     return [
-        GivingBack(
+        ChargeToRefund(
             record["charge"],
             record["order_id"],
             record["refund_id"],
@@ -194,20 +197,20 @@ async def to_give_back(tx: Transaction, provider: str) -> list[GivingBack]:
             record["amount"],
             record["currency"],
         )
-        for record in await tx.fetch(_TO_GIVE_BACK, provider)
+        for record in await tx.fetch(_TO_REFUND, provider)
     ]
 
 
-async def given_back(tx: Transaction, charge: str, refund_reference: str) -> None:
-    """Writes down that the provider has given the charge back."""
-    await tx.execute(_GIVEN_BACK, charge, refund_reference)
+async def record_refund(tx: Transaction, charge: str, refund_reference: str) -> None:
+    """Writes that the provider has refunded the charge."""
+    await tx.execute(_RECORD_REFUND, charge, refund_reference)
 
 
-async def take(tx: Transaction, payments: Collection[Payment]) -> list[Payment]:
-    """Those of the payments that a kept charge has paid already, as captured.
+async def assign_to(tx: Transaction, payments: Collection[Payment]) -> list[Payment]:
+    """Assigns kept charges to payments; returns the payments that are captured by that.
 
-    It is the charge of the same order; or of a lost order that was made with the same `Idempotency-Key`, over
-    the same amount. A charge pays one order.
+    A kept charge pays for its own order, or for an order of the same amount that was placed with the
+    `Idempotency-Key` of its lost order. A charge pays for one order.
     """
     by_order = {payment.invoiced.order.id: payment for payment in payments}
     orders = [payment.invoiced.order for payment in payments]
@@ -220,10 +223,10 @@ async def take(tx: Transaction, payments: Collection[Payment]) -> list[Payment]:
             currency=record["currency"],
             at=record["charged_at"],
         )
-        for record in await tx.fetch(_TAKE, *statements.columns_of(rows, 4))
+        for record in await tx.fetch(_ASSIGN, *statements.columns_of(rows, 4))
     ]
 
 
-def _refund_id(charge: MadeCharge) -> UUID:
-    """The same for the same charge, so giving it back twice is asked for under one key."""
+def _refund_id(charge: ListedCharge) -> UUID:
+    """Derives the same id for the same charge, so a repeated refund has the same key."""
     return uuid5(NAMESPACE_URL, f"urn:orderflow:recovered:{charge.reference}")
