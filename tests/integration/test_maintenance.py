@@ -202,6 +202,7 @@ async def test_each_lifetime_is_a_setting_of_the_service(
     url = await service_url(service)
     needed: dict[str, dict[str, object]] = {
         "billing": {"provider_database_url": url},
+        "shipment": {"carrier_database_url": url},
         "email": {"mail_record_only": True},
     }
     for days in (None, 7):

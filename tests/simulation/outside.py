@@ -10,8 +10,7 @@ from events.errors import Unavailable, UnknownOutcome
 from services.billing.provider import Charge, ChargeAnswer, Provider, Repayment, RepaymentAnswer
 from services.email.domain import Outcome
 from services.email.mailer import Letter, MailPerhapsSent, MailServerUnavailable
-from services.shipment.carrier import DestinationUnserved, SimulatedCarrier
-from services.shipment.domain import Booking
+from services.shipment.carrier import BookingAnswer, Carrier
 from tests.simulation.fates import ASK, Fate
 from tests.simulation.scheduler import Scheduler
 
@@ -83,25 +82,17 @@ class AskedProvider:
         )
 
 
-class AskedCarrier(SimulatedCarrier):
-    """The carrier, asked in steps."""
+class AskedCarrier:
+    """A carrier, asked in steps."""
 
-    outside: Outside
+    def __init__(self, carrier: Carrier, outside: Outside) -> None:
+        self.name = carrier.name
+        self._carrier = carrier
+        self._outside = outside
 
-    async def book(self, key: str, address: Address) -> Booking:
-        """See SimulatedCarrier."""
-        book = super().book
-
-        async def answer() -> Booking | DestinationUnserved:
-            try:
-                return await book(key, address)
-            except DestinationUnserved as refusal:
-                return refusal
-
-        booking = await self.outside.ask("book", answer)
-        if isinstance(booking, DestinationUnserved):
-            raise booking
-        return booking
+    async def book(self, key: str, address: Address) -> BookingAnswer:
+        """See Carrier."""
+        return await self._outside.ask("book", lambda: self._carrier.book(key, address))
 
 
 class Mailbox:

@@ -35,8 +35,9 @@ from services.email.emptying import MailEmptier
 from services.email.letters import Letters
 from services.order.forgetting import IdempotencyKeyCleaner
 from services.order.intake import Intake
-from services.shipment import handlers as shipping
+from services.shipment import work as booking
 from services.shipment.domain import Shipment
+from services.shipment.simulated import SimulatedCarrier
 from tests import factories
 from tests.simulation import checks
 from tests.simulation.broker import SimulatedBroker
@@ -135,6 +136,7 @@ class System:
         self.mailbox = Mailbox(self.outside)
         self._start = start_of_schedule()
         self._provider = AskedProvider(SimulatedProvider(self._timed("provider")), self.outside)
+        self._carrier = AskedCarrier(SimulatedCarrier(self._timed("carrier"), "BR"), self.outside)
         self._letters = Letters("Shop <shop@example.com>")
 
     # Processes
@@ -208,9 +210,7 @@ class System:
                     ),
                 }
             case "shipment":
-                carrier = AskedCarrier(self._timed("shipment"), "BR")
-                carrier.outside = self.outside
-                return {Shipment: shipping.runner(carrier, transactions, sweep_seconds=SWEEP_SECONDS)}
+                return {Shipment: booking.runner(self._carrier, transactions, sweep_seconds=SWEEP_SECONDS)}
             case "email":
                 return {
                     Mail: delivery(
