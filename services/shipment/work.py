@@ -12,7 +12,7 @@ from services.shipment import repository
 from services.shipment.carrier import Booked, Carrier, Refused
 from services.shipment.domain import Shipment
 
-BOOKING: Final = RetryPolicy(deadline=10, first=1, longest=30)
+BOOKING_RETRIES: Final = RetryPolicy(deadline=10, first=1, longest=30)
 
 
 class Booking:
@@ -46,7 +46,7 @@ def runner(
         transactions,
         booking.perform,
         booking.settle,
-        policy=BOOKING,
+        policy=BOOKING_RETRIES,
         delayed=delays.of_work(journey.SHIPMENT, lambda shipment: shipment.paid.order),
         sweep_seconds=sweep_seconds,
     )

@@ -18,19 +18,20 @@ from events.commit import Transactions
 from events.contracts import AnyEvent, Customer, Order
 from events.envelope import messages
 from events.participant import Participant
-from services.email import smtp
-from services.email.delivery import MAIL, delivery
+from services.email import work
 from services.email.domain import Mail
 from services.email.handlers import HANDLERS
-from services.email.letters import Letters
-from services.email.main import SERVICE, EmailSettings
-from services.email.smtp import RFC_5321, Server
+from services.email.main import SERVICE
+from services.email.rendering import MailRenderer
+from services.email.settings import EmailSettings
+from services.email.smtp.mailer import connect
+from services.email.smtp.server import RFC_5321, Server
 from tests.factories import an_item, an_order, one_of_each, order_created
 from tests.integration.mail_server import CUT, SILENCE, MailServer, mail_server
 from tests.waiting import eventually, patient_bus
 
 STAGES = list(one_of_each())
-QUICK = replace(MAIL, first=0.1, longest=0.2)
+QUICK = replace(work.MAIL_RETRIES, first=0.1, longest=0.2)
 """The policy of mails, with pauses that a test can wait for."""
 
 
@@ -42,22 +43,22 @@ class Journey:
         self.server = server
         self.policy = QUICK
         self.concurrency = 4
-        self.times = RFC_5321
+        self.timeouts = RFC_5321
         self.bus = patient_bus({"email": STAGES})
         self._reader = reader
 
     @asynccontextmanager
     async def service(self) -> AsyncIterator[None]:
         """One process of the service, which dies without draining when the block ends."""
-        letters = Letters("The Shop <orders@shop.example>")
+        renderer = MailRenderer("The Shop <orders@shop.example>")
         async with AsyncExitStack() as stack:
             pool = await stack.enter_async_context(database.connect(self.url, pool=4, application="test"))
             transactions = Transactions(pool)
             mailer = await stack.enter_async_context(
-                smtp.connect(Server.parse(self.server.url), letters.domain, self.times)
+                connect(Server.parse(self.server.url), renderer.domain, self.timeouts)
             )
-            runner = delivery(
-                *(transactions, letters, mailer),
+            runner = work.runner(
+                *(renderer, mailer, transactions),
                 concurrency=self.concurrency,
                 policy=self.policy,
                 slow_after=0.05,
@@ -259,7 +260,7 @@ async def test_a_recipient_of_whom_the_server_says_something_bad_holds_up_nobody
     journey: Journey, answer: str
 ) -> None:
     """Eight orders of one such customer, and then others."""
-    journey.times = replace(RFC_5321, rcpt=0.2)
+    journey.timeouts = replace(RFC_5321, rcpt=0.2)
     journey.server.to["bad@example.com"] = answer
     async with journey.service():
         await journey.publish(*(order_created(to("bad@example.com")) for _ in range(8)))
@@ -293,7 +294,7 @@ async def test_a_recipient_that_hangs_through_an_outage_does_not_prolong_it(
     journey: Journey, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Whose mail keeps its place meanwhile; the others are not due for minutes."""
-    journey.policy = MAIL
+    journey.policy = work.MAIL_RETRIES
     hangs = asyncio.Event()
     journey.server.holds["hang@example.com"] = hangs
     people = [f"{number}@example.com" for number in range(5)]

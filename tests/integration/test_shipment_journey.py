@@ -24,7 +24,7 @@ from services.shipment.handlers import HANDLERS
 from services.shipment.main import SERVICE
 from services.shipment.settings import ShipmentSettings
 from services.shipment.simulated import SimulatedCarrier, connect
-from services.shipment.work import BOOKING, Booking
+from services.shipment.work import BOOKING_RETRIES, Booking
 from tests.factories import a_payment, an_invoice, an_order
 from tests.waiting import patient_bus
 
@@ -63,7 +63,7 @@ class Journey:
                 transactions,
                 booking.perform,
                 settle or booking.settle,
-                policy=BOOKING,
+                policy=BOOKING_RETRIES,
                 sweep_seconds=0.1,
             )
             participant = Participant(

@@ -9,7 +9,7 @@ from events.contracts import Address
 from events.errors import Unavailable, UnknownOutcome
 from services.billing.provider import Charge, ChargeAnswer, Provider, Repayment, RepaymentAnswer
 from services.email.domain import Outcome
-from services.email.mailer import Letter, MailPerhapsSent, MailServerUnavailable
+from services.email.mailer import MailPerhapsSent, MailServerUnavailable, RenderedMail
 from services.shipment.carrier import BookingAnswer, Carrier
 from tests.simulation.fates import ASK, Fate
 from tests.simulation.scheduler import Scheduler
@@ -101,13 +101,13 @@ class Mailbox:
     def __init__(self, outside: Outside) -> None:
         self._outside = outside
         self.copies: Counter[tuple[str, str, bytes]] = Counter()
-        """How often each letter came, by its name, its recipient and its content."""
+        """How often each mail came, by its name, its recipient and its content."""
 
-    async def send(self, letter: Letter) -> Outcome:
+    async def send(self, mail: RenderedMail) -> Outcome:
         """See Mailer."""
 
         async def keep() -> Outcome:
-            self.copies[letter.name, letter.recipient, letter.content] += 1
+            self.copies[mail.name, mail.recipient, mail.content] += 1
             return Outcome("sent", "250 OK")
 
         return await self._outside.ask("mail", keep, MailServerUnavailable, MailPerhapsSent)

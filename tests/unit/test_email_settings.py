@@ -3,8 +3,8 @@
 import pytest
 
 from chassis.settings import UnusableSettings, read
-from services.email.main import EmailSettings
-from services.email.smtp import InvalidServer, Server
+from services.email.settings import EmailSettings
+from services.email.smtp.server import InvalidServer, Server
 
 DATABASE = "postgresql://orderflow_email:email@localhost/orderflow"
 

@@ -16,8 +16,8 @@ from chassis.settings import (
     read,
 )
 from services.billing.settings import BillingSettings, ProviderSettings
-from services.email.main import EmailSettings
-from services.email.smtp import Server
+from services.email.settings import EmailSettings
+from services.email.smtp.server import Server
 from services.shipment.settings import ShipmentSettings
 
 EVERY = (BillingSettings, BrokerSettings, EmailSettings, ProviderSettings, ServiceSettings, ShipmentSettings)
