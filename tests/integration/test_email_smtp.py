@@ -1,4 +1,4 @@
-"""What a mailer makes of every answer that a mail server can give, against a real one."""
+"""The outcome of a mail for every answer that a mail server can give, against a real server."""
 
 import asyncio
 import shutil
@@ -39,7 +39,7 @@ async def mailer(server: MailServer) -> AsyncIterator[SmtpMailer]:
         yield connected
 
 
-async def test_a_mail_arrives_byte_for_byte_and_the_servers_answer_is_kept(
+async def test_a_mail_arrives_byte_for_byte_and_the_servers_answer_is_recorded(
     server: MailServer, mailer: SmtpMailer
 ) -> None:
     rendered = a_mail(name="\n.\n..dots. 日本")
@@ -99,7 +99,7 @@ async def test_a_definite_refusal_is_an_outcome_and_the_next_mail_goes_through(
         ("DATA", "250 2.0.0 Nonsense"),
     ],
 )
-async def test_a_refusal_for_now_concerns_this_mail_only(
+async def test_a_temporary_refusal_postpones_this_mail_only(
     server: MailServer, mailer: SmtpMailer, command: str, answer: str
 ) -> None:
     server.answers[command].append(answer)
@@ -142,7 +142,7 @@ async def test_a_refusal_that_may_concern_every_mail_postpones_this_one_and_says
     assert server.connections == 1 + answer.startswith("421")
 
 
-async def test_a_recipient_whom_the_server_does_not_like_holds_up_nobody_else(
+async def test_a_refused_recipient_does_not_hold_up_the_others(
     server: MailServer, mailer: SmtpMailer
 ) -> None:
     server.to["busy@example.com"] = "421 4.7.28 Too much mail for this recipient"
@@ -165,7 +165,7 @@ async def test_a_recipient_whom_the_server_does_not_like_holds_up_nobody_else(
         ("EHLO", "421 4.3.2 Shutting down"),
     ],
 )
-async def test_what_the_server_says_of_itself_before_any_mail_is_an_outage(
+async def test_a_refusal_before_any_mail_is_an_outage(
     server: MailServer, mailer: SmtpMailer, command: str, answer: str
 ) -> None:
     server.answers[command].append(answer)
@@ -185,7 +185,7 @@ async def test_a_server_without_ehlo_is_greeted_with_helo(server: MailServer, ma
     "answer",
     ["251 2.1.5 Will forward", "252 2.1.5 Can't verify, will try", "250-2.1.5 Ok\r\n250 as you like"],
 )
-async def test_a_recipient_may_be_taken_with_other_words_than_250(
+async def test_a_recipient_may_be_accepted_with_another_code_than_250(
     server: MailServer, mailer: SmtpMailer, answer: str
 ) -> None:
     server.answers["RCPT"].append(answer)
@@ -201,7 +201,7 @@ async def test_an_answer_of_several_lines_is_kept_on_one(server: MailServer, mai
     assert (await mailer.send(a_mail())).state == "sent"
 
 
-async def test_a_mail_waits_for_a_connection_where_the_server_takes_no_further_one(
+async def test_a_mail_waits_for_a_connection_if_the_server_takes_no_further_one(
     server: MailServer, mailer: SmtpMailer
 ) -> None:
     server.most_connections = 2
@@ -329,7 +329,7 @@ async def test_a_host_that_does_not_exist_is_an_outage() -> None:
                 await mailer.send(a_mail())
 
 
-def test_the_times_are_those_of_rfc_5321() -> None:
+def test_the_timeouts_are_those_of_rfc_5321() -> None:
     """4.5.3.2: greeting, MAIL and RCPT five minutes, DATA two, a block of data three, the final dot ten."""
     minutes = [seconds / 60 for seconds in (RFC_5321.opening, RFC_5321.mail, RFC_5321.rcpt, RFC_5321.data)]
     assert minutes == [5, 5, 5, 2]
@@ -337,7 +337,7 @@ def test_the_times_are_those_of_rfc_5321() -> None:
     assert sum(astuple(RFC_5321)) < MAIL_RETRIES.deadline
 
 
-async def test_an_answer_that_is_none_to_a_mail_means_perhaps_sent(
+async def test_an_answer_that_does_not_fit_a_mail_means_perhaps_sent(
     server: MailServer, mailer: SmtpMailer
 ) -> None:
     server.answers["CONTENT"].append("354 Go on")
@@ -358,7 +358,7 @@ async def test_a_cancelled_mail_does_not_leave_its_connection_to_the_next(
     assert server.connections == 2
 
 
-async def test_addresses_outside_of_ascii_go_where_the_server_takes_them(
+async def test_addresses_outside_of_ascii_are_sent_if_the_server_takes_them(
     server: MailServer, mailer: SmtpMailer
 ) -> None:
     rendered = RenderedMail("utf8", "orders@shop.example", "пётр@почта.рф", b"Subject: x\r\n\r\nx\r\n")
@@ -366,7 +366,7 @@ async def test_addresses_outside_of_ascii_go_where_the_server_takes_them(
     assert server.mails[0].recipient == "пётр@почта.рф"
 
 
-async def test_addresses_outside_of_ascii_are_refused_where_the_server_does_not_take_them() -> None:
+async def test_addresses_outside_of_ascii_are_refused_if_the_server_does_not_take_them() -> None:
     rendered = RenderedMail("utf8", "orders@shop.example", "пётр@почта.рф", b"Subject: x\r\n\r\nx\r\n")
     async with (
         mail_server(enable_SMTPUTF8=False) as older,
@@ -421,7 +421,7 @@ async def certificate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ssl.SS
     return context
 
 
-async def test_starttls_is_insisted_on_and_the_certificate_is_checked(
+async def test_starttls_is_required_and_the_certificate_is_checked(
     server: MailServer, mailer: SmtpMailer, certificate: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with mail_server(tls_context=certificate, require_starttls=True) as secure:

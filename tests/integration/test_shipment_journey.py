@@ -1,4 +1,4 @@
-"""From PAYMENT_CONFIRMED to SHIPPED or SHIPMENT_ERROR, once, whatever happens on the way."""
+"""From PAYMENT_CONFIRMED to SHIPPED or SHIPMENT_ERROR, once, under every failure."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -78,12 +78,12 @@ class Journey:
                     await running
 
     async def publish(self, *events: AnyEvent) -> None:
-        """Returns when the service has taken the events over."""
+        """Publishes the events, and returns when the service has committed them."""
         async with asyncio.timeout(30):
             await asyncio.gather(*(self.bus.publish(message) for message in messages(events)))
 
     async def heard(self, count: int) -> list[AnyEvent]:
-        """The next events that the service announces, at least so many."""
+        """The next events that the service announces, at least `count`."""
         events: list[AnyEvent] = []
         async with asyncio.timeout(30):
             while len(events) < count:
@@ -119,7 +119,7 @@ async def test_a_paid_order_is_shipped(journey: Journey) -> None:
         assert await stored(transactions) == [(payment.subject, "shipped", "RR000000005BR", None)]
 
 
-async def test_the_service_as_it_is_put_together_ships_from_its_country_of_origin(journey: Journey) -> None:
+async def test_the_assembled_service_ships_from_its_country_of_origin(journey: Journey) -> None:
     settings = ShipmentSettings(
         database_url=journey.url, carrier_database_url=journey.carrier_url, origin_country="PT"
     )
@@ -147,7 +147,7 @@ async def test_a_destination_that_is_not_served_is_a_shipment_error(journey: Jou
         assert await stored(transactions) == [(payment.subject, "refused", None, "destination_unserved")]
 
 
-async def test_an_order_is_shipped_once_however_often_its_payment_is_told(journey: Journey) -> None:
+async def test_an_order_is_shipped_once_however_often_its_payment_is_announced(journey: Journey) -> None:
     payments = [paid() for _ in range(40)]
     told_again = [PaymentConfirmed.of(payment.data) for payment in payments]
     async with AsyncExitStack() as stack:
@@ -189,7 +189,7 @@ async def test_a_crash_between_the_carriers_answer_and_its_commit_keeps_the_trac
         assert await pool.fetchval("SELECT count(*) FROM bookings") == 1
 
 
-async def test_an_answer_that_another_process_wrote_down_first_is_not_announced_again(
+async def test_an_answer_that_another_process_stored_first_is_not_announced_again(
     journey: Journey,
 ) -> None:
     async with journey.service() as transactions:

@@ -1,4 +1,4 @@
-"""Mails as files."""
+"""Mails in a folder: one file each."""
 
 import email
 import email.policy
@@ -31,7 +31,7 @@ async def test_every_mail_is_a_file_that_reads_back(tmp_path: Path) -> None:
         assert message["Message-ID"] == f"<{event.subject}.{stage}@shop.example>"
 
 
-async def test_the_same_mail_again_takes_the_place_of_the_first(tmp_path: Path) -> None:
+async def test_the_same_mail_again_replaces_the_file(tmp_path: Path) -> None:
     mailer = FolderMailer(tmp_path)
     mail = RENDERER.render(Mail.about(order_created()))
     assert await mailer.send(mail) == await mailer.send(mail)
@@ -39,7 +39,7 @@ async def test_the_same_mail_again_takes_the_place_of_the_first(tmp_path: Path) 
     assert file.read_bytes() == mail.content
 
 
-async def test_a_file_that_can_not_be_written_is_one_mails_trouble(tmp_path: Path) -> None:
+async def test_a_file_that_can_not_be_written_postpones_that_mail_only(tmp_path: Path) -> None:
     mailer = FolderMailer(tmp_path)
     mail, other = (RENDERER.render(Mail.about(order_created())) for _ in range(2))
     (tmp_path / f"{mail.name}.eml" / "in the way").mkdir(parents=True)
@@ -51,7 +51,7 @@ async def test_a_file_that_can_not_be_written_is_one_mails_trouble(tmp_path: Pat
     assert {path.suffix for path in tmp_path.iterdir()} == {".eml"}
 
 
-async def test_a_folder_that_cannot_be_written_is_an_outage(tmp_path: Path) -> None:
+async def test_a_folder_that_can_not_be_written_is_an_outage(tmp_path: Path) -> None:
     (tmp_path / "mails").write_text("a file is in the way")
     mailer = FolderMailer(tmp_path / "mails")
     mail = RENDERER.render(Mail.about(order_created()))

@@ -39,7 +39,7 @@ SCRIPTS = "Ünïcödé 山田太郎 محمد بن عبد الله שרה 🎉�
 
 
 class Page(HTMLParser):
-    """What a reader of HTML sees: its text, and the elements and attributes that it is made of."""
+    """Collects the text of an HTML document, and its elements and attributes."""
 
     def __init__(self, html: str) -> None:
         super().__init__()
@@ -56,7 +56,7 @@ class Page(HTMLParser):
 
 
 def read(mail: RenderedMail) -> EmailMessage:
-    """The mail as the standard library reads it, which must find nothing wrong with it."""
+    """The mail as the standard library parses it, without a defect."""
     message = email.message_from_bytes(mail.content, policy=email.policy.default)
     assert isinstance(message, EmailMessage)
     for part in message.walk():
@@ -85,7 +85,7 @@ def body(message: EmailMessage, subtype: str) -> str:
 
 
 def wild(text: str) -> Order:
-    """An order in which everything that the customer writes is this text."""
+    """An order that has this text in every field that the customer writes."""
     return an_order(
         reference=text,
         customer=Customer(name=text, email="ana@example.com", locale="ar"),
@@ -165,7 +165,7 @@ def test_a_payment_that_no_card_could_make_is_not_blamed_on_the_card(form: str) 
 
 
 @pytest.mark.parametrize("form", ["plain", "html"])
-def test_a_refund_by_hand_is_told_with_its_reference_and_promises_no_card(form: str) -> None:
+def test_a_refund_by_hand_names_its_reference_and_promises_no_card(form: str) -> None:
     event: Any = one_of_each()["PAYMENT_REFUNDED"]
     assert "payment method that you paid with" in " ".join(body(written(event), form).split())
     refund = msgspec.structs.replace(event.data.refund, by_hand=True, provider_reference="SEPA-4711")
@@ -175,7 +175,7 @@ def test_a_refund_by_hand_is_told_with_its_reference_and_promises_no_card(form: 
     assert "The money goes to the payment method" not in said
 
 
-def test_a_failure_without_a_message_has_a_reason_all_the_same() -> None:
+def test_a_failure_without_a_message_has_a_default_reason() -> None:
     for stage, reason in (("PAYMENT_FAILED", "refused"), ("SHIPMENT_ERROR", "No parcel can be sent")):
         event: Any = one_of_each()[stage]
         silent = msgspec.structs.replace(event.data.reason, message="")
@@ -206,7 +206,7 @@ def test_markup_and_template_syntax_are_shown_literally(stage: str) -> None:
     message = written(one_of_each(wild(MARKUP))[stage])
     text, html = body(message, "plain"), body(message, "html")
 
-    assert text.count(MARKUP) >= 6  # not escaped for HTML: nobody would undo it
+    assert text.count(MARKUP) >= 6  # not escaped for HTML, as plain text is shown literally
     page = Page(html)
     assert page.text.count(MARKUP) >= 6
     assert {"script", "img", "link", "a"}.isdisjoint(tag for tag, _ in page.elements)
@@ -271,7 +271,7 @@ def test_the_same_event_gives_the_same_bytes() -> None:
         (
             "ana@straße.de",
             "ana@xn--strae-oqa.de",
-        ),  # IDNA 2008; the older rule made it strasse.de, a stranger's
+        ),  # IDNA 2008; IDNA 2003 made it strasse.de, another domain
         ("пётр@почта.рф", "пётр@почта.рф"),
     ],
 )
@@ -289,7 +289,7 @@ def test_the_envelope_has_the_customers_address_and_no_other(given_as: str, sent
         *("ana", "ana@", "@example.com", "a b@example.com", "a@b@example.com", "ana@exa mple.com", "ü@ö d"),
     ],
 )
-def test_an_address_that_is_not_one_address_is_not_written_to(unusable: str) -> None:
+def test_an_address_that_is_not_exactly_one_address_is_unusable(unusable: str) -> None:
     order = an_order(customer=Customer(name="Ana", email=unusable))
     with pytest.raises(UnusableAddress):
         RENDERER.render(Mail.about(order_created(order)))
@@ -309,7 +309,7 @@ def test_files_of_mails_sort_by_order_and_stage() -> None:
     assert names[0] == f"{first['ORDER_CREATED'].subject}-0-ORDER_CREATED"
 
 
-def test_a_large_order_is_written_whole() -> None:
+def test_a_large_order_is_rendered_completely() -> None:
     items = tuple(an_item(sku=f"S{n}", name="😀" * 200) for n in range(100))
     message = written(OrderCreated.of(order_created(an_order(items=items)).data))
     assert body(message, "html").count("😀" * 200) == 100
