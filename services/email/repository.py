@@ -40,7 +40,8 @@ MAILS: Final = Table(
     ),
     Index("mails_given_up", "claimed_until", postgresql_where=text("state = 'refused' AND outcome IS NULL")),
 )
-"""`state` is `pending`, then `sent`, `refused` (the server will never take it) or `dead` (a defect of ours).
+"""`state` is `pending`, then `sent`, `refused` (the server will never take it) or `dead` (set aside for a
+person after defects or unknown outcomes).
 
 A refused mail without an `outcome` was postponed until its retries ended.
 """

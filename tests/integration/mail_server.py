@@ -37,9 +37,9 @@ class Received:
 class MailServer:
     """Takes every mail, unless `answers` has another answer to MAIL, RCPT, DATA, RSET or CONTENT.
 
-    CONTENT is the answer to the mail itself, after its final dot. CUT there means that the mail was taken.
-    GREETING is said to a new connection in place of 220, which then ends. `to` holds what is always said to
-    RCPT, by recipient.
+    CONTENT is the answer to the mail itself, after its final dot; with CUT the mail was accepted.
+    GREETING answers a new connection in place of 220, and ends it. `to` holds fixed answers to RCPT, by
+    recipient.
     """
 
     def __init__(self, **options: Any) -> None:
@@ -47,7 +47,7 @@ class MailServer:
         self.answers: dict[str, deque[str]] = defaultdict(deque)
         self.to: dict[str, str] = {}
         self.holds: dict[str, asyncio.Event] = {}
-        """What the answer to RCPT waits for, by recipient."""
+        """Events that the answer to RCPT waits for, by recipient."""
         self.most_connections: int | None = None
         """Most connections at a time. Further ones are refused with a 421, as Postfix and others do."""
         self.connections = 0
