@@ -19,7 +19,7 @@ from bench.servers import Servers, Workspace, free_port
 ORDERS: Final = 4000
 BATCH: Final = 100
 CONNECTIONS: Final = 128
-SERVICES: Final = ("order", "invoice", "billing", "shipment", "email", "provider")
+SERVICES: Final = ("order", "invoice", "billing", "shipment", "email", "provider", "carrier")
 LISTENERS: Final = {"order": 3, "invoice": 1, "billing": 1, "shipment": 1, "email": 4}
 """How many of an order's four events each service consumes."""
 

@@ -89,6 +89,7 @@ def orderflow(version: EarlierVersion | None = None, /, **settings: str) -> Syst
         return {
             "DATABASE_URL": url_for(owner, service, passwords[service]) if service else owner,
             "PROVIDER_DATABASE_URL": url_for(owner, "provider", passwords["provider"]),
+            "CARRIER_DATABASE_URL": url_for(owner, "carrier", passwords["carrier"]),
             "BROKER_URL": workspace.broker_url,
             "MAIL_RECORD_ONLY": "true",
             "LOG_LEVEL": "WARNING",

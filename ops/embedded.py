@@ -141,8 +141,9 @@ async def _void_claims(url: str) -> None:
 
 
 def _addresses(service: Service, url: str, passwords: migrate.Passwords) -> dict[str, Any]:
-    """Where the service finds its database, and billing the simulated provider's ledger."""
+    """The URLs of the service's database, and of the simulated provider's or carrier's where it asks one."""
     given = {"database_url": migrate.url_for(url, service.name, passwords[service.name])}
-    if service.name == "billing":
-        given["provider_database_url"] = migrate.url_for(url, migrate.PROVIDER, passwords[migrate.PROVIDER])
+    for name, schema in (("billing", migrate.PROVIDER), ("shipment", migrate.CARRIER)):
+        if service.name == name:
+            given[f"{schema}_database_url"] = migrate.url_for(url, schema, passwords[schema])
     return given

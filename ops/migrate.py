@@ -29,12 +29,14 @@ from ops.errors import CommandFailed
 from ops.services import SERVICES, load
 
 PROVIDER: Final = "provider"
-"""The simulated payment provider's own ledger: a third party's database, as it were."""
+CARRIER: Final = "carrier"
+"""The schemas of the simulated payment provider and carrier, whom the services meet as third parties."""
 HISTORIES: Final = {
     **{service: revisions.history_of(service) for service in SERVICES},
     PROVIDER: "services.billing:provider_migrations",
+    CARRIER: "services.shipment:carrier_migrations",
 }
-"""The migrations of every schema."""
+"""The migrations of every schema, in their order: the carrier's first takes over a table of shipment's."""
 AUDITOR: Final = "auditor"
 """Reads every schema and writes none: the role of those who compare the services' records."""
 ROLES: Final = (*HISTORIES, AUDITOR)
@@ -167,7 +169,7 @@ async def migrate_service(owner_url: str, service: str, password: str) -> None:
             logger.info("%s is at revision %s or newer", service, revisions.head(HISTORIES[service]))
     finally:
         await engine.dispose()
-    if service != PROVIDER:
+    if service in SERVICES:
         await _renew_partitions(url_for(owner_url, service, password), service)
 
 

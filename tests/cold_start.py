@@ -114,7 +114,7 @@ async def _environments() -> AsyncIterator[dict[str, dict[str, str]]]:
         await asyncio.to_thread(cloud.declare, BINDINGS)
         async with new_database(os.environ["TEST_POSTGRES_URL"]) as owner, mail_server() as mails:
             urls = {}
-            for service in (*EVENTS, "provider"):
+            for service in (*EVENTS, "provider", "carrier"):
                 await migrate.migrate_service(owner, service, password=service)
                 urls[service] = migrate.url_for(owner, service, password=service)
             yield {
@@ -125,6 +125,7 @@ async def _environments() -> AsyncIterator[dict[str, dict[str, str]]]:
                     "DEAD_LETTER_QUEUE_URL": cloud.address_of(f"{service}-dead"),
                     "DATABASE_URL": urls[service],
                     "PROVIDER_DATABASE_URL": urls["provider"],
+                    "CARRIER_DATABASE_URL": urls["carrier"],
                     "SMTP_URL": mails.url,
                     "LOG_LEVEL": "WARNING",
                 }

@@ -1,6 +1,7 @@
-"""The email service: writes to the customer at every stage of an order.
+"""Email writes to the customer at every milestone of an order: one mail per order and milestone.
 
-Owns: the record of every mail and its outcome (`mails`), and what the mails say (`templates/`).
+Owns: `mails`, the record of every mail and its outcome (schema `email`), and their texts (`templates/`).
 Publishes: nothing.
-Listens to: every milestone. One mail per order and stage; the stage is the milestone's type.
+Listens to: ORDER_CREATED, INVOICE_CREATED, PAYMENT_FAILED, PAYMENT_CONFIRMED, SHIPMENT_ERROR, SHIPPED,
+    PAYMENT_REFUNDED.
 """

@@ -1,4 +1,4 @@
-"""The email service as a Lambda function: its queue."""
+"""Email as a Lambda function, which its queue invokes."""
 
 from typing import Final
 

@@ -1,7 +1,7 @@
-"""What a mail is: which one tells of which event, its subject, its identity, and how it ended."""
+"""Mails: one for each milestone of an order, with its subject, its identity and its outcome."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Literal, Self
 from uuid import UUID
 
@@ -18,27 +18,41 @@ SUBJECTS: Final[Mapping[str, str]] = {
     "SHIPPED": "Your order{reference} is on its way",
     "PAYMENT_REFUNDED": "Your refund for order{reference}",
 }
-"""Subject of the mail of every stage."""
+"""The subject of the mail of each stage."""
 
 _REASONS: Final[Mapping[str, str]] = {
     "payment": "The payment was refused.",
     "shipment": "No parcel can be sent to your address.",
 }
-"""Said when nobody said more."""
+"""By stage, for a reason without a message."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a mail ended for good."""
+
+    state: Literal["sent", "refused"]
+    answer: str
+    """The mail server's answer, or why it was not asked."""
 
 
 @dataclass(frozen=True, slots=True)
 class Mail:
-    """A mail to be sent: it tells an order's customer of one event."""
+    """A mail that tells an order's customer of one event: pending until it has an outcome."""
 
     id: UUID
-    """The event's own id."""
+    """The id of the event."""
     event: AnyMilestone
+    outcome: Outcome | None = None
 
     @classmethod
     def about(cls, event: AnyMilestone) -> Self:
         """The mail that tells of an event."""
         return cls(event.id, event)
+
+    def settled(self, outcome: Outcome) -> Self:
+        """The mail with its outcome."""
+        return replace(self, outcome=outcome)
 
     @property
     def order(self) -> Order:
@@ -52,39 +66,30 @@ class Mail:
 
     @property
     def recipient(self) -> str:
-        """The customer's address, as it was given."""
+        """The customer's address, as the order gives it."""
         return self.order.customer.email
 
     @property
     def subject(self) -> str:
-        """Its subject, with the order's reference if it has one."""
+        """The subject, with the order's reference if there is one."""
         reference = f" {self.order.reference}" if self.order.reference else ""
         return SUBJECTS[self.stage].format(reference=reference)
 
     @property
     def name(self) -> str:
-        """A name for a file of it. Names sort by the time of the order, then by stage."""
+        """A unique name, fit for a file. Names sort by the time of the order, then by stage."""
         return f"{self.order.id}-{RANKS[self.stage]}-{self.stage}"
 
     def message_id(self, domain: str) -> str:
-        """Its Message-ID: the same every time, so that a second copy is known to be one."""
+        """The Message-ID. It is the same for every copy, so mail programs can recognize a second one."""
         return f"<{self.order.id}.{self.stage}@{domain}>"
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """How a mail ended for good."""
-
-    state: Literal["sent", "refused"]
-    answer: str
-    """What the mail server said, or why it was not asked."""
-
-
-def in_plain_words(reason: Reason) -> str:
-    """Why an order ended badly, as its customer is told: in the words of the service that decided it."""
+def reason_for_customer(reason: Reason) -> str:
+    """Why an order failed, as its customer reads it: the message of the service that decided it."""
     return reason.message or _REASONS[reason.stage]
 
 
 def is_about_the_amount(reason: Reason) -> bool:
-    """Whether no payment method could have paid this amount in this currency."""
+    """Whether no payment method can pay this amount in this currency."""
     return reason.code in limits.OBSTACLES

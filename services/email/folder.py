@@ -6,34 +6,34 @@ from pathlib import Path
 from uuid import uuid4
 
 from services.email.domain import Outcome
-from services.email.mailer import Letter, MailPostponed, MailServerUnavailable
+from services.email.mailer import MailPostponed, MailServerUnavailable, RenderedMail
 
 
 class FolderMailer:
-    """Writes each mail to `<folder>/<name>.eml`. The same mail again takes the place of the first.
+    """Writes each mail to `<folder>/<name>.eml`. The same mail again replaces the file.
 
-    A file is there whole or not at all, and outlives the process. It is not synced to the disk, as the table
-    of mails is: a power cut is the one thing that a folder to look at need not survive.
+    A file is complete or absent, also after the process was killed. It is not synced to the disk, so a power
+    cut may lose it; the table of mails survives that.
     """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
-    async def send(self, letter: Letter) -> Outcome:
+    async def send(self, mail: RenderedMail) -> Outcome:
         """See Mailer.
 
-        A folder that can't be made or takes no file (permissions, a full disk) is an outage. A file that
-        can't take its own name is this mail's trouble.
+        An outage if the folder can't be made or takes no file (permissions, a full disk). The mail is
+        postponed if only its own file name can't be written.
         """
-        return await asyncio.to_thread(self._write, letter)
+        return await asyncio.to_thread(self._write, mail)
 
-    def _write(self, letter: Letter) -> Outcome:
+    def _write(self, mail: RenderedMail) -> Outcome:
         unfinished = self._folder / f".{uuid4().hex}.tmp"
-        path = self._folder / f"{letter.name}.eml"
+        path = self._folder / f"{mail.name}.eml"
         try:
             try:
                 self._folder.mkdir(parents=True, exist_ok=True)
-                unfinished.write_bytes(letter.content)
+                unfinished.write_bytes(mail.content)
             except OSError as error:
                 raise MailServerUnavailable(f"The mail folder can't be written: {error.strerror}.") from error
             try:

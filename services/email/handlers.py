@@ -1,4 +1,4 @@
-"""What the service does about events: it leaves a mail to be sent for each."""
+"""What email does about each event: it leaves a mail to be sent."""
 
 from collections.abc import Sequence
 
@@ -19,7 +19,7 @@ from services.email.domain import Mail
 
 
 async def write_to_customers(events: Sequence[AnyMilestone], tx: Transaction) -> None:
-    """One mail for each event, unless the order had its mail of this stage already."""
+    """A pending mail for each event, unless its order has a mail of this stage already."""
     tx.intend(*await repository.add(tx, [Mail.about(event) for event in events]))
 
 

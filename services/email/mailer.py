@@ -1,4 +1,4 @@
-"""The mailer: how a finished mail leaves the house. Two ways: SMTP (`smtp.py`), a folder (`folder.py`)."""
+"""The mailer: sends rendered mails, by SMTP (`smtp.mailer`) or into a folder (`folder`)."""
 
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -16,29 +16,29 @@ class MailPostponed(Postponed):
 
 
 class MailPerhapsSent(UnknownOutcome):
-    """The mail was handed over, and the mail server did not say whether it has it; it will be sent again."""
+    """The mail was handed over, but the mail server did not confirm it; it will be sent again."""
 
 
 @dataclass(frozen=True, slots=True)
-class Letter:
-    """A finished mail: what is on the envelope and what is in it."""
+class RenderedMail:
+    """A mail as it is sent: the addresses of its envelope, and the message."""
 
     name: str
-    """Names the mail among all others, fit for a file name. The same mail has the same name."""
+    """Unique among all mails and fit for a file name. The same mail has the same name."""
     sender: str
     recipient: str
-    """Addresses as they go on the envelope. Outside of ASCII only where RFC 6531 (SMTPUTF8) is needed."""
+    """Outside of ASCII only where RFC 6531 (SMTPUTF8) is needed."""
     content: bytes = field(repr=False)
     """The message (RFC 5322) with CRLF line ends."""
 
 
 class Mailer(Protocol):
-    """Sends finished mails."""
+    """Sends rendered mails."""
 
-    async def send(self, letter: Letter) -> Outcome:
+    async def send(self, mail: RenderedMail) -> Outcome:
         """The definite outcome: the mail server has the mail for good, or will never take it.
 
-        Raises MailServerUnavailable, MailPostponed or MailPerhapsSent; after the last one only can sending
-        again make a second copy. Cancelling it is like MailPerhapsSent.
+        Raises MailServerUnavailable, MailPostponed or MailPerhapsSent. Sending again can make a second copy
+        only after MailPerhapsSent, or after a cancelled call.
         """
         ...

@@ -1,7 +1,7 @@
-"""The form of a mail (RFC 5322, MIME), written directly.
+"""Formats mails (RFC 5322, MIME).
 
-The standard library's EmailMessage parses and folds every header anew, which takes twenty times as long; it
-reads what is written here, in the tests.
+The standard library's EmailMessage parses and folds every header anew, which takes twenty times as long. The
+tests read the result with it.
 """
 
 import binascii
@@ -25,14 +25,14 @@ class UnusableAddress(ValueError):
 
 
 def one_line(text: str) -> str:
-    """The text without control characters and line breaks: what somebody else wrote stays in its place."""
+    """The text without control characters and line breaks, so that it can't leave its place in a mail."""
     return text if text.isprintable() else _CONTROL.sub(" ", text)
 
 
-def address(text: str) -> str:
-    """The address as it goes on an envelope: its domain in ASCII (IDNA 2008) wherever that is enough.
+def envelope_address(text: str) -> str:
+    """The address for the envelope, with the domain in ASCII (IDNA 2008).
 
-    Only a local part outside of ASCII leaves the result outside of ASCII. Raises UnusableAddress.
+    The result is outside of ASCII only if the local part is. Raises UnusableAddress.
     """
     if text.isascii():
         if not _PLAIN_ADDRESS.fullmatch(text):
@@ -45,27 +45,27 @@ def address(text: str) -> str:
     return valid.ascii_email or valid.normalized
 
 
-def mailbox(text: str) -> tuple[str, str]:
-    """Name and address of `Name <address>`; the name is empty where there is none.
+def parse_mailbox(text: str) -> tuple[str, str]:
+    """Name and address of `Name <address>`; the name may be empty.
 
-    Raises UnusableAddress, also for an address that not every mail server takes (outside of ASCII).
+    Raises UnusableAddress, also for an address outside of ASCII, which not every mail server takes.
     """
     name, spec = parseaddr(text)
-    if not (spec and address(spec).isascii()):
+    if not (spec and envelope_address(spec).isascii()):
         raise UnusableAddress(UnusableAddress.__doc__)
-    return name, address(spec)
+    return name, envelope_address(spec)
 
 
-def unstructured(name: str, text: str) -> str:
-    """A header of free text, encoded (RFC 2047) and folded where needed."""
+def text_header(name: str, text: str) -> str:
+    """A header of free text, encoded (RFC 2047) and folded if needed."""
     value = one_line(text)
     if not value.isascii() or "=?" in value or len(name) + len(value) + 2 > _LONGEST_LINE:
         value = _encoded(name, value)
     return f"{name}: {value}{CRLF}"
 
 
-def addressed(name: str, person: str, spec: str) -> str:
-    """A header with one address and the name of the person it belongs to."""
+def address_header(name: str, person: str, spec: str) -> str:
+    """A header with one address and its owner's name, which may be empty."""
     person = one_line(person).strip()
     if not person:
         return f"{name}: <{spec}>{CRLF}"
@@ -74,10 +74,10 @@ def addressed(name: str, person: str, spec: str) -> str:
     return f"{name}: {shown}{CRLF} <{spec}>{CRLF}"
 
 
-def alternatives(headers: str, bodies: Mapping[str, str], boundary: str) -> bytes:
-    """A message with these header lines and the same said in several types of text, the richest last.
+def multipart_alternative(headers: str, bodies: Mapping[str, str], boundary: str) -> bytes:
+    """A message with these header lines and one text in several subtypes, the richest last.
 
-    `boundary` must not be found in the bodies.
+    `boundary` must not occur in the bodies.
     """
     head = f'MIME-Version: 1.0{CRLF}Content-Type: multipart/alternative; boundary="{boundary}"{CRLF}{CRLF}'
     parts = [headers.encode(), head.encode()]

@@ -1,4 +1,4 @@
-"""The record of every mail: what it tells of, to whom, and how it ended."""
+"""The table of mails: one row per order and stage, settled once."""
 
 from collections.abc import Sequence
 from datetime import timedelta
@@ -14,7 +14,7 @@ from events.contracts import AnyMilestone
 from events.leases import Leases, claimed, lease_columns, lease_indexes
 from events.text import storable
 from events.transaction import Transaction
-from services.email.domain import Mail, Outcome
+from services.email.domain import Mail
 
 METADATA: Final = MetaData()
 
@@ -40,9 +40,10 @@ MAILS: Final = Table(
     ),
     Index("mails_given_up", "claimed_until", postgresql_where=text("state = 'refused' AND outcome IS NULL")),
 )
-"""State: `pending`, then `sent`, `refused` (the server will never take it) or `dead` (we failed at it).
+"""`state` is `pending`, then `sent`, `refused` (the server will never take it) or `dead` (set aside for a
+person after defects or unknown outcomes).
 
-A mail that is refused without an `outcome` was put off for so long that it was given up.
+A refused mail without an `outcome` was postponed until its retries ended.
 """
 
 _EVENT: Final = msgspec.json.Decoder(AnyMilestone)
@@ -53,14 +54,14 @@ _INSERT: Final = statements.insert(
     computed={"state": "'pending'", "claimed_until": claimed()},
     then="ON CONFLICT DO NOTHING RETURNING id",
 )
-_ENDED: Final = ("id", "state", "message_id", "outcome")
+_OUTCOME: Final = ("id", "state", "message_id", "outcome")
 _SETTLE: Final = f"""
     UPDATE mails SET state = row.state, message_id = row.message_id, outcome = row.outcome,
         sent_at = CASE WHEN row.state = 'sent' THEN now() END
-    FROM {statements.rows(MAILS, _ENDED)}
-    WHERE mails.id = row.id AND mails.state = 'pending'"""  # noqa: S608  # names of our own columns
+    FROM {statements.rows(MAILS, _OUTCOME)}
+    WHERE mails.id = row.id AND mails.state = 'pending' RETURNING mails.id"""  # noqa: S608  # our own names
 
-_EMPTY: Final = """
+_REMOVE_EVENTS: Final = """
     UPDATE mails SET event = '' WHERE id IN (
         SELECT id FROM mails
         WHERE state IN ('sent', 'refused') AND event <> '' AND written_at < now() - $1::interval
@@ -76,7 +77,7 @@ LEASES: Final[Leases[Mail]] = Leases(MAILS, _read, waiting="pending", columns=("
 
 
 async def add(tx: Transaction, mails: Sequence[Mail]) -> list[Mail]:
-    """Writes the mails down, born claimed, and returns those that are new: one per order and stage."""
+    """Inserts the mails, born claimed, whose order has none of this stage yet, and returns these."""
     ordered = sorted(mails, key=lambda mail: mail.id)
     records = [(m.id, m.order.id, m.stage, m.recipient, envelope.encode_one(m.event)) for m in ordered]
     columns = statements.columns_of(records, len(_COLUMNS))
@@ -84,15 +85,22 @@ async def add(tx: Transaction, mails: Sequence[Mail]) -> list[Mail]:
     return [mail for mail in ordered if mail.id in new]
 
 
-async def settle(tx: Transaction, ended: Sequence[tuple[Mail, Outcome]], domain: str) -> None:
-    """Records how mails ended. One that another process settled meanwhile stays as it is.
+async def settle(tx: Transaction, mails: Sequence[Mail], domain: str) -> list[Mail]:
+    """Stores the outcomes of the mails and returns those that were pending until now.
 
-    `domain` is the one that their Message-IDs were made with.
+    `domain` is that of their Message-IDs.
     """
-    records = [(m.id, outcome.state, m.message_id(domain), storable(outcome.answer)) for m, outcome in ended]
-    await tx.execute(_SETTLE, *statements.columns_of(sorted(records), len(_ENDED)))
+    ordered = sorted(mails, key=lambda mail: mail.id)
+    records = [
+        (mail.id, mail.outcome.state, mail.message_id(domain), storable(mail.outcome.answer))
+        for mail in ordered
+        if mail.outcome
+    ]
+    ids, *columns = statements.columns_of(records, len(_OUTCOME))
+    settled = await tx.fetch_keys(_SETTLE, ids, *columns, expected=ids)
+    return [mail for mail in ordered if mail.id in settled]
 
 
-async def empty(tx: Transaction, lifetime: timedelta, limit: int) -> int:
-    """Takes the event out of ended mails that are older than that, at most `limit`, and returns how many."""
-    return len(await tx.fetch(_EMPTY, lifetime, limit))
+async def remove_events(tx: Transaction, lifetime: timedelta, limit: int) -> int:
+    """Removes the event from mails sent or refused and older than that, at most `limit`; returns how many."""
+    return len(await tx.fetch(_REMOVE_EVENTS, lifetime, limit))

@@ -1,6 +1,7 @@
-"""The shipment service.
+"""Shipment books the carrier for every paid order.
 
-Owns: shipments, one per paid order, and the simulated carrier's own book (schema `shipment`).
+Owns: `shipments`, one per paid order (schema `shipment`). The simulated carrier owns `bookings` (schema
+    `carrier`).
+Publishes: SHIPPED, SHIPMENT_ERROR, ORDER_DELAYED.
 Listens to: PAYMENT_CONFIRMED.
-Publishes: SHIPPED, SHIPMENT_ERROR.
 """

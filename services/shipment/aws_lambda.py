@@ -1,4 +1,4 @@
-"""The shipment service as a Lambda function: its queue."""
+"""Shipment as a Lambda function, which its queue invokes."""
 
 from typing import Final
 

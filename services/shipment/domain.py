@@ -1,56 +1,55 @@
-"""The rules of a shipment: what is asked of the carrier, and what its answer means for the order."""
+"""Shipments: what a shipment may become, and the key under which the carrier knows it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
+from typing import Literal, TypeAlias
 from uuid import UUID
 
 from events import contracts
 from events.contracts import Address, Dispatched, Paid, Reason, ShipmentError, Shipped, Undeliverable
 
-
-@dataclass(frozen=True, slots=True)
-class Booking:
-    """The carrier's word that it takes the parcel."""
-
-    carrier: str
-    tracking_number: str
-    """UPU S10, such as `RR473124829BR`."""
-    booked_at: datetime
+ShipmentState: TypeAlias = Literal["pending", "shipped", "refused"]
 
 
 @dataclass(frozen=True, slots=True)
 class Shipment:
-    """A paid order's parcel, to be booked with the carrier."""
+    """The parcel of one paid order: pending, then shipped or refused for good."""
 
     id: UUID
     paid: Paid
+    state: ShipmentState = "pending"
+    outcome: Dispatched | Undeliverable | None = None
+    """The fact to announce, once there is one."""
 
     @property
     def key(self) -> str:
-        """What the carrier knows it by: asking again with the same key books nothing new."""
+        """The carrier's idempotency key: it follows from the order, so that an order is booked once."""
         return f"order-{self.paid.order.id}"
 
     @property
     def address(self) -> Address:
-        """Where it goes."""
+        """The parcel's destination."""
         return self.paid.order.shipping_address
 
-    def shipped(self, booking: Booking) -> Shipped:
-        """The carrier took it."""
-        shipment = contracts.ShipmentDetails(
-            id=str(self.id),
-            carrier=booking.carrier,
-            tracking_number=booking.tracking_number,
-            booked_at=booking.booked_at,
+    def shipped(self, *, carrier: str, tracking_number: str, at: datetime) -> "Shipment":
+        """The carrier has taken the parcel."""
+        fact = contracts.ShipmentDetails(
+            id=str(self.id), carrier=carrier, tracking_number=tracking_number, booked_at=at
         )
         paid = self.paid
-        return Shipped.of(
-            Dispatched(order=paid.order, invoice=paid.invoice, payment=paid.payment, shipment=shipment)
-        )
+        outcome = Dispatched(order=paid.order, invoice=paid.invoice, payment=paid.payment, shipment=fact)
+        return replace(self, state="shipped", outcome=outcome)
 
-    def refused(self, reason: Reason) -> ShipmentError:
-        """The carrier refused it for good."""
+    def refused(self, *, code: str, message: str) -> "Shipment":
+        """The carrier has refused the parcel for good."""
+        reason = Reason(code=code, message=message, stage="shipment")
         paid = self.paid
-        return ShipmentError.of(
-            Undeliverable(order=paid.order, invoice=paid.invoice, payment=paid.payment, reason=reason)
-        )
+        outcome = Undeliverable(order=paid.order, invoice=paid.invoice, payment=paid.payment, reason=reason)
+        return replace(self, state="refused", outcome=outcome)
+
+    def announcement(self) -> Shipped | ShipmentError:
+        """A new event about the outcome: call it once, where the state changes."""
+        assert self.outcome, f"Shipment {self.id} is {self.state}: there is nothing to announce."
+        if isinstance(self.outcome, Dispatched):
+            return Shipped.of(self.outcome)
+        return ShipmentError.of(self.outcome)

@@ -1,4 +1,4 @@
-"""The shipment service as a process: `python -m services.shipment.main`."""
+"""Shipment as a process: `python -m services.shipment.main`."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -6,23 +6,20 @@ from typing import Final
 
 from chassis.service import Assembly, Service
 from events.transactions import Transactions
-from services.shipment import handlers
-from services.shipment.carrier import SimulatedCarrier
+from services.shipment import simulated, work
 from services.shipment.domain import Shipment
+from services.shipment.handlers import HANDLERS
 from services.shipment.settings import ShipmentSettings
 
 
 @asynccontextmanager
 async def assemble(settings: ShipmentSettings, transactions: Transactions) -> AsyncIterator[Assembly]:
-    """Its runner asks the simulated carrier."""
-    carrier = SimulatedCarrier(transactions, settings.origin_country)
-    try:
-        yield Assembly(runners={Shipment: handlers.runner(carrier, transactions)})
-    finally:
-        await carrier.drain()
+    """The carrier, and the runner that asks it."""
+    async with simulated.connect(settings.carrier_database_url, settings.origin_country) as carrier:
+        yield Assembly(runners={Shipment: work.runner(carrier, transactions)})
 
 
-SERVICE: Final = Service("shipment", handlers.HANDLERS, ShipmentSettings, assemble)
+SERVICE: Final = Service("shipment", HANDLERS, ShipmentSettings, assemble)
 
 if __name__ == "__main__":
     from chassis.process import serve  # only a process of its own needs a broker's client and a web server

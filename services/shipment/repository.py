@@ -1,33 +1,21 @@
-"""Shipments as they are stored: one per paid order, settled once."""
+"""The table of shipments: one row per paid order, settled once."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Final
-from uuid import UUID
 
 import asyncpg
 import msgspec
-from sqlalchemy import (
-    BigInteger,
-    Column,
-    Identity,
-    LargeBinary,
-    MetaData,
-    Table,
-    Text,
-    UniqueConstraint,
-    func,
-)
+from sqlalchemy import Column, LargeBinary, MetaData, Table, Text, UniqueConstraint, func
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.dialects.postgresql import TIMESTAMP
 from uuid_utils.compat import uuid7
 
 from events import statements
-from events.contracts import Paid, Reason
+from events.contracts import Dispatched, Paid, Undeliverable
 from events.leases import Leases, claimed, lease_columns, lease_indexes
 from events.transaction import Transaction
-from services.shipment import s10
-from services.shipment.domain import Booking, Shipment
+from services.shipment.domain import Shipment
 
 METADATA: Final = MetaData()
 
@@ -49,17 +37,7 @@ SHIPMENTS: Final = Table(
     UniqueConstraint("tracking_number", name="one_shipment_per_tracking_number"),
     *lease_indexes("shipments", "pending"),
 )
-"""`state` is `pending`, then `shipped` or `refused`; `dead` when a defect kept it from either."""
-
-CARRIER_BOOKINGS: Final = Table(
-    "carrier_bookings",
-    METADATA,
-    Column("key", Text, primary_key=True),
-    Column("serial", BigInteger, Identity(always=True, minvalue=0, start=0, maxvalue=s10.CAPACITY - 1)),
-    Column("origin", Text, nullable=False, comment="the country of the tracking number"),
-    Column("booked_at", TIMESTAMP(timezone=True), nullable=False, server_default=func.now()),
-)
-"""What the simulated carrier has booked. It is the carrier's, not ours: nothing else here reads it."""
+"""`state` is `pending`, then `shipped` or `refused`; `dead` if a defect kept it from both."""
 
 _ADD: Final = statements.insert(
     SHIPMENTS,
@@ -94,7 +72,7 @@ LEASES: Final[Leases[Shipment]] = Leases(SHIPMENTS, _read, waiting="pending", co
 
 
 async def add(tx: Transaction, payments: Sequence[Paid]) -> list[Shipment]:
-    """A shipment, born claimed, for each paid order that has none yet; returns these."""
+    """Inserts a shipment, born claimed, for each paid order that has none yet, and returns these."""
     shipments = {shipment.id: shipment for shipment in (Shipment(uuid7(), paid) for paid in payments)}
     rows = sorted((s.paid.order.id, s.id, _encoder.encode(s.paid)) for s in shipments.values())
     order_ids, ids, snapshots = statements.columns_of(rows, 3)
@@ -102,14 +80,21 @@ async def add(tx: Transaction, payments: Sequence[Paid]) -> list[Shipment]:
     return [shipments[shipment_id] for shipment_id in ids if shipment_id in new]
 
 
-async def settle(tx: Transaction, outcomes: Mapping[UUID, Booking | Reason]) -> set[UUID]:
-    """Writes down how the carrier answered. Returns the shipments for which nobody else had done so."""
-    rows = [(shipment_id, *_outcome(outcome)) for shipment_id, outcome in sorted(outcomes.items())]
-    columns = statements.columns_of(rows, len(_OUTCOME))
-    return await tx.fetch_keys(_SETTLE, *columns, expected=outcomes.keys())
+async def settle(tx: Transaction, shipments: Sequence[Shipment]) -> list[Shipment]:
+    """Stores the outcomes of the shipments and returns those that were pending until now."""
+    ordered = sorted(shipments, key=lambda shipment: shipment.id)
+    rows = [(shipment.id, shipment.state, *_details(shipment.outcome)) for shipment in ordered]
+    ids, *columns = statements.columns_of(rows, len(_OUTCOME))
+    settled = await tx.fetch_keys(_SETTLE, ids, *columns, expected=ids)
+    return [shipment for shipment in ordered if shipment.id in settled]
 
 
-def _outcome(outcome: Booking | Reason) -> tuple[str, *tuple[str | datetime | None, ...]]:
-    if isinstance(outcome, Booking):
-        return "shipped", outcome.carrier, outcome.tracking_number, outcome.booked_at, None, None
-    return "refused", None, None, None, outcome.code, outcome.message
+def _details(outcome: Dispatched | Undeliverable | None) -> tuple[str | datetime | None, ...]:
+    """The columns of the outcome after `state`."""
+    match outcome:
+        case Dispatched(shipment=fact):
+            return fact.carrier, fact.tracking_number, fact.booked_at, None, None
+        case Undeliverable(reason=reason):
+            return None, None, None, reason.code, reason.message
+        case None:
+            return None, None, None, None, None

@@ -8,19 +8,19 @@ Source: Universal Postal Union, standard S10, "Identification of postal items - 
 from typing import Final
 
 SERVICES: Final = "RSTUVWXYABCDEFGHIJKLMNOPQ"
-"""Second letters of the service indicator, in the order in which they are used up: RR, RS, … RY, RA, … RQ.
+"""Second letters of the service indicator, in the order of their use: RR, RS, … RY, RA, … RQ.
 
-RA to RZ are registered items; RZ is left out, for it takes a bilateral agreement.
+RA to RZ are registered items. RZ is left out because it needs a bilateral agreement.
 """
 PER_SERVICE: Final = 10**8
 CAPACITY: Final = len(SERVICES) * PER_SERVICE
-"""How many different identifiers there are for one country."""
+"""The number of different identifiers of one country."""
 
 _WEIGHTS: Final = (8, 6, 4, 2, 3, 5, 9, 7)
 
 
 def identifier(serial: int, country: str) -> str:
-    """The identifier of the item that has this place in the post's count, from 0 to CAPACITY - 1."""
+    """The identifier of the post's item number `serial`, which is from 0 to CAPACITY - 1."""
     service, number = divmod(serial, PER_SERVICE)
     return f"R{SERVICES[service]}{number:08d}{check_digit(number)}{country}"
 

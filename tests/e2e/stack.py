@@ -15,7 +15,7 @@ SERVICES = ("order", "invoice", "billing", "shipment", "email")
 PASSWORDS = (
     "POSTGRES_PASSWORD",
     "RABBITMQ_PASSWORD",
-    *(f"{role.upper()}_DB_PASSWORD" for role in (*SERVICES, "provider", "auditor")),
+    *(f"{role.upper()}_DB_PASSWORD" for role in (*SERVICES, "provider", "carrier", "auditor")),
 )
 ANY_PASSWORD = "p@ss:w/o%r#d? &='\"\\$1+[::1]"
 """What the stack's passwords are: any that can be printed works."""

@@ -23,7 +23,7 @@ from tests.ports import free_port
 
 REPLICAS: Final[Mapping[str, int]] = {"order": 1, "invoice": 1, "billing": 2, "shipment": 1, "email": 2}
 """How many processes of each service there are."""
-ROLES: Final = ("order", "invoice", "billing", "shipment", "email", "provider", "auditor")
+ROLES: Final = ("order", "invoice", "billing", "shipment", "email", "provider", "carrier", "auditor")
 START_SECONDS: Final = 180.0
 """Until every process serves, on a machine that has other work too."""
 Provider: TypeAlias = Literal["simulated", "stripe"]
@@ -169,6 +169,7 @@ class Cluster:
             "STRIPE_API_KEY": self.provider_key,
             "STRIPE_BASE_URL": f"http://127.0.0.1:{self.provider.port}",
             "PROVIDER_DATABASE_URL": self.role_url("provider", self.ledger),
+            "CARRIER_DATABASE_URL": self.role_url("carrier", self.database),
             "SMTP_URL": self.mail.through(f"smtp://127.0.0.1:{self.mailbox.port}"),
             "MAIL_RETRY_SECONDS": "6",  # a fault lasts for 5: it leaves a mail at most two unknown outcomes
         }

@@ -106,11 +106,12 @@ async def shop(
         max_receives=MAX_RECEIVES,
     )
     await asyncio.to_thread(cloud.declare, BINDINGS)
-    urls = {service: await service_url(service) for service in (*SERVICES, "provider")}
+    urls = {service: await service_url(service) for service in (*SERVICES, "provider", "carrier")}
     async with mail_server() as mails, proxy_to(urls["invoice"]) as invoice_database:
         urls["invoice"] = invoice_database.through(urls["invoice"])
         environment = {service: {"DATABASE_URL": urls[service]} for service in SERVICES}
         environment["billing"]["PROVIDER_DATABASE_URL"] = urls["provider"]
+        environment["shipment"]["CARRIER_DATABASE_URL"] = urls["carrier"]
         environment["email"]["SMTP_URL"] = mails.url
         async with functions(cloud, environment) as running:
             yield Shop(running, cloud, mails, invoice_database, fresh_database)

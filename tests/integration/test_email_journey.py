@@ -1,4 +1,4 @@
-"""From an event to a mail that the server has: one for each order and stage, whatever happens on the way."""
+"""From an event to a mail at the server: one for each order and stage, under every failure."""
 
 import asyncio
 import logging
@@ -18,20 +18,21 @@ from events.contracts import AnyEvent, Customer, Order
 from events.envelope import messages
 from events.participant import Participant
 from events.transactions import Transactions
-from services.email import smtp
-from services.email.delivery import MAIL, delivery
+from services.email import work
 from services.email.domain import Mail
 from services.email.handlers import HANDLERS
-from services.email.letters import Letters
-from services.email.main import SERVICE, EmailSettings
-from services.email.smtp import RFC_5321, Server
+from services.email.main import SERVICE
+from services.email.rendering import MailRenderer
+from services.email.settings import EmailSettings
+from services.email.smtp.mailer import connect
+from services.email.smtp.server import RFC_5321, Server
 from tests.factories import an_item, an_order, one_of_each, order_created
 from tests.integration.mail_server import CUT, SILENCE, MailServer, mail_server
 from tests.waiting import eventually, patient_bus
 
 STAGES = list(one_of_each())
-QUICK = replace(MAIL, first=0.1, longest=0.2)
-"""The policy of mails, with pauses that a test can wait for."""
+QUICK = replace(work.MAIL_RETRIES, first=0.1, longest=0.2)
+"""The retries of mails, with pauses short enough for a test."""
 
 
 class Journey:
@@ -42,22 +43,22 @@ class Journey:
         self.server = server
         self.policy = QUICK
         self.concurrency = 4
-        self.times = RFC_5321
+        self.timeouts = RFC_5321
         self.bus = patient_bus({"email": STAGES})
         self._reader = reader
 
     @asynccontextmanager
     async def service(self) -> AsyncIterator[None]:
         """One process of the service, which dies without draining when the block ends."""
-        letters = Letters("The Shop <orders@shop.example>")
+        renderer = MailRenderer("The Shop <orders@shop.example>")
         async with AsyncExitStack() as stack:
             pool = await stack.enter_async_context(database.connect(self.url, pool=4, application="test"))
             transactions = Transactions(pool)
             mailer = await stack.enter_async_context(
-                smtp.connect(Server.parse(self.server.url), letters.domain, self.times)
+                connect(Server.parse(self.server.url), renderer.domain, self.timeouts)
             )
-            runner = delivery(
-                *(transactions, letters, mailer),
+            runner = work.runner(
+                *(renderer, mailer, transactions),
                 concurrency=self.concurrency,
                 policy=self.policy,
                 slow_after=0.05,
@@ -75,7 +76,7 @@ class Journey:
                     await running
 
     async def publish(self, *events: AnyEvent) -> None:
-        """Returns when the service has taken the events over."""
+        """Publishes the events, and returns when the service has committed them."""
         async with asyncio.timeout(30):
             await asyncio.gather(*(self.bus.publish(message) for message in messages(events)))
 
@@ -85,7 +86,7 @@ class Journey:
             return await tx.fetch("SELECT * FROM mails ORDER BY order_id, stage")
 
     async def settled(self, count: int) -> list[asyncpg.Record]:
-        """The records, once so many of them have come to an end."""
+        """All records, once `count` of them have an outcome."""
         async with asyncio.timeout(30):
             while True:
                 records = await self.records()
@@ -94,7 +95,7 @@ class Journey:
                 await asyncio.sleep(0.02)
 
     async def server_was_asked(self, command: str, times: int) -> None:
-        """Returns when the mail server has heard the command so often."""
+        """Returns when the mail server has got the command `count` times."""
         async with asyncio.timeout(30):
             while self.server.commands.count(command) < times:
                 await asyncio.sleep(0.01)
@@ -133,7 +134,7 @@ async def test_every_event_in_the_handler_table_becomes_one_mail(journey: Journe
         assert record["recipient"] == "ana@example.com"
 
 
-async def test_mails_that_are_recorded_only_go_nowhere(
+async def test_mails_that_are_recorded_only_are_not_sent(
     journey: Journey, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("SMTP_URL", raising=False)
@@ -148,7 +149,7 @@ async def test_mails_that_are_recorded_only_go_nowhere(
     assert not journey.server.mails
 
 
-async def test_an_event_that_comes_again_makes_no_second_mail(journey: Journey) -> None:
+async def test_a_repeated_event_makes_no_second_mail(journey: Journey) -> None:
     order = an_order()
     once = order_created(order)
     published_anew = msgspec.structs.replace(order_created(order), time=once.time)
@@ -208,7 +209,7 @@ async def test_a_greylisted_mail_is_sent_later_and_others_are_not_held_up(journe
     assert len(journey.server.mails) == 2
 
 
-async def test_a_mail_that_is_put_off_for_days_is_given_up_with_the_last_answer(
+async def test_a_mail_postponed_for_days_is_given_up_with_the_last_answer(
     journey: Journey, caplog: pytest.LogCaptureFixture
 ) -> None:
     journey.server.to["ana@example.com"] = "452 4.2.2 Mailbox of <ana@example.com> is full"
@@ -255,11 +256,11 @@ BAD_ANSWERS = {
 
 
 @pytest.mark.parametrize("answer", BAD_ANSWERS.values(), ids=BAD_ANSWERS)
-async def test_a_recipient_of_whom_the_server_says_something_bad_holds_up_nobody_else(
+async def test_a_bad_answer_about_one_recipient_does_not_hold_up_the_others(
     journey: Journey, answer: str
 ) -> None:
     """Eight orders of one such customer, and then others."""
-    journey.times = replace(RFC_5321, rcpt=0.2)
+    journey.timeouts = replace(RFC_5321, rcpt=0.2)
     journey.server.to["bad@example.com"] = answer
     async with journey.service():
         await journey.publish(*(order_created(to("bad@example.com")) for _ in range(8)))
@@ -273,10 +274,10 @@ async def test_a_recipient_of_whom_the_server_says_something_bad_holds_up_nobody
     assert {record["unknowns"] for record in records} == {0}
 
 
-async def test_mails_are_sent_as_soon_as_the_servers_rule_against_everybody_is_lifted(
+async def test_mails_are_sent_soon_after_the_server_stops_refusing_every_recipient(
     journey: Journey, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Said to RCPT, of ten different recipients: an outage, which no mail is given up for."""
+    """The refusal of ten different recipients at RCPT is an outage, during which no mail is given up."""
     people = [f"{number}@example.com" for number in range(10)]
     journey.server.to = dict.fromkeys(people, "530 5.7.0 Authentication required")
     async with journey.service():
@@ -292,8 +293,8 @@ async def test_mails_are_sent_as_soon_as_the_servers_rule_against_everybody_is_l
 async def test_a_recipient_that_hangs_through_an_outage_does_not_prolong_it(
     journey: Journey, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Whose mail keeps its place meanwhile; the others are not due for minutes."""
-    journey.policy = MAIL
+    """The mail of that recipient keeps its place meanwhile; the others are not due for minutes."""
+    journey.policy = work.MAIL_RETRIES
     hangs = asyncio.Event()
     journey.server.holds["hang@example.com"] = hangs
     people = [f"{number}@example.com" for number in range(5)]
@@ -310,8 +311,8 @@ async def test_a_recipient_that_hangs_through_an_outage_does_not_prolong_it(
         await journey.settled(2)
 
 
-async def test_forty_slow_recipients_hold_up_none_of_the_others(journey: Journey) -> None:
-    """More than all ordinary places; the server answers their RCPT only once all others have their mail."""
+async def test_forty_slow_recipients_do_not_hold_up_the_others(journey: Journey) -> None:
+    """There are more of them than ordinary places, and their RCPT is answered after all other mails."""
     journey.concurrency = 16
     slow = [f"slow-{number}@example.com" for number in range(40)]
     released = asyncio.Event()
@@ -329,7 +330,7 @@ async def test_forty_slow_recipients_hold_up_none_of_the_others(journey: Journey
     assert len(journey.server.mails) == 80
 
 
-async def test_a_mail_server_that_is_down_holds_the_mails_up_and_loses_none(journey: Journey) -> None:
+async def test_mails_wait_for_a_mail_server_that_is_down_and_none_is_lost(journey: Journey) -> None:
     await journey.server.stop()
     events = [order_created() for _ in range(20)]
     async with journey.service():
@@ -381,7 +382,7 @@ async def test_mails_of_a_process_that_died_are_sent_by_the_next(journey: Journe
     assert message["Date"].datetime == shipped.time.replace(microsecond=0)
 
 
-async def test_logs_tell_neither_the_content_nor_the_recipient_nor_secrets(
+async def test_logs_contain_neither_content_nor_recipient_nor_secrets(
     journey: Journey, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
@@ -403,7 +404,7 @@ async def test_logs_tell_neither_the_content_nor_the_recipient_nor_secrets(
     assert "canary" not in caplog.text
 
 
-async def test_the_service_as_it_is_put_together_fills_its_folder(journey: Journey, tmp_path: Path) -> None:
+async def test_the_assembled_service_writes_to_its_folder(journey: Journey, tmp_path: Path) -> None:
     settings = EmailSettings(database_url=journey.url, mail_folder=tmp_path, smtp_url=None)
     events = one_of_each()
     async with open_service(SERVICE, settings, journey.bus) as running:
@@ -417,7 +418,7 @@ async def test_the_service_as_it_is_put_together_fills_its_folder(journey: Journ
 
 
 @pytest.mark.parametrize("seconds", [300, 7200])
-async def test_the_first_pause_before_a_mail_is_offered_again_is_the_one_that_is_set(
+async def test_the_first_pause_before_a_mail_is_offered_again_is_a_setting(
     journey: Journey, seconds: int
 ) -> None:
     settings = EmailSettings(
@@ -438,7 +439,7 @@ async def test_the_first_pause_before_a_mail_is_offered_again_is_the_one_that_is
     assert seconds * 0.4 < pause < seconds * 1.1
 
 
-async def test_the_service_as_it_is_put_together_sends_to_its_server(journey: Journey) -> None:
+async def test_the_assembled_service_sends_to_its_server(journey: Journey) -> None:
     settings = EmailSettings(database_url=journey.url, smtp_url=journey.server.url, mail_folder=None)
     async with open_service(SERVICE, settings, journey.bus) as running:
         working = asyncio.create_task(running.participant.run())

@@ -25,7 +25,7 @@ from events.memory import MemoryBus
 from events.transaction import Transaction
 from events.transactions import Transactions
 from ops.services import SERVICES, load
-from services.email.emptying import MailEmptier
+from services.email.cleaner import OldMailCleaner
 from services.order.forgetting import IdempotencyKeyCleaner
 from tests.aws_template import ROOT, read
 
@@ -159,7 +159,7 @@ async def test_an_old_mail_keeps_no_event(
                FROM unnest(ARRAY['sent', 'sent', 'refused', 'pending', 'dead'], ARRAY[9, 11, 11, 400, 400])
                    AS row (state, n)""",
         )
-        await MailEmptier(LIFETIME).run(transactions)
+        await OldMailCleaner(LIFETIME).run(transactions)
         assert await fetched(
             transactions, "SELECT stage, event, recipient, message_id FROM mails ORDER BY 1"
         ) == [
@@ -185,7 +185,7 @@ CLEANERS: Final[dict[str, type]] = {
     "ATTEMPTS_DAYS": AttemptsCleaner,
     "INTERVENTIONS_DAYS": InterventionsCleaner,
     "IDEMPOTENCY_KEY_DAYS": IdempotencyKeyCleaner,
-    "MAIL_EVENT_DAYS": MailEmptier,
+    "MAIL_EVENT_DAYS": OldMailCleaner,
 }
 DEFAULTS: Final = {
     "ATTEMPTS_DAYS": 60,
@@ -202,6 +202,7 @@ async def test_each_lifetime_is_a_setting_of_the_service(
     url = await service_url(service)
     needed: dict[str, dict[str, object]] = {
         "billing": {"provider_database_url": url},
+        "shipment": {"carrier_database_url": url},
         "email": {"mail_record_only": True},
     }
     for days in (None, 7):

@@ -18,7 +18,12 @@ from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 from chassis import database
 from chassis.revisions import head
 from events.transactions import Transactions
-from ops.migrate import AUDITOR, HISTORIES, ROLES, migrate, migrate_service, url_for
+from ops.migrate import AUDITOR, CARRIER, HISTORIES, ROLES, migrate, migrate_service, url_for
+from ops.services import SERVICES
+from services.shipment import s10, simulated
+from services.shipment.carrier import Booked
+from tests.conftest import new_database
+from tests.factories import an_order
 from tests.waiting import eventually
 
 PASSWORDS = {role: role for role in ROLES}
@@ -73,7 +78,7 @@ def test_the_head_that_services_wait_for_is_alembic_s(schema: str) -> None:
 
 @pytest.mark.parametrize("schema", HISTORIES)
 async def test_the_migrated_schema_is_the_one_that_the_code_expects(fresh_database: str, schema: str) -> None:
-    await migrate_service(fresh_database, schema, password=schema)
+    await migrate(fresh_database, PASSWORDS)
     async with connected(url_for(fresh_database, schema, password=schema)) as connection:
         assert await connection.run_sync(differences, HISTORIES[schema]) == []
 
@@ -236,3 +241,79 @@ async def test_an_older_migration_leaves_a_newer_schema_as_it_is(fresh_database:
     await migrate(fresh_database, PASSWORDS)
     async with connected(fresh_database) as owner:
         assert await owner.run_sync(everything) == before
+
+
+BOOK = """
+    INSERT INTO carrier_bookings (key, origin)
+    SELECT row.key, row.origin FROM unnest($1::TEXT[], $2::TEXT[]) AS row (key, origin)
+    ON CONFLICT (key) DO UPDATE SET key = excluded.key RETURNING key, serial, origin, booked_at"""
+"""How processes of the version before the carrier's own schema book, as shipment's role."""
+
+
+@pytest.fixture
+async def before_the_carriers_schema(postgres: str) -> AsyncIterator[str]:
+    """A database whose carrier's bookings are shipment's; its owner is no superuser, as on RDS."""
+    async with new_database(postgres) as url, connected(url) as server:
+        name = make_url(url).database
+        owner = f"{name}_owner"
+        await server.execute(text(f"CREATE ROLE \"{owner}\" LOGIN CREATEROLE PASSWORD 'owner'"))
+        await server.execute(text(f'ALTER DATABASE "{name}" OWNER TO "{owner}"'))
+        owned = make_url(url).set(username=owner, password="owner").render_as_string(hide_password=False)
+        for service in SERVICES:
+            await migrate_service(owned, service, PASSWORDS[service])
+        yield owned
+
+
+@asynccontextmanager
+async def of_the_previous_version(url: str) -> AsyncIterator["asyncpg.Connection[Any]"]:
+    connection = await asyncpg.connect(url_for(url, "shipment", "shipment").replace("+asyncpg", ""))
+    try:
+        yield connection
+    finally:
+        await connection.close()
+
+
+async def test_both_versions_get_the_same_booking_for_the_same_key(before_the_carriers_schema: str) -> None:
+    url = before_the_carriers_schema
+    async with of_the_previous_version(url) as previous:
+        book = await previous.prepare(BOOK)
+        old = await book.fetch(["order-1", "order-2"], ["BR", "BR"])
+        for _ in range(2):
+            await migrate(url, PASSWORDS)
+        assert await book.fetch(["order-1", "order-2"], ["PT", "PT"]) == old
+        async with simulated.connect(url_for(url, CARRIER, CARRIER), "PT") as carrier:
+            for record in old:
+                answer = await carrier.book(record["key"], an_order().shipping_address)
+                assert answer == Booked(s10.identifier(record["serial"], "BR"), record["booked_at"])
+            new = await carrier.book("order-3", an_order().shipping_address)
+        [again, other] = await book.fetch(["order-3", "order-4"], ["BR", "BR"])
+        assert new == Booked(s10.identifier(again["serial"], "PT"), again["booked_at"])
+        assert len({record["serial"] for record in (*old, again, other)}) == 4
+
+
+async def test_a_booking_made_while_the_table_moves_is_kept(
+    before_the_carriers_schema: str,
+) -> None:
+    url = before_the_carriers_schema
+    async with (
+        of_the_previous_version(url) as first,
+        of_the_previous_version(url) as second,
+        connected(url) as owner,
+    ):
+
+        async def waiting() -> int:
+            query = "datname = current_database() AND wait_event_type = 'Lock'"
+            return int(await owner.scalar(text(f"SELECT count(*) FROM pg_stat_activity WHERE {query}")) or 0)
+
+        async with first.transaction():
+            [booked] = await first.fetch(BOOK, ["order-1"], ["BR"])
+            migrating = asyncio.create_task(migrate(url, PASSWORDS))
+            await eventually(waiting, lambda count: count == 1)
+            booking = asyncio.create_task(second.fetch(BOOK, ["order-1", "order-2"], ["BR", "BR"]))
+            await eventually(waiting, lambda count: count == 2)
+        await migrating
+        [again, other] = await booking
+        assert again == booked
+        assert other["serial"] != booked["serial"]
+        rows = await owner.execute(text("SELECT key FROM carrier.bookings ORDER BY key"))
+        assert rows.scalars().all() == ["order-1", "order-2"]

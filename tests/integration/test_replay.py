@@ -141,7 +141,7 @@ class Records:
         """A hash of every table's rows, and of the mails; what was announced counts, not when it was sent."""
         tables = await self.owner.fetch(
             "SELECT schemaname, tablename FROM pg_tables WHERE schemaname = ANY($1)",
-            [*SERVICES, "provider"],
+            [*SERVICES, "provider", "carrier"],
         )
         found: dict[str, str] = {}
         for schema, table in tables:

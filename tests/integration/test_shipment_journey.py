@@ -1,9 +1,8 @@
-"""From PAYMENT_CONFIRMED to SHIPPED or SHIPMENT_ERROR, once, whatever happens on the way."""
+"""From PAYMENT_CONFIRMED to SHIPPED or SHIPMENT_ERROR, once, under every failure."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from functools import partial
 from uuid import UUID
 
 import msgspec
@@ -12,22 +11,24 @@ import pytest
 from chassis import database
 from chassis.service import open_service
 from events.bus import Subscription
-from events.contracts import AnyEvent, Paid, PaymentConfirmed, Reason, ShipmentError, Shipped
+from events.contracts import AnyEvent, Dispatched, Paid, PaymentConfirmed, ShipmentError, Shipped
 from events.envelope import decode, messages
 from events.memory import MemoryBus
 from events.participant import Participant
 from events.runner import Runner
 from events.transaction import Transaction
 from events.transactions import Transactions
-from services.shipment import handlers, repository
-from services.shipment.carrier import SimulatedCarrier
-from services.shipment.domain import Booking, Shipment
+from services.shipment import repository
+from services.shipment.domain import Shipment
+from services.shipment.handlers import HANDLERS
 from services.shipment.main import SERVICE
 from services.shipment.settings import ShipmentSettings
+from services.shipment.simulated import SimulatedCarrier, connect
+from services.shipment.work import BOOKING_RETRIES, Booking
 from tests.factories import a_payment, an_invoice, an_order
 from tests.waiting import patient_bus
 
-Settle = Callable[[Transaction, Sequence[tuple[Shipment, Booking | Reason]]], Awaitable[None]]
+Settle = Callable[[Transaction, Sequence[tuple[Shipment, Shipment]]], Awaitable[None]]
 
 
 def paid(country: str = "BR") -> PaymentConfirmed:
@@ -39,30 +40,34 @@ def paid(country: str = "BR") -> PaymentConfirmed:
 
 
 class Journey:
-    """The shipment service's surroundings: its database, a bus, and somebody who listens to its news."""
+    """The shipment service's surroundings: two databases, a bus, and a listener to its events."""
 
-    def __init__(self, url: str, bus: MemoryBus, probe: Subscription) -> None:
+    def __init__(self, url: str, carrier_url: str, bus: MemoryBus, probe: Subscription) -> None:
         self.url = url
+        self.carrier_url = carrier_url
         self.bus = bus
         self._probe = probe
 
     @asynccontextmanager
-    async def service(self, settle: Settle = handlers.settle) -> AsyncIterator[Transactions]:
+    async def service(self, settle: Settle | None = None) -> AsyncIterator[Transactions]:
         """The service runs until the block ends, and then dies without draining."""
-        async with database.connect(self.url, pool=4, application="test") as pool:
+        async with (
+            database.connect(self.url, pool=4, application="test") as pool,
+            database.connect(self.carrier_url, pool=4, application="test") as bookings,
+        ):
             transactions = Transactions(pool)
-            ask = partial(handlers.ask, SimulatedCarrier(transactions, "BR"))
+            booking = Booking(SimulatedCarrier(Transactions(bookings), "BR"))
             runner = Runner(
                 "bookings",
                 repository.LEASES,
                 transactions,
-                ask,
-                settle,
-                policy=handlers.BOOKING,
+                booking.perform,
+                settle or booking.settle,
+                policy=BOOKING_RETRIES,
                 sweep_seconds=0.1,
             )
             participant = Participant(
-                "shipment", handlers.HANDLERS, transactions, self.bus, {Shipment: runner}, sweep_seconds=0.1
+                "shipment", HANDLERS, transactions, self.bus, {Shipment: runner}, sweep_seconds=0.1
             )
             running = asyncio.create_task(participant.run())
             try:
@@ -73,12 +78,12 @@ class Journey:
                     await running
 
     async def publish(self, *events: AnyEvent) -> None:
-        """Returns when the service has taken the events over."""
+        """Publishes the events, and returns when the service has committed them."""
         async with asyncio.timeout(30):
             await asyncio.gather(*(self.bus.publish(message) for message in messages(events)))
 
     async def heard(self, count: int) -> list[AnyEvent]:
-        """The next events that the service announces, at least so many."""
+        """The next events that the service announces, at least `count`."""
         events: list[AnyEvent] = []
         async with asyncio.timeout(30):
             while len(events) < count:
@@ -93,7 +98,7 @@ class Journey:
 async def journey(service_url: Callable[[str], Awaitable[str]]) -> AsyncIterator[Journey]:
     bus = patient_bus({"shipment": ["PAYMENT_CONFIRMED"], "probe": ["SHIPPED", "SHIPMENT_ERROR"]})
     async with bus.subscribe("probe", ["SHIPPED", "SHIPMENT_ERROR"]) as probe:
-        yield Journey(await service_url("shipment"), bus, probe)
+        yield Journey(await service_url("shipment"), await service_url("carrier"), bus, probe)
 
 
 async def stored(transactions: Transactions) -> list[tuple[object, ...]]:
@@ -114,8 +119,10 @@ async def test_a_paid_order_is_shipped(journey: Journey) -> None:
         assert await stored(transactions) == [(payment.subject, "shipped", "RR000000005BR", None)]
 
 
-async def test_the_service_as_it_is_put_together_ships_from_its_country_of_origin(journey: Journey) -> None:
-    settings = ShipmentSettings(database_url=journey.url, origin_country="PT")
+async def test_the_assembled_service_ships_from_its_country_of_origin(journey: Journey) -> None:
+    settings = ShipmentSettings(
+        database_url=journey.url, carrier_database_url=journey.carrier_url, origin_country="PT"
+    )
     async with open_service(SERVICE, settings, journey.bus) as running:
         service = asyncio.create_task(running.participant.run())
         await journey.publish(paid())
@@ -140,7 +147,7 @@ async def test_a_destination_that_is_not_served_is_a_shipment_error(journey: Jou
         assert await stored(transactions) == [(payment.subject, "refused", None, "destination_unserved")]
 
 
-async def test_an_order_is_shipped_once_however_often_its_payment_is_told(journey: Journey) -> None:
+async def test_an_order_is_shipped_once_however_often_its_payment_is_announced(journey: Journey) -> None:
     payments = [paid() for _ in range(40)]
     told_again = [PaymentConfirmed.of(payment.data) for payment in payments]
     async with AsyncExitStack() as stack:
@@ -159,30 +166,30 @@ async def test_an_order_is_shipped_once_however_often_its_payment_is_told(journe
 async def test_a_crash_between_the_carriers_answer_and_its_commit_keeps_the_tracking_number(
     journey: Journey,
 ) -> None:
-    answered: asyncio.Future[Booking | Reason] = asyncio.get_running_loop().create_future()
+    answered: asyncio.Future[Shipment] = asyncio.get_running_loop().create_future()
 
-    async def never_commits(_: Transaction, answers: Sequence[tuple[Shipment, Booking | Reason]]) -> None:
-        answered.set_result(answers[0][1])
+    async def never_commits(_: Transaction, performed: Sequence[tuple[Shipment, Shipment]]) -> None:
+        answered.set_result(performed[0][1])
         await asyncio.Event().wait()
 
     async with journey.service(never_commits):
         await journey.publish(paid())
         async with asyncio.timeout(30):
-            before = await answered
-    assert isinstance(before, Booking)
+            before = (await answered).outcome
+    assert isinstance(before, Dispatched)
 
     async with journey.service() as transactions:
         async with transactions() as tx:
             await tx.execute("UPDATE shipments SET claimed_until = now()")
         [shipped] = await journey.heard(1)
         assert isinstance(shipped, Shipped)
-        assert shipped.data.shipment.tracking_number == before.tracking_number
-        assert shipped.data.shipment.booked_at == before.booked_at
-        async with transactions() as tx:
-            assert len(await tx.fetch("SELECT FROM carrier_bookings")) == 1
+        assert shipped.data.shipment.tracking_number == before.shipment.tracking_number
+        assert shipped.data.shipment.booked_at == before.shipment.booked_at
+    async with database.connect(journey.carrier_url, pool=1, application="test") as pool:
+        assert await pool.fetchval("SELECT count(*) FROM bookings") == 1
 
 
-async def test_an_answer_that_another_process_wrote_down_first_is_not_announced_again(
+async def test_an_answer_that_another_process_stored_first_is_not_announced_again(
     journey: Journey,
 ) -> None:
     async with journey.service() as transactions:
@@ -191,8 +198,8 @@ async def test_an_answer_that_another_process_wrote_down_first_is_not_announced_
         [shipped] = await journey.heard(1)
         assert isinstance(shipped, Shipped)
         shipment = Shipment(UUID(shipped.data.shipment.id), payment.data)
-        late = Reason(code="destination_unserved", message="", stage="shipment")
-        async with transactions() as tx:
-            await handlers.settle(tx, [(shipment, late)])
+        late = shipment.refused(code="destination_unserved", message="")
+        async with connect(journey.carrier_url, "BR") as carrier, transactions() as tx:
+            await Booking(carrier).settle(tx, [(shipment, late)])
             assert tx.events == []
         assert [state for _, state, _, _ in await stored(transactions)] == ["shipped"]

@@ -16,6 +16,7 @@ GOOD = {
     "DATABASE_URL": "postgresql://orderflow@127.0.0.1:9/orderflow",
     "BROKER_URL": "amqp://orderflow@127.0.0.1:9/",
     "PROVIDER_DATABASE_URL": "postgresql://orderflow_provider@127.0.0.1:9/orderflow",
+    "CARRIER_DATABASE_URL": "postgresql://orderflow_carrier@127.0.0.1:9/orderflow",
     "SMTP_URL": "smtp://127.0.0.1:9",
 }
 A_DATABASE = "DATABASE_URL: This is not like postgresql://user:password@host:5432/orderflow."

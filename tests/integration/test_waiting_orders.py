@@ -170,6 +170,8 @@ async def shop(fresh_database: str) -> AsyncIterator[Shop]:
                     "stripe_api_key": KEY,
                     "stripe_base_url": stripe.url,
                 }
+            if name == "shipment":
+                given |= {"carrier_database_url": migrate.url_for(fresh_database, "carrier", "carrier")}
             if name == "email":
                 given |= {"mail_record_only": True}
             running[name] = await stack.enter_async_context(
@@ -255,7 +257,7 @@ async def without(shop: Shop, table: str) -> AsyncIterator[None]:
 DEFECTS = {
     # what is broken: the order's stage, where it stands, and the work that fails
     "invoice.invoice_counters": ("invoice", "ORDER_CREATED", "invoice.parked WHERE attempts > 0"),
-    "shipment.carrier_bookings": ("shipment", "PAYMENT_CONFIRMED", "shipment.shipments WHERE defects > 0"),
+    "carrier.bookings": ("shipment", "PAYMENT_CONFIRMED", "shipment.shipments WHERE defects > 0"),
 }
 
 
@@ -277,7 +279,7 @@ async def test_what_fails_for_a_reason_of_our_own_is_said_and_mended_it_goes_on(
 
 
 async def test_what_was_given_up_waits_for_a_person_and_goes_on_when_it_is_replayed(shop: Shop) -> None:
-    async with without(shop, "shipment.carrier_bookings"):
+    async with without(shop, "carrier.bookings"):
         order_id = await shop.place()
 
         async def given_up() -> list[asyncpg.Record]:

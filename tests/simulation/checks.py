@@ -9,7 +9,7 @@ from ops.audit.audit import audit
 from ops.audit.ledger import ledger_of
 from ops.services import SERVICES
 from ops.target import Target
-from services.email.delivery import MAIL
+from services.email.work import MAIL_RETRIES
 from tests.simulation.database import SimulatedDatabase
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ async def replay_mails(database: SimulatedDatabase) -> list[tuple[str, str]]:
         """UPDATE email.mails SET state = 'pending', attempts = 0, defects = 0, unknowns = 0,
             waits_since = written_at, claimed_until = written_at
         WHERE state = 'dead' AND unknowns >= $1 RETURNING order_id, stage""",
-        MAIL.unknowns,
+        MAIL_RETRIES.unknowns,
     )
     return [(str(row["order_id"]), row["stage"]) for row in replayed]
 
@@ -145,7 +145,7 @@ async def _mails(system: "System") -> list[Finding]:
         found.append(
             Finding("I21", f"{len(sent)} mails are said to be sent, the mail server has {len(kept)}.")
         )
-    most = MAIL.unknowns or 0
+    most = MAIL_RETRIES.unknowns or 0
     if many := [
         count
         for mail, count in copies.items()

@@ -9,9 +9,8 @@ from events.contracts import Address
 from events.errors import Unavailable, UnknownOutcome
 from services.billing.provider import ChargeAnswer, ChargeRequest, Provider, RefundAnswer, RefundRequest
 from services.email.domain import Outcome
-from services.email.mailer import Letter, MailPerhapsSent, MailServerUnavailable
-from services.shipment.carrier import DestinationUnserved, SimulatedCarrier
-from services.shipment.domain import Booking
+from services.email.mailer import MailPerhapsSent, MailServerUnavailable, RenderedMail
+from services.shipment.carrier import BookingAnswer, Carrier
 from tests.simulation.fates import ASK, Fate
 from tests.simulation.scheduler import Scheduler
 
@@ -81,25 +80,17 @@ class AskedProvider:
         return await self._outside.ask("look up a refund", lambda: self._provider.look_up_refund(request))
 
 
-class AskedCarrier(SimulatedCarrier):
-    """The carrier, asked in steps."""
+class AskedCarrier:
+    """A carrier, asked in steps."""
 
-    outside: Outside
+    def __init__(self, carrier: Carrier, outside: Outside) -> None:
+        self.name = carrier.name
+        self._carrier = carrier
+        self._outside = outside
 
-    async def book(self, key: str, address: Address) -> Booking:
-        """See SimulatedCarrier."""
-        book = super().book
-
-        async def answer() -> Booking | DestinationUnserved:
-            try:
-                return await book(key, address)
-            except DestinationUnserved as refusal:
-                return refusal
-
-        booking = await self.outside.ask("book", answer)
-        if isinstance(booking, DestinationUnserved):
-            raise booking
-        return booking
+    async def book(self, key: str, address: Address) -> BookingAnswer:
+        """See Carrier."""
+        return await self._outside.ask("book", lambda: self._carrier.book(key, address))
 
 
 class Mailbox:
@@ -108,13 +99,13 @@ class Mailbox:
     def __init__(self, outside: Outside) -> None:
         self._outside = outside
         self.copies: Counter[tuple[str, str, bytes]] = Counter()
-        """How often each letter came, by its name, its recipient and its content."""
+        """How often each mail came, by its name, its recipient and its content."""
 
-    async def send(self, letter: Letter) -> Outcome:
+    async def send(self, mail: RenderedMail) -> Outcome:
         """See Mailer."""
 
         async def keep() -> Outcome:
-            self.copies[letter.name, letter.recipient, letter.content] += 1
+            self.copies[mail.name, mail.recipient, mail.content] += 1
             return Outcome("sent", "250 OK")
 
         return await self._outside.ask("mail", keep, MailServerUnavailable, MailPerhapsSent)

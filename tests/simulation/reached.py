@@ -22,7 +22,6 @@ from events.performing import Performing
 from events.splitting import commit_in_halves
 from events.worker import KillsProcess, Worker
 from services.billing.domain import Payment
-from services.shipment.carrier import DestinationUnserved
 from tests import states
 from tests.simulation.database import SimulatedDatabase
 from tests.simulation.fates import Fate
@@ -188,8 +187,8 @@ def catching(unforeseen: list[str], reached: "Counter[str]") -> Iterator[None]:
 
 
 def is_foreseen(error: BaseException) -> bool:
-    """Whether a fate, the database or a rule of the business raised it."""
-    return isinstance(error, EventsError | Defect | DestinationUnserved | asyncpg.PostgresError)
+    """Whether a fate or the database raised it."""
+    return isinstance(error, EventsError | Defect | asyncpg.PostgresError)
 
 
 class _Catcher(logging.Handler):

@@ -29,14 +29,15 @@ from ops.services import SERVICES, load
 from services.billing import work
 from services.billing.domain import Payment, Refund
 from services.billing.simulated import SimulatedProvider
-from services.email.delivery import MAIL, delivery
+from services.email import work as delivery
+from services.email.cleaner import OldMailCleaner
 from services.email.domain import Mail
-from services.email.emptying import MailEmptier
-from services.email.letters import Letters
+from services.email.rendering import MailRenderer
 from services.order.forgetting import IdempotencyKeyCleaner
 from services.order.intake import Intake
-from services.shipment import handlers as shipping
+from services.shipment import work as booking
 from services.shipment.domain import Shipment
+from services.shipment.simulated import SimulatedCarrier
 from tests import factories
 from tests.simulation import checks
 from tests.simulation.broker import SimulatedBroker
@@ -60,7 +61,7 @@ LONGEST: Final = 40
 CALM_SECONDS: Final = 30.5
 SWEEP_SECONDS: Final = 8.0
 MOST_DEATHS: Final = 6
-MAILS: Final = replace(MAIL, deadline=10, first=1, longest=30)
+MAILS: Final = replace(delivery.MAIL_RETRIES, deadline=10, first=1, longest=30)
 """The policy of mails, with pauses that end while it is calm."""
 
 
@@ -135,7 +136,8 @@ class System:
         self.mailbox = Mailbox(self.outside)
         self._start = start_of_schedule()
         self._provider = AskedProvider(SimulatedProvider(self._timed("provider")), self.outside)
-        self._letters = Letters("Shop <shop@example.com>")
+        self._carrier = AskedCarrier(SimulatedCarrier(self._timed("carrier"), "BR"), self.outside)
+        self._renderer = MailRenderer("Shop <shop@example.com>")
 
     # Processes
 
@@ -208,13 +210,11 @@ class System:
                     ),
                 }
             case "shipment":
-                carrier = AskedCarrier(self._timed("shipment"), "BR")
-                carrier.outside = self.outside
-                return {Shipment: shipping.runner(carrier, transactions, sweep_seconds=SWEEP_SECONDS)}
+                return {Shipment: booking.runner(self._carrier, transactions, sweep_seconds=SWEEP_SECONDS)}
             case "email":
                 return {
-                    Mail: delivery(
-                        *(transactions, self._letters, self.mailbox),
+                    Mail: delivery.runner(
+                        *(self._renderer, self.mailbox, transactions),
                         concurrency=8,
                         policy=MAILS,
                         sweep_seconds=SWEEP_SECONDS,
@@ -227,7 +227,7 @@ class System:
         """As the service has them by default, but for the clock's: processes have the scheduler's time."""
         own: dict[str, Chore] = {
             "order": IdempotencyKeyCleaner(timedelta(days=30)),
-            "email": MailEmptier(timedelta(days=30)),
+            "email": OldMailCleaner(timedelta(days=30)),
         }
         settings = ServiceSettings(database_url=self.database.url)
         of_all = [c for c in chores_of_every_service(settings) if not isinstance(c, ClockWatch)]

@@ -1,10 +1,10 @@
-"""Where the email service's settings let mails go, and what they say when they can't."""
+"""Email's settings: exactly one way to send mails, and a sentence for each unusable value."""
 
 import pytest
 
 from chassis.settings import UnusableSettings, read
-from services.email.main import EmailSettings
-from services.email.smtp import InvalidServer, Server
+from services.email.settings import EmailSettings
+from services.email.smtp.server import InvalidServer, Server
 
 DATABASE = "postgresql://orderflow_email:email@localhost/orderflow"
 
@@ -31,7 +31,7 @@ def settings() -> EmailSettings:
         ("smtp://[::1]:25", Server("::1", 25)),
     ],
 )
-def test_a_mail_servers_url_is_read(url: str, server: Server) -> None:
+def test_a_mail_servers_url_is_parsed(url: str, server: Server) -> None:
     assert Server.parse(url) == server
 
 
@@ -42,7 +42,7 @@ def test_a_mail_servers_url_is_read(url: str, server: Server) -> None:
         *("smtps://mail?starttls", "smtp://canary@mail", "smtp://mail?starttls=no", "smtp://[::1"),
     ],
 )
-def test_another_url_is_refused_with_a_sentence(url: str) -> None:
+def test_an_unusable_url_is_refused_with_a_sentence(url: str) -> None:
     with pytest.raises(InvalidServer, match=r"^A mail server is smtp"):
         Server.parse(url)
 
@@ -61,7 +61,9 @@ def test_a_password_is_not_shown() -> None:
         {"MAIL_RECORD_ONLY": "false"},
     ],
 )
-def test_mails_go_exactly_one_way(monkeypatch: pytest.MonkeyPatch, environment: dict[str, str]) -> None:
+def test_exactly_one_way_to_send_mails_is_needed(
+    monkeypatch: pytest.MonkeyPatch, environment: dict[str, str]
+) -> None:
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(UnusableSettings, match=r"^Set one of SMTP_URL"):
@@ -99,7 +101,7 @@ def test_a_wrong_setting_is_named_without_its_value(
     assert "canary" not in str(refusal.value)
 
 
-def test_an_empty_setting_is_as_good_as_none(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_empty_setting_counts_as_unset(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SMTP_URL", "smtp://ana:canary@mail")
     monkeypatch.setenv("MAIL_FOLDER", "")
     monkeypatch.setenv("MAIL_FROM", "")

@@ -16,8 +16,8 @@ from chassis.settings import (
     read,
 )
 from services.billing.settings import BillingSettings, ProviderSettings
-from services.email.main import EmailSettings
-from services.email.smtp import Server
+from services.email.settings import EmailSettings
+from services.email.smtp.server import Server
 from services.shipment.settings import ShipmentSettings
 
 EVERY = (BillingSettings, BrokerSettings, EmailSettings, ProviderSettings, ServiceSettings, ShipmentSettings)
@@ -54,6 +54,8 @@ def test_any_password_stands_beside_its_address_as_it_is(
     environment.setenv("DATABASE_PASSWORD", password)
     environment.setenv("PROVIDER_DATABASE_URL", "postgresql://orderflow_provider@postgres/orderflow")
     environment.setenv("PROVIDER_DATABASE_PASSWORD", password)
+    environment.setenv("CARRIER_DATABASE_URL", "postgresql://orderflow_carrier@postgres/orderflow")
+    environment.setenv("CARRIER_DATABASE_PASSWORD", password)
     environment.setenv("BROKER_URL", "amqp://orderflow@rabbitmq:5672/")
     environment.setenv("BROKER_PASSWORD", password)
     environment.setenv("SMTP_URL", "smtp://ana@mail:2525?starttls")
@@ -62,6 +64,7 @@ def test_any_password_stands_beside_its_address_as_it_is(
     url = make_url(billing.database_url)
     assert (url.username, url.password, url.host, url.port) == ("orderflow_order", password, "postgres", 5432)
     assert make_url(billing.provider_database_url or "").password == password
+    assert make_url(read(ShipmentSettings).carrier_database_url).password == password
     parts = urlsplit(read(BrokerSettings).broker_url)
     assert (parts.username, unquote(parts.password or "")) == ("orderflow", password)
     assert (parts.hostname, parts.port, parts.path) == ("rabbitmq", 5672, "/")
@@ -88,8 +91,10 @@ def test_passwords_are_not_shown(environment: pytest.MonkeyPatch) -> None:
     environment.setenv("DATABASE_URL", "postgresql://u@postgres/orderflow")
     environment.setenv("DATABASE_PASSWORD", LEAK)
     environment.setenv("PROVIDER_DATABASE_URL", f"postgresql://u:{LEAK}@postgres/orderflow")
+    environment.setenv("CARRIER_DATABASE_URL", f"postgresql://u:{LEAK}@postgres/orderflow")
     environment.setenv("BROKER_URL", f"amqp://u:{LEAK}@rabbitmq/")
-    assert LEAK not in repr(read(BillingSettings)) + repr(read(BrokerSettings))
+    settings = read(BillingSettings), read(ShipmentSettings), read(BrokerSettings)
+    assert LEAK not in repr(settings)
 
 
 @pytest.mark.parametrize(
@@ -159,6 +164,7 @@ def test_a_value_that_can_not_be_used_is_one_sentence(
 ) -> None:
     environment.setenv("DATABASE_URL", "postgresql://u@postgres/orderflow")
     environment.setenv("PROVIDER_DATABASE_URL", "postgresql://u@postgres/orderflow")
+    environment.setenv("CARRIER_DATABASE_URL", "postgresql://u@postgres/orderflow")
     environment.setenv("SMTP_URL", "smtp://mail")
     environment.setenv(name, value)
     said = unusable(settings)

@@ -1,4 +1,4 @@
-"""Writes the letters: the words of a mail's stage, as text and as HTML, in the form that servers take."""
+"""Renders mails: fills the templates of a mail's stage, as text and as HTML, into one message."""
 
 from datetime import date
 from decimal import Decimal
@@ -13,52 +13,52 @@ from markupsafe import Markup, escape
 from events.journey import RANKS
 from events.money import format_amount
 from services.email import mime
-from services.email.domain import Mail, in_plain_words, is_about_the_amount
-from services.email.mailer import Letter
+from services.email.domain import Mail, is_about_the_amount, reason_for_customer
+from services.email.mailer import RenderedMail
 
 LANGUAGE: Final = "en"
 """The language that the mails are written in."""
 
 
-class Letters:
-    """Writes the letter of a mail. The same mail gives the same letter, byte for byte.
+class MailRenderer:
+    """Renders mails. The same mail gives the same bytes.
 
-    Whatever others wrote (names, addresses, references) is shown as it is: escaped in HTML, on one line in
-    text, in its own direction and language.
+    Text from customers and merchants (names, addresses, references) is shown as it is: escaped in HTML, on
+    one line in text, in its own direction and language.
     """
 
     def __init__(self, sender: str) -> None:
-        """`sender` is `Name <address>`; the name is the shop's. Raises UnusableAddress."""
-        name, self._address = mime.mailbox(sender)
+        """`sender` is `Name <address>`, with the name of the shop. Raises UnusableAddress."""
+        name, self._address = mime.parse_mailbox(sender)
         self.domain = self._address.rpartition("@")[2]
-        """The domain of the sender's address, with which Message-IDs are made."""
+        """The domain of the sender's address and of the Message-IDs."""
         self._shop = name or self.domain
-        self._from = mime.addressed("From", name, self._address)
+        self._from = mime.address_header("From", name, self._address)
         text, html = _environment("layout.txt"), _environment("layout.html", autoescape=True)
         self._text = {stage: text.get_template(_file(stage)) for stage in RANKS}
         self._html = {stage: html.get_template(_file(stage)) for stage in RANKS}
 
-    def write(self, mail: Mail) -> Letter:
-        """The letter of this mail. Raises mime.UnusableAddress."""
-        recipient = mime.address(mail.recipient)
+    def render(self, mail: Mail) -> RenderedMail:
+        """The mail as it is sent. Raises mime.UnusableAddress."""
+        recipient = mime.envelope_address(mail.recipient)
         headers = (
             f"Date: {format_datetime(mail.event.time)}\r\n"
             f"{self._from}"
-            f"{mime.addressed('To', mail.order.customer.name, recipient)}"
-            f"{mime.unstructured('Subject', mail.subject)}"
+            f"{mime.address_header('To', mail.order.customer.name, recipient)}"
+            f"{mime.text_header('Subject', mail.subject)}"
             f"Message-ID: {mail.message_id(self.domain)}\r\n"
             f"Auto-Submitted: auto-generated\r\n"
             f"Content-Language: {LANGUAGE}\r\n"
             f"X-Order-Id: {mail.order.id}\r\n"
         )
         bodies = {
-            "plain": self._render(self._text[mail.stage], mail),
-            "html": self._render(self._html[mail.stage], mail),
+            "plain": self._body(self._text[mail.stage], mail),
+            "html": self._body(self._html[mail.stage], mail),
         }
-        content = mime.alternatives(headers, bodies, boundary=f"=_{mail.id.hex}")
-        return Letter(mail.name, self._address, recipient, content)
+        content = mime.multipart_alternative(headers, bodies, boundary=f"=_{mail.id.hex}")
+        return RenderedMail(mail.name, self._address, recipient, content)
 
-    def _render(self, template: Template, mail: Mail) -> str:
+    def _body(self, template: Template, mail: Mail) -> str:
         data = mail.event.data
         return template.render(data=data, order=data.order, subject=mail.subject, shop=self._shop)
 
@@ -68,7 +68,7 @@ def _file(stage: str) -> str:
 
 
 def _environment(layout: str, *, autoescape: bool = False) -> Environment:
-    """The templates as one type of text. The words of a stage are the same in both; the layout differs."""
+    """The templates in one type of text. A stage has one text for both types; only the layout differs."""
     environment = Environment(
         loader=PackageLoader("services.email"),
         autoescape=autoescape,  # noqa: S701  # off for plain text only
@@ -84,7 +84,7 @@ def _environment(layout: str, *, autoescape: bool = False) -> Environment:
         "day": lambda time: _day(time.date()),
         "money": _money,
         "percent": _percent,
-        "reason": in_plain_words,
+        "reason": reason_for_customer,
         "theirs": _theirs if autoescape else str,
     }
     return environment
@@ -101,20 +101,20 @@ def _day(day: date) -> str:
 
 @pass_context
 def _money(context: Context, minor: int) -> str:
-    """An amount in the order's currency: `46.57 BRL`, which no line break parts."""
+    """An amount in the order's currency, such as `46.57 BRL`, without a place to break the line."""
     currency = context["order"].currency
     return f"{format_amount(minor, currency)}\N{NO-BREAK SPACE}{currency}"
 
 
 @lru_cache(maxsize=256)
 def _percent(rate: str) -> str:
-    """A tax rate as people write it: "0.17" is 17%."""
+    """A tax rate in per cent: "0.17" is 17%."""
     return f"{(Decimal(rate) * 100).normalize():f}%"
 
 
 @pass_context
 def _theirs(context: Context, text: str) -> Markup:
-    """HTML of what the customer wrote: in the customer's language, in its own direction, apart from ours."""
+    """HTML of the customer's own text: in the customer's language, isolated in its own direction."""
     locale = context["order"].customer.locale
     language = f' lang="{escape(locale)}"' if locale else ""
     return Markup(f'<bdi dir="auto"{language}>{escape(mime.one_line(text))}</bdi>')  # noqa: S704  # escaped

@@ -1,4 +1,4 @@
-"""The letters: every stage has its own, and whatever customers write is shown as they wrote it."""
+"""Rendered mails: each stage has its own text, and customers' text is shown as they wrote it."""
 
 import email
 import email.policy
@@ -27,19 +27,19 @@ from events.journey import MILESTONES
 from events.limits import OBSTACLES
 from services.email.domain import SUBJECTS, Mail
 from services.email.handlers import HANDLERS
-from services.email.letters import Letters
-from services.email.mailer import Letter
+from services.email.mailer import RenderedMail
 from services.email.mime import UnusableAddress
+from services.email.rendering import MailRenderer
 from tests.factories import an_item, an_order, one_of_each, order_created
 
-LETTERS = Letters("The Shop <orders@shop.example>")
+RENDERER = MailRenderer("The Shop <orders@shop.example>")
 STAGES = [type_of(event) for event in HANDLERS]
 MARKUP = "<script>alert('1')</script> {{7*7}} {% raw %} ${7*7} & \"'"
 SCRIPTS = "Ünïcödé 山田太郎 محمد بن عبد الله שרה 🎉👩‍👩‍👧 \u202eabc"
 
 
 class Page(HTMLParser):
-    """What a reader of HTML sees: its text, and the elements and attributes that it is made of."""
+    """Collects the text of an HTML document, and its elements and attributes."""
 
     def __init__(self, html: str) -> None:
         super().__init__()
@@ -55,9 +55,9 @@ class Page(HTMLParser):
         self.text += data
 
 
-def read(letter: Letter) -> EmailMessage:
-    """The letter as the standard library reads it, which must find nothing wrong with it."""
-    message = email.message_from_bytes(letter.content, policy=email.policy.default)
+def read(mail: RenderedMail) -> EmailMessage:
+    """The mail as the standard library parses it, without a defect."""
+    message = email.message_from_bytes(mail.content, policy=email.policy.default)
     assert isinstance(message, EmailMessage)
     for part in message.walk():
         assert part.defects == []
@@ -67,12 +67,12 @@ def read(letter: Letter) -> EmailMessage:
 
 
 def written(event: AnyMilestone) -> EmailMessage:
-    return read(LETTERS.write(Mail.about(event)))
+    return read(RENDERER.render(Mail.about(event)))
 
 
-def addressee(letter: Letter) -> str:
+def addressee(mail: RenderedMail) -> str:
     """The name in To. Before Python 3.13 `email.policy.default` puts gaps between encoded words."""
-    raw = email.message_from_bytes(letter.content)["To"]
+    raw = email.message_from_bytes(mail.content)["To"]
     return parseaddr(str(make_header(decode_header(raw))))[0]
 
 
@@ -85,7 +85,7 @@ def body(message: EmailMessage, subtype: str) -> str:
 
 
 def wild(text: str) -> Order:
-    """An order in which everything that the customer writes is this text."""
+    """An order that has this text in every field that the customer writes."""
     return an_order(
         reference=text,
         customer=Customer(name=text, email="ana@example.com", locale="ar"),
@@ -101,7 +101,7 @@ def test_the_handler_table_names_every_milestone() -> None:
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_every_stage_in_the_handler_table_has_a_letter(stage: str) -> None:
+def test_every_stage_in_the_handler_table_has_a_text(stage: str) -> None:
     order = an_order()
     event = one_of_each(order)[stage]
     message = written(event)
@@ -165,7 +165,7 @@ def test_a_payment_that_no_card_could_make_is_not_blamed_on_the_card(form: str) 
 
 
 @pytest.mark.parametrize("form", ["plain", "html"])
-def test_a_refund_by_hand_is_told_with_its_reference_and_promises_no_card(form: str) -> None:
+def test_a_refund_by_hand_names_its_reference_and_promises_no_card(form: str) -> None:
     event: Any = one_of_each()["PAYMENT_REFUNDED"]
     assert "payment method that you paid with" in " ".join(body(written(event), form).split())
     refund = msgspec.structs.replace(event.data.refund, by_hand=True, provider_reference="SEPA-4711")
@@ -175,7 +175,7 @@ def test_a_refund_by_hand_is_told_with_its_reference_and_promises_no_card(form: 
     assert "The money goes to the payment method" not in said
 
 
-def test_a_failure_without_a_message_has_a_reason_all_the_same() -> None:
+def test_a_failure_without_a_message_has_a_default_reason() -> None:
     for stage, reason in (("PAYMENT_FAILED", "refused"), ("SHIPMENT_ERROR", "No parcel can be sent")):
         event: Any = one_of_each()[stage]
         silent = msgspec.structs.replace(event.data.reason, message="")
@@ -206,7 +206,7 @@ def test_markup_and_template_syntax_are_shown_literally(stage: str) -> None:
     message = written(one_of_each(wild(MARKUP))[stage])
     text, html = body(message, "plain"), body(message, "html")
 
-    assert text.count(MARKUP) >= 6  # not escaped for HTML: nobody would undo it
+    assert text.count(MARKUP) >= 6  # not escaped for HTML, as plain text is shown literally
     page = Page(html)
     assert page.text.count(MARKUP) >= 6
     assert {"script", "img", "link", "a"}.isdisjoint(tag for tag, _ in page.elements)
@@ -217,10 +217,10 @@ def test_markup_and_template_syntax_are_shown_literally(stage: str) -> None:
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_every_script_and_direction_is_kept_and_stays_in_its_place(stage: str) -> None:
-    letter = LETTERS.write(Mail.about(one_of_each(wild(SCRIPTS))[stage]))
-    message = read(letter)
+    mail = RENDERER.render(Mail.about(one_of_each(wild(SCRIPTS))[stage]))
+    message = read(mail)
     assert SCRIPTS in message["Subject"]
-    assert addressee(letter) == SCRIPTS
+    assert addressee(mail) == SCRIPTS
     assert SCRIPTS in body(message, "plain")
     html = body(message, "html")
     page = Page(html)
@@ -231,8 +231,8 @@ def test_every_script_and_direction_is_kept_and_stays_in_its_place(stage: str) -
 @pytest.mark.parametrize("newline", ["\r\n", "\n", "\r", "\x00", "\x0b", "\x85", "\u2028"])
 def test_line_breaks_and_control_characters_start_no_line_of_their_own(newline: str) -> None:
     text = f"Ana{newline}Bcc: eve@example.com{newline}{newline}PAY HERE"
-    letter = LETTERS.write(Mail.about(order_created(wild(text))))
-    message = read(letter)
+    mail = RENDERER.render(Mail.about(order_created(wild(text))))
+    message = read(mail)
 
     assert message["Bcc"] is None
     assert [address.addr_spec for address in message["To"].addresses] == ["ana@example.com"]
@@ -243,8 +243,8 @@ def test_line_breaks_and_control_characters_start_no_line_of_their_own(newline: 
 
 @given(st.text(st.characters(codec="utf-8"), min_size=1, max_size=200))
 def test_any_name_gives_a_message_that_reads_back(name: str) -> None:
-    letter = LETTERS.write(Mail.about(order_created(wild(name))))
-    message = read(letter)
+    mail = RENDERER.render(Mail.about(order_created(wild(name))))
+    message = read(mail)
 
     assert set(message.keys()) == {
         *("Date", "From", "To", "Subject", "Message-ID", "Auto-Submitted", "Content-Language"),
@@ -252,15 +252,15 @@ def test_any_name_gives_a_message_that_reads_back(name: str) -> None:
     }
     assert [address.addr_spec for address in message["To"].addresses] == ["ana@example.com"]
     assert len(list(message.iter_parts())) == 2
-    assert all(len(line) <= 998 for line in letter.content.split(b"\r\n"))
-    assert b"\n" not in letter.content.replace(b"\r\n", b"")
-    assert letter.content.isascii()
+    assert all(len(line) <= 998 for line in mail.content.split(b"\r\n"))
+    assert b"\n" not in mail.content.replace(b"\r\n", b"")
+    assert mail.content.isascii()
 
 
-def test_the_same_event_gives_the_same_letter() -> None:
+def test_the_same_event_gives_the_same_bytes() -> None:
     event = order_created()
     first, second = Mail.about(event), Mail.about(event)
-    assert LETTERS.write(first).content == LETTERS.write(second).content
+    assert RENDERER.render(first).content == RENDERER.render(second).content
 
 
 @pytest.mark.parametrize(
@@ -271,15 +271,15 @@ def test_the_same_event_gives_the_same_letter() -> None:
         (
             "ana@straße.de",
             "ana@xn--strae-oqa.de",
-        ),  # IDNA 2008; the older rule made it strasse.de, a stranger's
+        ),  # IDNA 2008; IDNA 2003 made it strasse.de, another domain
         ("пётр@почта.рф", "пётр@почта.рф"),
     ],
 )
 def test_the_envelope_has_the_customers_address_and_no_other(given_as: str, sent_to: str) -> None:
     customer = Customer(name="Ana", email=given_as)
-    letter = LETTERS.write(Mail.about(order_created(an_order(customer=customer))))
-    assert letter.recipient == sent_to
-    assert f"<{sent_to}>".encode() in letter.content
+    mail = RENDERER.render(Mail.about(order_created(an_order(customer=customer))))
+    assert mail.recipient == sent_to
+    assert f"<{sent_to}>".encode() in mail.content
 
 
 @pytest.mark.parametrize(
@@ -289,15 +289,15 @@ def test_the_envelope_has_the_customers_address_and_no_other(given_as: str, sent
         *("ana", "ana@", "@example.com", "a b@example.com", "a@b@example.com", "ana@exa mple.com", "ü@ö d"),
     ],
 )
-def test_an_address_that_is_not_one_address_is_not_written_to(unusable: str) -> None:
+def test_an_address_that_is_not_exactly_one_address_is_unusable(unusable: str) -> None:
     order = an_order(customer=Customer(name="Ana", email=unusable))
     with pytest.raises(UnusableAddress):
-        LETTERS.write(Mail.about(order_created(order)))
+        RENDERER.render(Mail.about(order_created(order)))
 
 
 def test_a_sender_without_a_name_is_shown_by_its_domain() -> None:
-    letters = Letters("orders@shop.example")
-    message = read(letters.write(Mail.about(order_created())))
+    renderer = MailRenderer("orders@shop.example")
+    message = read(renderer.render(Mail.about(order_created())))
     assert message["From"] == "orders@shop.example"
     assert "shop.example" in body(message, "html")
 
@@ -309,7 +309,7 @@ def test_files_of_mails_sort_by_order_and_stage() -> None:
     assert names[0] == f"{first['ORDER_CREATED'].subject}-0-ORDER_CREATED"
 
 
-def test_a_large_order_is_written_whole() -> None:
+def test_a_large_order_is_rendered_completely() -> None:
     items = tuple(an_item(sku=f"S{n}", name="😀" * 200) for n in range(100))
     message = written(OrderCreated.of(order_created(an_order(items=items)).data))
     assert body(message, "html").count("😀" * 200) == 100
