@@ -133,7 +133,7 @@ async def _lose_numbers(owned: Schemas, last: Number, asked: Asked, who: str) ->
             return
         typer.echo(f"{first} to {last} are lost: the next invoice is {Number(last.year, last.serial + 1)}.")
         if asked.apply:
-            await invoices.lose_up_to(tx, last)
+            await invoices.record_lost_up_to(tx, last)
             lost = Subject(type="invoice numbers", reason=f"lost: {first} to {last}")
             await interventions.record(tx, "restore", [lost], actor=who, note=asked.note)
 
