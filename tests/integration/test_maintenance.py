@@ -26,7 +26,7 @@ from events.memory import MemoryBus
 from events.transaction import Transaction
 from ops.services import SERVICES, load
 from services.email.emptying import MailEmptier
-from services.order.forgetting import IdempotencyKeyCleaner
+from services.order.key_cleaner import IdempotencyKeyCleaner
 from tests.aws_template import ROOT, read
 
 LIFETIME: Final = timedelta(days=10)

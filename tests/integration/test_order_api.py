@@ -14,7 +14,8 @@ from chassis.body import MAX_BYTES
 from events import envelope
 from events.contracts import OrderCreated
 from events.errors import DatabaseUnavailable
-from services.order.documents import NewOrder, Order
+from services.order.documents import Order
+from services.order.requests import NewOrder
 from tests.order_service import OrderService, a_new_item, a_new_order, order_service
 
 

@@ -33,8 +33,8 @@ from services.email.delivery import MAIL, delivery
 from services.email.domain import Mail
 from services.email.emptying import MailEmptier
 from services.email.letters import Letters
-from services.order.forgetting import IdempotencyKeyCleaner
 from services.order.intake import Intake
+from services.order.key_cleaner import IdempotencyKeyCleaner
 from services.shipment import handlers as shipping
 from services.shipment.domain import Shipment
 from tests import factories

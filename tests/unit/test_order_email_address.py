@@ -8,7 +8,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pydantic_core import PydanticCustomError
 
-from services.order.mailbox import mailbox
+from services.order.email_address import email_address
 
 _PIECES = [
     *("a", "ana", "Z", "9", ".", "..", "-", "--", "+", "_", "!#$%&'*/=?^`{|}~", "@", "@@", " ", "\t", "\n"),
@@ -43,7 +43,7 @@ def is_valid(text: str) -> bool:
 
 def is_taken(text: str) -> bool:
     try:
-        assert mailbox(text) == text
+        assert email_address(text) == text
     except PydanticCustomError as refusal:
         assert refusal.type == "invalid_email"
         return False
@@ -77,7 +77,7 @@ def test_a_domain_is_judged_once(monkeypatch: pytest.MonkeyPatch) -> None:
         judged.append(text)
         validate_email(text, **options)
 
-    monkeypatch.setattr("services.order.mailbox.validate_email", judge)
+    monkeypatch.setattr("services.order.email_address.validate_email", judge)
     assert is_taken("ana@judged-once.com")
     assert is_taken("eve@judged-once.com")
     assert len(judged) == 1
