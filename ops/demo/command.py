@@ -19,11 +19,11 @@ from ops.demo import examples, folder
 from ops.demo.journey import Journey, place
 from ops.demo.mailbox import Mailbox
 from ops.demo.screen import Screen, console, summary
-from ops.embedded import Outside, embedded
+from ops.embedded import ExternalServices, embedded_system
 from ops.errors import INTERRUPTED
-from ops.journal import log_to
+from ops.log_file import log_to_file
 from ops.run import HOST
-from ops.state import State
+from ops.state import StateFolder
 
 DEADLINE: Final = 60.0
 """Seconds after which an order that has not come to its end counts as stuck."""
@@ -46,7 +46,7 @@ async def demo(orders: Path | None) -> int:
     journeys = [Journey(example) for example in examples.load(orders or examples.FOLDER)]
     screen = Screen(journeys, console())
     async with folder.fresh() as state:
-        log_to(state.log, screen.tell)
+        log_to_file(state.log, screen.tell)
         mailbox = Mailbox(state.mails)
         screen.console.print(f"The whole system starts in one process, in {state.folder} …")
         with suppress(Stopped):
@@ -58,14 +58,16 @@ async def demo(orders: Path | None) -> int:
 
 
 async def _send_through(
-    journeys: Sequence[Journey], state: State, mailbox: Mailbox, screen: Screen, stop: asyncio.Event
+    journeys: Sequence[Journey], state: StateFolder, mailbox: Mailbox, screen: Screen, stop: asyncio.Event
 ) -> None:
     """Raises Stopped when `stop` was set before the system was ready."""
     ended = asyncio.Event()
     async with AsyncExitStack() as stack:
         listener = stack.enter_context(listen(HOST, 0))
         async with abandoned_when(stop.wait):
-            system = await stack.enter_async_context(embedded(state, None, Outside.nothing(state)))
+            system = await stack.enter_async_context(
+                embedded_system(state, None, ExternalServices.simulated(state))
+            )
         async with asyncio.TaskGroup() as group:
             group.create_task(system.serve(listener, ended), name="system")
             with suppress(Stopped):
@@ -97,7 +99,7 @@ def _is_quiet(journeys: Sequence[Journey], mailbox: Mailbox) -> bool:
 
 
 def _report(
-    journeys: Sequence[Journey], state: State, mailbox: Mailbox, console: Console, seconds: float
+    journeys: Sequence[Journey], state: StateFolder, mailbox: Mailbox, console: Console, seconds: float
 ) -> int:
     say = partial(console.print, soft_wrap=True, markup=False)
     say("")

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from ops.carrying_out import carry_out
+from ops.execute import execute
 
 
 def stripe(
@@ -50,4 +50,4 @@ def stripe(
     from ops.stripe.process import serve  # noqa: PLC0415
 
     pace = Pace(key_seconds=key_hours * 3600, search_seconds=search_seconds)
-    carry_out(lambda: serve(host, port, ledger, api_key=api_key or None, scripted=scripted, pace=pace))
+    execute(lambda: serve(host, port, ledger, api_key=api_key or None, scripted=scripted, pace=pace))

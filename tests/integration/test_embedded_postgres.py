@@ -14,14 +14,13 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
-from ops.postgres import (
+from ops.postgres import embedded_postgres, stop_orphan
+from ops.postgres.errors import (
     BinariesMissing,
     DataUnusable,
-    NothingRuns,
+    ProgramsDoNotStart,
     ServerDied,
     ServerFailed,
-    embedded_postgres,
-    stop_survivor,
 )
 from ops.postgres.privileges import Launcher, launchers
 from ops.postgres.programs import find_programs
@@ -159,7 +158,7 @@ async def test_a_server_whose_owner_was_killed_gives_way_to_the_next(tmp_path: P
 async def test_a_server_whose_owner_was_killed_can_be_stopped_without_another(tmp_path: Path) -> None:
     async with owner_to_be_killed(tmp_path) as output:
         orphaned = (await output.readline()).decode().strip()
-    await stop_survivor(tmp_path)
+    await stop_orphan(tmp_path)
     assert not (tmp_path / "data" / "postmaster.pid").exists()
     assert not socket_folder(orphaned).exists()
 
@@ -211,7 +210,7 @@ async def test_data_of_another_major_version_is_refused_and_left_as_it_is(tmp_pa
 async def test_a_folder_with_other_things_in_it_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "letter.txt").write_text("dear")
-    with pytest.raises(DataUnusable, match="something that is not PostgreSQL's"):
+    with pytest.raises(DataUnusable, match="files that are not PostgreSQL's"):
         async with embedded_postgres(tmp_path):
             pass
     assert [path.name for path in (tmp_path / "data").iterdir()] == ["letter.txt"]
@@ -269,7 +268,7 @@ async def test_where_nothing_runs_every_way_that_was_tried_is_named(tmp_path: Pa
         Launcher("through no door", os.geteuid(), os.getegid(), ("no-such-program",)),
     ]
     named = "through a closed door: it is closed; through no door: no-such-program: "
-    with pytest.raises(NothingRuns, match=named):
+    with pytest.raises(ProgramsDoNotStart, match=named):
         async with embedded_postgres(tmp_path, ways):
             pass
 
@@ -302,7 +301,7 @@ async def test_every_way_that_this_machine_permits_goes_on_with_the_data_of_the_
     for way in [*launchers(), *reversed(launchers())]:
         try:
             await find_programs(reachable, [way])
-        except NothingRuns:  # no user namespaces in this container, or the programs are below /root
+        except ProgramsDoNotStart:  # no user namespaces in this container, or the programs are below /root
             continue
         async with embedded_postgres(reachable, [way]) as url:
             served.append(f"{len(served)} {way.name}")

@@ -18,7 +18,7 @@ from events.contracts import type_of
 from events.participant import Participant
 from events.rabbitmq import Names, RabbitMQBus, declare
 from ops.migrate import AUDITOR, ROLES, migrate, url_for
-from ops.reconcile.reconciler import Healed, Reconciler
+from ops.reconcile.reconciler import Reconciler, Resent
 from ops.services import SERVICES, load
 from tests.conftest import rabbitmq_of
 from tests.factories import order_created
@@ -150,16 +150,16 @@ async def test_a_queue_that_was_purged_unbound_or_lost_heals_and_nobody_else_get
 ) -> None:
     announced = await lose(house)
     reconciler = await house.reconciler(chunk=3)
-    healed: list[Healed] = []
+    resent: list[Resent] = []
 
     async def missing() -> set[uuid.UUID]:
-        healed.extend(heal for heal in await reconciler.round() if heal.service == "invoice")
+        resent.extend(each for each in await reconciler.round() if each.service == "invoice")
         return announced - await house.inbox("invoice")
 
     async with house.running("invoice"):
         await eventually(missing, lambda events: not events)
-    assert {heal.type for heal in healed} == {"ORDER_CREATED"}
-    assert sum(heal.count for heal in healed) == len(announced)
+    assert {each.type for each in resent} == {"ORDER_CREATED"}
+    assert sum(each.count for each in resent) == len(announced)
     assert await house.in_queue("email", "ORDER_CREATED") == len(announced)  # what it had, and nothing more
 
 
@@ -168,9 +168,9 @@ async def test_while_messages_wait_for_a_service_nothing_is_sent_to_it(house: Ho
     reconciler = await house.reconciler()
     for _ in range(3):
         assert not await reconciler.round()
-    healed, passed_over = await reconciler.pass_once()
-    assert not healed
-    assert passed_over == {"invoice": 5, "email": 5}
+    resent, skipped = await reconciler.run_once()
+    assert not resent
+    assert skipped == {"invoice": 5, "email": 5}
     assert await house.bus.backlog("invoice") == len(announced)
 
 
@@ -182,7 +182,7 @@ async def test_a_message_may_take_its_time_to_arrive(house: House) -> None:
 async def test_what_does_not_arrive_all_the_same_does_not_flood(house: House) -> None:
     announced = await purge(house)
     reconciler = await house.reconciler()
-    assert await reconciler.round() == [Healed("invoice", "ORDER_CREATED", len(announced))]
+    assert await reconciler.round() == [Resent("invoice", "ORDER_CREATED", len(announced))]
     async with house.channel() as channel:
         await channel.queue_purge(Names(house.prefix).queue("invoice"))
     for _ in range(3):
@@ -199,7 +199,7 @@ async def test_only_the_message_with_the_missing_event_is_sent_and_a_parked_even
     arrived = [*(announced - {missing}), poison.id]
     await house.rows("INSERT INTO invoice.inbox (event_id) SELECT unnest($1::uuid[])", arrived)
     reconciler = await house.reconciler()
-    assert await reconciler.round() == [Healed("invoice", "ORDER_CREATED", 1)]
+    assert await reconciler.round() == [Resent("invoice", "ORDER_CREATED", 1)]
     async with house.channel() as channel:
         got = await channel.basic_get(Names(house.prefix).queue("invoice"), no_ack=True)
     assert str(missing).encode() in got.body
@@ -273,7 +273,7 @@ async def test_the_oldest_gap_among_fifty_thousand_messages_is_found_by_and_by(s
         WHERE event_id = (SELECT event_id FROM invoice.inbox ORDER BY event_id LIMIT 1 OFFSET 20000)""")
     bus = patient_bus(BINDINGS)
     reconciler = await schemas.reconciler_on(bus)
-    rounds, healed = 0, list[Healed]()
+    rounds, resent = 0, list[Resent]()
     async with bus.subscribe("invoice", BINDINGS["invoice"]) as subscription:
         taken = asyncio.create_task(subscription.take(1))
         while not taken.done():
@@ -282,6 +282,6 @@ async def test_the_oldest_gap_among_fifty_thousand_messages_is_found_by_and_by(s
             await asyncio.wait([taken, round_], return_when=asyncio.FIRST_COMPLETED)
             if taken.done():
                 await subscription.acknowledge(taken.result())
-            healed = await round_
-    assert healed == [Healed("invoice", "ORDER_CREATED", 1)]
+            resent = await round_
+    assert resent == [Resent("invoice", "ORDER_CREATED", 1)]
     assert rounds == 11  # of 2000 messages each

@@ -65,9 +65,9 @@ async def test_a_refund_made_by_hand_is_announced_once_and_on_record(
 ) -> None:
     order = await a_dead_refund(house, provider)
     assert await record(house, order.id) == (
-        f"46.57 BRL of order {order.id} is recorded as given back: SEPA-4711.\n"
+        f"46.57 BRL of order {order.id} is recorded as refunded: SEPA-4711.\n"
     )
-    assert "given back already" in await record(house, order.id, status=1)
+    assert "refunded already" in await record(house, order.id, status=1)
     async with house.billing(provider):
         event = await house.listener.hears(PaymentRefunded, order)
     refund = event.data.refund
@@ -88,7 +88,7 @@ async def test_two_who_record_the_same_refund_announce_it_once(
     target = Target(house.owner_url, None)
     ended = await asyncio.gather(
         *(
-            command.record(target, order.id, reference=name, note="by hand", named=name)
+            command.record(target, order.id, reference=name, note="by hand", actor_name=name)
             for name in ("Ana", "Bo")
         ),
         return_exceptions=True,
