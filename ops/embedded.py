@@ -2,7 +2,7 @@
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,9 +40,8 @@ class _MailSettings(Settings):
 class ExternalServices:
     """The payment provider and the mail server of a system in one process."""
 
-    billing: dict[str, Any]
-    email: dict[str, Any]
-    """Settings of these services that override the environment's."""
+    overrides: Mapping[str, dict[str, Any]]
+    """By service, the settings that replace the environment's."""
     mail_location: str
     """Where a person finds the mails."""
 
@@ -60,17 +59,13 @@ class ExternalServices:
             location = "at the mail server of SMTP_URL"
         else:
             location = f"{settings.mail_folder or state.mails}/"
-        return cls({}, into_state, location)
+        return cls({"email": into_state}, location)
 
     @classmethod
     def simulated(cls, state: StateFolder) -> "ExternalServices":
         """Simulated payments, and mails as files in the state folder, whatever the environment says."""
         email = {"smtp_url": None, "mail_folder": state.mails, "mail_record_only": False}
-        return cls({"payment_provider": "simulated"}, email, f"{state.mails}/")
-
-    def settings_of(self, service: str) -> dict[str, Any]:
-        """The settings that this service is given."""
-        return {"billing": self.billing, "email": self.email}.get(service, {})
+        return cls({"billing": {"payment_provider": "simulated"}, "email": email}, f"{state.mails}/")
 
 
 @dataclass(frozen=True)
@@ -121,8 +116,8 @@ async def embedded_system(
         )
         running: list[Running] = []
         for service in services:
-            overrides = _database_urls(service, database_url, passwords) | external.settings_of(service.name)
-            settings = read(service.settings, **overrides)
+            urls = _database_urls(service, database_url, passwords)
+            settings = read(service.settings, **urls, **external.overrides.get(service.name, {}))
             running.append(await stack.enter_async_context(put_together(service, settings, bus)))
         auditor = migrate.url_for(database_url, migrate.AUDITOR, passwords[migrate.AUDITOR])
         connection = database.connect(auditor, pool=2, application="reconcile")

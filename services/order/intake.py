@@ -82,7 +82,7 @@ class Intake:
 
     def __init__(self, transactions: Transactions) -> None:
         self._transactions = transactions
-        self._group: GroupCommit[_Request, _Outcome] = GroupCommit(self._commit)
+        self._group: GroupCommit[_Request, _Outcome] = GroupCommit(self._commit_group)
         self._waiting = 0
 
     async def accept(self, order: Order, key: IdempotencyKey | None = None) -> Accepted:
@@ -133,34 +133,35 @@ class Intake:
         """Waits until everything submitted is committed or refused."""
         await self._group.drain()
 
-    async def _commit(self, requests: Sequence[_Request]) -> Sequence[_Outcome]:
+    async def _commit_group(self, requests: Sequence[_Request]) -> Sequence[_Outcome]:
         """Returns an outcome for each request. Skips requests past their deadline: their callers are gone."""
         now = asyncio.get_running_loop().time()
         waiting = [request for request in requests if request.deadline > now]
-        outcomes = dict(
-            zip(waiting, await commit_in_halves(waiting, self._commit_together, _refuse), strict=True)
-            if waiting
-            else ()
+        outcomes = (
+            await commit_in_halves(waiting, self._commit_in_one_transaction, _refuse) if waiting else []
         )
-        return [outcomes.get(request) or DatabaseUnavailable() for request in requests]
+        by_request = dict(zip(waiting, outcomes, strict=True))
+        return [by_request.get(request) or DatabaseUnavailable() for request in requests]
 
-    async def _commit_together(self, requests: Sequence[_Request]) -> Sequence[_Outcome]:
-        async def add(tx: Transaction) -> Sequence[_Outcome]:
-            owners = await _claim_keys(tx, [request.claim for request in requests if request.claim])
-            fresh = {
-                request.created.subject: request.created
-                for request in requests
-                if request.claim is None or owners.get(request.claim.key) is request.claim
-            }
-            new = await repository.add(tx, fresh.values())
-            tx.emit(*(fresh[order_id] for order_id in fresh if order_id in new))
-            return await _outcomes(tx, requests, owners)
-
-        return await self._transactions.run(add)
+    async def _commit_in_one_transaction(self, requests: Sequence[_Request]) -> Sequence[_Outcome]:
+        return await self._transactions.run(lambda tx: _accept_all(tx, requests))
 
 
 async def _refuse(_: _Request, error: Exception) -> _Outcome:
     return error
+
+
+async def _accept_all(tx: Transaction, requests: Sequence[_Request]) -> Sequence[_Outcome]:
+    """Writes the new orders, and ORDER_CREATED for each into the outbox."""
+    owners = await _claim_keys(tx, [request.claim for request in requests if request.claim])
+    created = {
+        request.created.subject: request.created
+        for request in requests
+        if request.claim is None or owners.get(request.claim.key) is request.claim
+    }
+    new = await repository.add(tx, created.values())
+    tx.emit(*(event for order_id, event in created.items() if order_id in new))
+    return await _outcomes(tx, requests, owners)
 
 
 async def _claim_keys(tx: Transaction, claims: Sequence[KeyClaim]) -> dict[str, KeyClaim]:
