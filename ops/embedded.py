@@ -1,4 +1,4 @@
-"""The whole system in one process: every service on one memory bus, with a PostgreSQL of its own."""
+"""The whole system in one process: every service on one memory bus, by default with its own PostgreSQL."""
 
 import asyncio
 import socket

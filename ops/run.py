@@ -81,7 +81,7 @@ def _next_free(port: int) -> int:
 
 async def _announce_stop(stop: asyncio.Event) -> None:
     await stop.wait()
-    typer.echo("\nStopping: what was begun is finished first (Ctrl-C again ends it at once) …")
+    typer.echo("\nStopping: work in progress is finished first (Ctrl-C again ends it at once) …")
 
 
 def _welcome(port: int, state: StateFolder, external: ExternalServices) -> str:

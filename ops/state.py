@@ -32,7 +32,7 @@ class StateFolderUnwritable(CommandFailed):
 
 @dataclass(frozen=True)
 class StateFolder:
-    """A state folder and what is where in it."""
+    """The paths in a state folder."""
 
     folder: Path
 

@@ -1,4 +1,4 @@
-"""Deletes old idempotency keys. Orders are kept for ever."""
+"""Deletes old idempotency keys. Their orders are kept."""
 
 import logging
 from dataclasses import dataclass

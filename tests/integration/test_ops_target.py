@@ -26,13 +26,13 @@ async def test_the_system_in_the_folder_is_found_while_it_runs_and_after(tmp_pat
         assert await orders_at(found) == 0
 
 
-async def test_a_folder_without_a_system_is_told_and_stays_as_it_is(tmp_path: Path) -> None:
+async def test_a_folder_without_a_system_is_reported_and_unchanged(tmp_path: Path) -> None:
     with pytest.raises(NoSystem, match="DATABASE_URL"):
         async with open_target("", "", tmp_path / "nothing"):
             pass
     assert not (tmp_path / "nothing").exists()
 
 
-async def test_a_database_that_is_named_is_taken_whatever_is_in_the_folder(tmp_path: Path) -> None:
+async def test_a_database_url_takes_precedence_over_the_folder(tmp_path: Path) -> None:
     async with open_target("postgresql://me@host/orderflow", "amqp://broker/", tmp_path) as found:
         assert found == Target("postgresql+asyncpg://me@host/orderflow", "amqp://broker/")

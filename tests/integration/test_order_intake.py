@@ -216,7 +216,7 @@ async def test_a_key_twice_in_one_batch_makes_one_order(transactions: Transactio
     assert await counted(transactions, "idempotency_keys") == 2
 
 
-async def test_one_that_goes_away_takes_its_order_back_unless_its_commit_has_begun(
+async def test_a_cancelled_request_makes_no_order_unless_its_commit_has_begun(
     transactions: Transactions,
 ) -> None:
     gate = Gate(transactions)
@@ -300,7 +300,7 @@ async def terminated(connection: "asyncpg.Connection[asyncpg.Record]") -> int:
     )
 
 
-async def test_connections_that_break_leave_every_answer_true(
+async def test_every_answer_stays_true_when_connections_break(
     fresh_database: str, service: OrderService
 ) -> None:
     keys = [new_key() if n % 2 else None for n in range(200)]
@@ -394,7 +394,7 @@ async def test_a_request_that_was_given_up_before_its_commit_began_makes_no_orde
     assert await counted(transactions, "orders") == 1
 
 
-async def test_a_slow_spell_is_a_503_also_for_a_request_with_a_key(
+async def test_a_slow_database_is_a_503_also_for_a_request_with_a_key(
     fresh_database: str, service: OrderService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(intake_module, "DEADLINE_SECONDS", 0.5)
@@ -426,7 +426,7 @@ class Lost(Gate):
             yield tx
 
 
-async def test_a_key_that_an_own_lost_try_may_hold_is_no_other_request(
+async def test_after_an_unknown_outcome_a_claimed_key_is_unavailable_and_not_still_running(
     transactions: Transactions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(intake_module, "DEADLINE_SECONDS", 0.5)
@@ -438,7 +438,7 @@ async def test_a_key_that_an_own_lost_try_may_hold_is_no_other_request(
     await asyncio.gather(holding, return_exceptions=True)
 
 
-async def test_what_nobody_waits_for_any_more_is_not_kept(
+async def test_requests_without_a_waiting_caller_are_dropped(
     transactions: Transactions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(intake_module, "DEADLINE_SECONDS", 0.2)
@@ -454,7 +454,7 @@ async def test_what_nobody_waits_for_any_more_is_not_kept(
     await intake.drain()
 
 
-async def test_more_callers_than_may_wait_are_told_at_once_to_come_back(
+async def test_callers_beyond_the_limit_get_a_503_at_once(
     service: OrderService, transactions: Transactions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(intake_module, "MAX_WAITING", 5)

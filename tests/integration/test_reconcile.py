@@ -145,7 +145,7 @@ async def delete(house: House) -> set[uuid.UUID]:
 
 
 @pytest.mark.parametrize("lose", [purge, unbind, delete])
-async def test_a_queue_that_was_purged_unbound_or_lost_heals_and_nobody_else_gets_anything(
+async def test_a_purged_unbound_or_lost_queue_heals_and_other_services_get_nothing(
     house: House, lose: Callable[[House], Awaitable[set[uuid.UUID]]]
 ) -> None:
     announced = await lose(house)
@@ -163,7 +163,7 @@ async def test_a_queue_that_was_purged_unbound_or_lost_heals_and_nobody_else_get
     assert await house.in_queue("email", "ORDER_CREATED") == len(announced)  # what it had, and nothing more
 
 
-async def test_while_messages_wait_for_a_service_nothing_is_sent_to_it(house: House) -> None:
+async def test_a_service_with_messages_in_its_queue_is_skipped(house: House) -> None:
     announced = await house.announce(5)
     reconciler = await house.reconciler()
     for _ in range(3):
@@ -174,12 +174,12 @@ async def test_while_messages_wait_for_a_service_nothing_is_sent_to_it(house: Ho
     assert await house.bus.backlog("invoice") == len(announced)
 
 
-async def test_a_message_may_take_its_time_to_arrive(house: House) -> None:
+async def test_a_recent_message_is_not_sent_again(house: House) -> None:
     await purge(house)
     assert not await (await house.reconciler(grace=3600)).round()
 
 
-async def test_what_does_not_arrive_all_the_same_does_not_flood(house: House) -> None:
+async def test_a_message_that_does_not_arrive_is_sent_again_only_after_a_pause(house: House) -> None:
     announced = await purge(house)
     reconciler = await house.reconciler()
     assert await reconciler.round() == [Resent("invoice", "ORDER_CREATED", len(announced))]
@@ -206,7 +206,7 @@ async def test_only_the_message_with_the_missing_event_is_sent_and_a_parked_even
     assert await house.bus.backlog("invoice") == 0
 
 
-async def test_it_waits_through_outages_and_heals_then_and_may_be_killed_at_any_time(house: House) -> None:
+async def test_it_continues_after_outages_and_after_being_killed(house: House) -> None:
     announced = await purge(house)
     async with proxy_to(house.broker.url) as proxy:
         await proxy.refuse()
@@ -266,7 +266,7 @@ async def test_a_round_over_fifty_thousand_messages_reads_a_chunk_of_them(
     assert chunk * rounds <= after - before <= 2 * (1 + 2 * 2) * chunk * rounds
 
 
-async def test_the_oldest_gap_among_fifty_thousand_messages_is_found_by_and_by(schemas: Schemas) -> None:
+async def test_an_old_undelivered_message_among_fifty_thousand_is_found(schemas: Schemas) -> None:
     await schemas.rows(FIFTY_THOUSAND)
     await schemas.rows("""
         DELETE FROM invoice.inbox

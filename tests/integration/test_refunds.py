@@ -81,7 +81,7 @@ async def test_a_refund_made_by_hand_is_announced_once_and_on_record(
     assert "has failed" in act["error"]
 
 
-async def test_two_who_record_the_same_refund_announce_it_once(
+async def test_a_refund_that_two_people_record_is_announced_once(
     house: House, provider: SimulatedProvider
 ) -> None:
     order = await a_dead_refund(house, provider)
@@ -98,7 +98,7 @@ async def test_two_who_record_the_same_refund_announce_it_once(
     assert len(await house.rows("SELECT 1 FROM billing.outbox WHERE type = 'PAYMENT_REFUNDED'")) == 1
 
 
-async def test_what_the_provider_may_still_give_back_is_not_recorded(
+async def test_a_refund_that_the_provider_may_still_make_is_not_recorded(
     house: House, provider: SimulatedProvider
 ) -> None:
     order = an_order(payment_method="pm_card_refundFail")
@@ -113,6 +113,11 @@ async def test_what_the_provider_may_still_give_back_is_not_recorded(
     assert await house.rows("SELECT 1 FROM billing.interventions") == []
 
 
-@pytest.mark.parametrize("option", ["reference", "note", "actor"])
-async def test_who_did_what_and_why_has_to_be_said(house: House, option: str) -> None:
+@pytest.mark.parametrize("option", ["reference", "note"])
+async def test_reference_and_note_are_required(house: House, option: str) -> None:
     assert f"--{option}" in await record(house, uuid7(), status=2, **{option: "  "})
+
+
+async def test_root_has_to_give_a_name(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.getuid", lambda: 0)
+    assert "with --as NAME" in await record(house, uuid7(), status=1, **{"as": "  "})

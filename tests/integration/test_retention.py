@@ -43,7 +43,7 @@ async def test_the_audit_finds_nothing_wrong_with_what_has_outlived_its_time(jou
 
 
 @pytest.mark.parametrize(("days", "missing"), [(29, True), (31, False)])
-async def test_what_was_published_long_ago_is_not_sent_again_to_those_who_have_forgotten_it(
+async def test_a_message_beyond_the_outbox_lifetime_does_not_count_as_undelivered(
     journeyed: str, days: int, missing: bool
 ) -> None:
     connection = await owner(journeyed)

@@ -22,7 +22,7 @@ def test_the_account_of_a_person_is_recorded(monkeypatch: pytest.MonkeyPatch) ->
     assert resolve_actor("") == "ana"
 
 
-def test_whoever_is_named_is_recorded_in_place_of_the_account(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_given_name_replaces_the_account(monkeypatch: pytest.MonkeyPatch) -> None:
     logged_in_as(monkeypatch, account("ana", 1000, "/bin/bash"))
     assert resolve_actor(" Zoë Müller ") == "Zoë Müller"
 
@@ -36,7 +36,7 @@ def test_whoever_is_named_is_recorded_in_place_of_the_account(monkeypatch: pytes
     ],
 )
 @pytest.mark.parametrize("named", ["", "  "])
-def test_an_account_that_is_no_person_s_needs_a_name(
+def test_a_service_account_or_root_needs_a_name(
     monkeypatch: pytest.MonkeyPatch, entry: pwd.struct_passwd, named: str
 ) -> None:
     logged_in_as(monkeypatch, entry)
@@ -52,6 +52,6 @@ def test_an_account_without_a_name_needs_one(monkeypatch: pytest.MonkeyPatch) ->
 
 
 @pytest.mark.parametrize("named", ["\u200b", "ana\nroot", "a" * 101])
-def test_a_name_can_be_read_on_one_line(named: str) -> None:
+def test_a_name_must_be_one_printable_line(named: str) -> None:
     with pytest.raises(UnusableName):
         resolve_actor(named)
