@@ -44,7 +44,7 @@ def replay(
     The service handles them as soon as it runs. Replaying an event that it has handled changes nothing.
     """
     from ops.replay.command import command  # noqa: PLC0415
-    from ops.replay.replay import Selection  # noqa: PLC0415
+    from ops.replay.replay import ReplayRequest  # noqa: PLC0415
     from ops.target import open_target  # noqa: PLC0415
     from ops.times import InvalidTime, parse_time  # noqa: PLC0415
 
@@ -56,7 +56,7 @@ def replay(
         except InvalidTime as error:
             raise typer.BadParameter(str(error), param_hint=option) from error
 
-    selection = Selection(
+    request = ReplayRequest(
         service,
         since=read(since, "--since"),
         until=read(until, "--until") if until else None,
@@ -67,6 +67,6 @@ def replay(
 
     async def act() -> int:
         async with open_target(database_url, broker_url, state) as target:
-            return await command(target, selection, actor_name=actor_name, dry_run=dry_run)
+            return await command(target, request, actor_name=actor_name, dry_run=dry_run)
 
     execute(act)

@@ -22,8 +22,8 @@ BATCH_MESSAGES: Final = 50
 
 
 @dataclass(frozen=True)
-class Selection:
-    """Which events to replay: of those that the service listens to, the ones that match every criterion."""
+class ReplayRequest:
+    """Which events go to which service: of those that it listens to, all that match every criterion."""
 
     service: str
     since: datetime
@@ -50,7 +50,7 @@ _MESSAGES: Final = """
 
 
 async def replay_events(
-    owned: OwnerDatabase, selection: Selection, *, actor: str, dry_run: bool = False
+    owned: OwnerDatabase, request: ReplayRequest, *, actor: str, dry_run: bool = False
 ) -> Counter[str]:
     """Parks the events, due at once, and returns how many of each type.
 
@@ -60,26 +60,26 @@ async def replay_events(
     """
     count: Counter[str] = Counter()
     for subscription in subscriptions():
-        types = [name for name in subscription.types if selection.event_type in {None, name}]
-        if subscription.listener == selection.service and types:
-            async for messages in _messages(owned, subscription, types, selection):
+        types = [name for name in subscription.types if request.event_type in {None, name}]
+        if subscription.listener == request.service and types:
+            async for messages in _messages(owned, subscription, types, request):
                 with suppress(_DryRun):
-                    async with owned.as_service(selection.service) as tx:
-                        count += await _park(tx, _events(messages, selection), selection, actor)
+                    async with owned.as_service(request.service) as tx:
+                        count += await _park(tx, _events(messages, request), request, actor)
                         if dry_run:
                             raise _DryRun
     return count
 
 
 async def _messages(
-    owned: OwnerDatabase, subscription: Subscription, types: Sequence[str], selection: Selection
+    owned: OwnerDatabase, subscription: Subscription, types: Sequence[str], request: ReplayRequest
 ) -> AsyncIterator[list[Message]]:
     statement = _MESSAGES.format(publisher=subscription.publisher, listener=subscription.listener)
-    start, end = first_id(selection.since), first_id(selection.until or datetime.now(UTC))
+    start, end = first_id(request.since), first_id(request.until or datetime.now(UTC))
     while True:
         async with owned.transactions() as tx:
             records = await tx.fetch(
-                statement, start, end, types, selection.order_id, selection.again, BATCH_MESSAGES
+                statement, start, end, types, request.order_id, request.again, BATCH_MESSAGES
             )
         if records:
             yield [message_of(record) for record in records]
@@ -88,26 +88,26 @@ async def _messages(
         start = UUID(int=records[-1]["id"].int + 1)
 
 
-def _events(messages: Sequence[Message], selection: Selection) -> list[AnyEvent]:
+def _events(messages: Sequence[Message], request: ReplayRequest) -> list[AnyEvent]:
     return [
         event
         for message in messages
         for event in envelope.decode(message.body)[0]
-        if selection.order_id in {None, event.subject}
+        if request.order_id in {None, event.subject}
     ]
 
 
 async def _park(
-    tx: Transaction, events: Sequence[AnyEvent], selection: Selection, actor: str
+    tx: Transaction, events: Sequence[AnyEvent], request: ReplayRequest, actor: str
 ) -> Counter[str]:
     new = await inbox.register(tx, {event.id for event in events})
-    wanted = [event for event in events if selection.again or event.id in new]
+    wanted = [event for event in events if request.again or event.id in new]
     put_in = await parked.put_in(tx, wanted)
     count = Counter(type_of(type(event)) for event in wanted if event.id in put_in)
     for event_type, number in count.items():
-        note = f"{number} events announced since {selection.since:%Y-%m-%dT%H:%M:%SZ}"
-        subject = Subject(type=event_type, order_id=selection.order_id)
+        note = f"{number} events announced since {request.since:%Y-%m-%dT%H:%M:%SZ}"
+        subject = Subject(type=event_type, order_id=request.order_id)
         await interventions.record(
-            tx, "refill", [subject], actor=actor, note=f"{note}, again" if selection.again else note
+            tx, "refill", [subject], actor=actor, note=f"{note}, again" if request.again else note
         )
     return count
