@@ -124,7 +124,7 @@ async def claim_keys(tx: Transaction, claims: Collection[KeyClaim]) -> set[str]:
 
 
 async def find_claims(tx: Transaction, keys: Collection[str]) -> dict[str, KeyClaim]:
-    """The committed claims of these keys, by key."""
+    """The committed claims, by key. A key that is missing is being claimed by another transaction."""
     return {record["key"]: KeyClaim(**record) for record in await tx.fetch(_FIND_CLAIMS, list(keys))}
 
 
