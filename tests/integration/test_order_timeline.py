@@ -125,7 +125,7 @@ async def test_an_event_of_an_unknown_order_is_parked_and_its_neighbours_are_rec
     for order in orders:
         assert (await service.read(str(order.id)))["status"] == "SHIPPED"
     assert (await service.http.get(f"/orders/{stranger.id}")).status_code == 404
-    sentence = "The event is about an order that was never accepted here."
+    sentence = "The event is about an order that this service never accepted."
     assert await dead(service) == [("SHIPPED", "UnknownOrder", sentence)]
 
 
