@@ -1,4 +1,4 @@
-"""Who gives a command that changes something: a person, because every act is recorded with a name."""
+"""The person who gives a command: every intervention is recorded with a person's name."""
 
 import os
 import pwd
@@ -9,36 +9,37 @@ from ops.errors import CommandFailed
 MAX_LENGTH: Final = 100
 
 
-class NobodyNamed(CommandFailed):
-    """The act has to be recorded with a person's name."""
+class ActorNotNamed(CommandFailed):
+    """The command needs a person's name, and the account is not a person's."""
 
     def __init__(self, account: str) -> None:
         super().__init__(
-            f"Say who does this, for the record: --as NAME or ORDERFLOW_ACTOR=NAME. {account} is no person's."
+            f"Give your name for the record, with --as NAME or ORDERFLOW_ACTOR=NAME: "
+            f"{account} does not belong to a person."
         )
 
 
 class UnusableName(CommandFailed):
-    """A name is one line of at most 100 characters that can be seen."""
+    """A name is one line of at most 100 printable characters."""
 
 
-def actor(named: str) -> str:
-    """The person that was named, else the account on the operating system if it is a person's.
+def resolve_actor(name: str) -> str:
+    """Returns the given name, or else the name of the account that runs the command.
 
-    Root, an account without a name and one that nobody can log in to (a service's, as in our image) are no
-    person's.
+    Root, accounts without a name, and accounts without a login shell (service accounts, as in our image) do
+    not count as a person's.
 
     Raises:
-        CommandFailed: nobody is named, or the name can't be used.
+        CommandFailed: no person is named, or the name can't be used.
     """
-    if name := named.strip():
+    if name := name.strip():
         if len(name) > MAX_LENGTH or not name.isprintable():
             raise UnusableName(UnusableName.__doc__)
         return name
     try:
         account = pwd.getpwuid(os.getuid())
     except KeyError:
-        raise NobodyNamed(f"The account with the uid {os.getuid()}") from None
+        raise ActorNotNamed(f"the account with the uid {os.getuid()}") from None
     if account.pw_uid == 0 or account.pw_shell.endswith(("/nologin", "/false")):
-        raise NobodyNamed(f"The account {account.pw_name}")
+        raise ActorNotNamed(f"the account {account.pw_name}")
     return account.pw_name

@@ -1,6 +1,6 @@
 """`orderflow migrate` as a Lambda function, invoked by hand after each deployment.
 
-The topology is the template's own, so there is none to declare.
+It migrates the database only: topics and queues are in the template.
 """
 
 import os
@@ -19,9 +19,9 @@ WAIT_SECONDS: Final = 60.0
 
 
 def handler(_event: object, _context: object) -> dict[str, str]:
-    """Brings the database to what this version needs; returns each schema's revision.
+    """Migrates the database to this version, and returns each schema's revision.
 
-    Raises CommandFailed or UnusableSettings, with what is in the way.
+    Raises CommandFailed or UnusableSettings, with the reason.
     """
     configure_logging("migrate", read(LogSettings))
     os.environ.update(secrets.resolve(os.environ))

@@ -1,6 +1,6 @@
 """The `orderflow` command: run, migrate, audit, stuck, dead, refunds, replay, reconcile, restore, …
 
-What a command needs is imported when it runs, so that `--help` answers at once.
+Each command imports its code when it runs, so that `--help` answers at once.
 """
 
 from pathlib import Path
@@ -9,8 +9,8 @@ from typing import Annotated
 import typer
 
 from ops.audit.cli import audit
-from ops.carrying_out import carry_out
 from ops.dead.cli import app as dead
+from ops.execute import execute
 from ops.reconcile.cli import reconcile
 from ops.refunds.cli import app as refunds
 from ops.replay.cli import replay
@@ -40,27 +40,25 @@ def run(
     port: Annotated[
         int,
         typer.Option(
-            envvar="PORT", metavar="PORT", min=0, max=65535, help="Where it serves on 127.0.0.1; 0 takes any."
+            envvar="PORT", metavar="PORT", min=0, max=65535, help="Port on 127.0.0.1; 0 takes any free one."
         ),
     ] = 8000,
     state: Annotated[
         Path,
-        typer.Option(
-            envvar="STATE", metavar="FOLDER", help="The folder where database, mails and log are kept."
-        ),
+        typer.Option(envvar="STATE", metavar="FOLDER", help="The folder that keeps database, mails and log."),
     ] = Path("var/run"),
     database_url: DatabaseUrl = "",
 ) -> None:
     """Serve the whole system in one process, with nothing else installed.
 
-    Five services and their PostgreSQL, all kept in one folder. Payments are simulated and mails are files
-    there, unless PAYMENT_PROVIDER or SMTP_URL say otherwise.
+    Runs the five services and their PostgreSQL, and keeps all data in one folder. Payments are simulated and
+    mails are files there, unless PAYMENT_PROVIDER or SMTP_URL are set.
 
-    Ctrl-C stops it. Started again it goes on where it was, even after a crash.
+    Ctrl-C stops it. The next run continues where this one ended, even after a crash.
     """
     from ops.run import run as command  # noqa: PLC0415
 
-    carry_out(lambda: command(port, state, database_url or None))
+    execute(lambda: command(port, state, database_url or None))
 
 
 @app.command()
@@ -76,16 +74,17 @@ def migrate(
         ),
     ] = "",
 ) -> None:
-    """Bring database and broker to what this version needs.
+    """Migrate database and broker to this version.
 
-    Makes each service's role, schema and tables, and the broker's exchanges and queues, once both answer.
+    Waits for both to answer. Creates each service's role, schema and tables, and the broker's exchanges and
+    queues.
 
     Safe to repeat, and to run beside a live system. The roles get the passwords ORDER_DB_PASSWORD and so on;
-    by default the service's name.
+    by default, a role's password is its service's name.
     """
     from ops.migrate import command  # noqa: PLC0415
 
-    carry_out(lambda: command(database_url, broker_url or None))
+    execute(lambda: command(database_url, broker_url or None))
 
 
 app.command()(audit)

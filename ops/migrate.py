@@ -30,7 +30,7 @@ from ops.services import SERVICES, load
 
 PROVIDER: Final = "provider"
 CARRIER: Final = "carrier"
-"""The schemas of the simulated payment provider and carrier, whom the services meet as third parties."""
+"""The simulated provider and carrier. Each has a schema and a role of its own, as a third party has."""
 HISTORIES: Final = {
     **{service: revisions.history_of(service) for service in SERVICES},
     PROVIDER: "services.billing:provider_migrations",
@@ -38,12 +38,12 @@ HISTORIES: Final = {
 }
 """The migrations of every schema, in their order: the carrier's first takes over a table of shipment's."""
 AUDITOR: Final = "auditor"
-"""Reads every schema and writes none: the role of those who compare the services' records."""
+"""The role of `audit`, `stuck` and `reconcile`: it reads every schema and writes none."""
 ROLES: Final = (*HISTORIES, AUDITOR)
-"""Every role, by the name of its schema, and the auditor."""
+"""Every role: one for each schema, named like it, and the auditor."""
 LOCK: Final = 0x6F7264657266  # "orderf": one migration at a time
 WAIT_SECONDS: Final = 120.0
-"""How long database and broker may take to come up."""
+"""How long database and broker may take to answer."""
 
 Passwords: TypeAlias = Mapping[str, str]
 """The password of each of ROLES."""
@@ -52,19 +52,19 @@ logger = logging.getLogger(__name__)
 
 
 class UnusablePassword(CommandFailed):
-    """A password of a database role is empty or has characters outside of printable ASCII."""
+    """The password of a database role is empty or has characters outside of printable ASCII."""
 
 
 class MigrationRefused(CommandFailed):
-    """The database or the broker does not permit what the migration has to do."""
+    """The database or the broker refuses a step of the migration."""
 
 
 class NotReached(CommandFailed):
-    """Database or broker did not come up in time."""
+    """The database or the broker did not answer in time."""
 
 
 async def command(database_url: str, broker_url: str | None) -> int:
-    """`orderflow migrate`: the database, and the broker if there is one; returns the exit status."""
+    """`orderflow migrate`: migrates the database, and the broker if it has a URL; returns the exit status."""
     configure_logging("migrate", read(TextLogSettings if sys.stderr.isatty() else LogSettings))
     owner = owner_url(database_url)
     broker = read(BrokerSettings, broker_url=broker_url) if broker_url else None
@@ -75,12 +75,12 @@ async def command(database_url: str, broker_url: str | None) -> int:
 
 
 def passwords_from_environment() -> Passwords:
-    """`<SERVICE>_DB_PASSWORD` for every role; by default the service's name."""
+    """`<NAME>_DB_PASSWORD` of every role; by default, a role's password is its name."""
     return {name: os.environ.get(f"{name.upper()}_DB_PASSWORD", name) for name in ROLES}
 
 
 def owner_url(text: str) -> str:
-    """DATABASE_URL, as given on the command line or in the environment, with DATABASE_PASSWORD in it.
+    """Reads DATABASE_URL, from the command line or the environment, and puts DATABASE_PASSWORD in it.
 
     Raises UnusableSettings.
     """
@@ -88,21 +88,21 @@ def owner_url(text: str) -> str:
 
 
 def url_for(owner_url: str, service: str, password: str) -> str:
-    """The URL with which a service reaches its own schema, and nothing else."""
+    """The URL for a service's role, which reaches its own schema and nothing else."""
     url = make_url(owner_url)
     role = database.role_of(str(url.database), service)
     return url.set(username=role, password=password).render_as_string(hide_password=False)
 
 
 async def migrate(url: str, passwords: Passwords, *, wait: float = WAIT_SECONDS) -> None:
-    """Brings the database to what this version needs: every service's role, schema and tables.
+    """Migrates the database to this version: every service's role, schema and tables.
 
-    The role of `url` may create roles. Waits for the database to answer, at most `wait` seconds.
+    The role of `url` must be able to create roles. Waits at most `wait` seconds for the database to answer.
 
     Raises:
-        CommandFailed: it does not answer, or does not permit it.
+        CommandFailed: the database does not answer, or refuses a step.
     """
-    await _until_reached("The database at DATABASE_URL", lambda: _connect_once(url), wait)
+    await _wait_for("The database at DATABASE_URL", lambda: _connect_once(url), wait)
     try:
         for service in HISTORIES:
             await migrate_service(url, service, passwords[service])
@@ -112,34 +112,34 @@ async def migrate(url: str, passwords: Passwords, *, wait: float = WAIT_SECONDS)
 
 
 async def declare_topology(broker_url: str, *, wait: float = WAIT_SECONDS) -> None:
-    """Declares every service's queues and what they are bound to, before anything is published.
+    """Declares every service's queues and bindings, which must exist before anything is published.
 
-    Waits for the broker to answer, at most `wait` seconds.
+    Waits at most `wait` seconds for the broker to answer.
 
     Raises:
-        CommandFailed: it does not answer, or has something else under one of the names.
+        CommandFailed: the broker does not answer, or one of the names is in use for something else.
     """
     services = [load(name) for name in SERVICES]
     bindings = {service.name: [type_of(event) for event in service.handlers] for service in services}
     try:
-        await _until_reached("The broker at BROKER_URL", lambda: declare(broker_url, bindings), wait)
+        await _wait_for("The broker at BROKER_URL", lambda: declare(broker_url, bindings), wait)
     except TopologyConflict as conflict:
         raise MigrationRefused(str(conflict)) from conflict
     logger.info("the broker's topology is declared: %s", ", ".join(bindings))
 
 
-async def _until_reached(what: str, reach: Callable[[], Awaitable[None]], seconds: float) -> None:
+async def _wait_for(what: str, reach: Callable[[], Awaitable[None]], seconds: float) -> None:
     deadline = asyncio.get_running_loop().time() + seconds
-    told = ""
+    reported = ""
     while True:
         try:
             return await reach()
         except Unavailable as error:
             if asyncio.get_running_loop().time() > deadline:
                 raise NotReached(f"{what} did not answer within {seconds:.0f} s: {error}") from error
-            if str(error) != told:
-                told = str(error)
-                logger.info("waiting: %s does not answer yet: %s", what, told)
+            if str(error) != reported:
+                reported = str(error)
+                logger.info("waiting: %s does not answer yet: %s", what, reported)
         await asyncio.sleep(0.5)
 
 
@@ -148,14 +148,16 @@ async def _connect_once(url: str) -> None:
     try:
         connection = await asyncpg.connect(dsn, timeout=5)
     except (asyncpg.InvalidAuthorizationSpecificationError, asyncpg.InvalidCatalogNameError) as refusal:
-        raise MigrationRefused(f"The database at DATABASE_URL lets nobody in: {refusal}.") from refusal
+        raise MigrationRefused(
+            f"The database at DATABASE_URL refuses the connection: {refusal}."
+        ) from refusal
     except (OSError, TimeoutError, asyncpg.PostgresError) as error:
         raise Unavailable(str(error) or "no answer") from error
     await connection.close()
 
 
 async def migrate_service(owner_url: str, service: str, password: str) -> None:
-    """Brings one service's role, schema and tables to what this version needs."""
+    """Migrates one service's role, schema and tables to this version."""
     url = make_url(owner_url)
     role = database.role_of(str(url.database), service)
     engine = create_async_engine(url)
@@ -176,7 +178,7 @@ async def migrate_service(owner_url: str, service: str, password: str) -> None:
 async def _create_role_and_schema(
     connection: AsyncConnection, url: URL, service: str, role: str, password: str
 ) -> None:
-    """Runs in the caller's transaction, so that no service can log in before its role has its settings."""
+    """Runs in the caller's transaction, so that a role can't log in before it has its settings."""
     await _create_role(connection, service, role, password)
     statements = [
         f'GRANT "{role}" TO CURRENT_USER',
@@ -192,7 +194,7 @@ async def _create_role_and_schema(
 
 
 async def _migrate_auditor(owner_url: str, password: str) -> None:
-    """Makes the auditor's role, and lets it read what there is and what the services will make."""
+    """Creates the auditor's role. It may read every table, also those that services create later."""
     url = make_url(owner_url)
     role = database.role_of(str(url.database), AUDITOR)
     statements = [
@@ -221,7 +223,7 @@ async def _migrate_auditor(owner_url: str, password: str) -> None:
 
 
 async def _create_role(connection: AsyncConnection, name: str, role: str, password: str) -> None:
-    """Makes the role, or gives it this password. Raises UnusablePassword."""
+    """Creates the role, or sets its password. Raises UnusablePassword."""
     if not re.fullmatch(r"[\x20-\x7e]+", password):
         raise UnusablePassword(
             f"{name.upper()}_DB_PASSWORD is empty or has characters outside of printable ASCII."
@@ -234,9 +236,9 @@ async def _create_role(connection: AsyncConnection, name: str, role: str, passwo
 
 
 async def _renew_partitions(url: str, service: str) -> None:
-    """Makes the partitions of the coming weeks. If they are locked now, the service makes them."""
+    """Creates the partitions of the coming weeks, or leaves that to the service if a lock is in the way."""
     async with database.connect(url, pool=1, application=f"migrate {service}") as pool:
         try:
             await partitions.renew(Transactions(pool))
         except Unavailable as error:
-            logger.warning("%s makes its partitions itself: %s", service, error)
+            logger.warning("the service %s has to create its partitions itself: %s", service, error)

@@ -1,4 +1,4 @@
-"""Options that several commands have in common: which system they are about, and who acts on it."""
+"""Options that several commands share: which system a command acts on, and who gives it."""
 
 from pathlib import Path
 from typing import Annotated
@@ -16,20 +16,22 @@ DatabaseUrl = Annotated[
 ]
 BrokerUrl = Annotated[
     str,
-    typer.Option(envvar="BROKER_URL", metavar="URL", show_default=False, help="Its RabbitMQ, if it has one."),
+    typer.Option(
+        envvar="BROKER_URL", metavar="URL", show_default=False, help="The system's RabbitMQ, if it has one."
+    ),
 ]
-State = Annotated[
+StatePath = Annotated[
     Path,
-    typer.Option(envvar="STATE", metavar="FOLDER", help="Where the system in one process keeps its state."),
+    typer.Option(envvar="STATE", metavar="FOLDER", help="State folder of the system in one process."),
 ]
-As = Annotated[
+ActorName = Annotated[
     str,
     typer.Option(
         "--as",
         envvar="ORDERFLOW_ACTOR",
         metavar="NAME",
         show_default=False,
-        help="Who does this, for the record. Needed where your account is not your own: root, containers.",
+        help="Your name, for the record. Required for root, in containers, and for service accounts.",
     ),
 ]
-"""For every command that writes an intervention; `ops.actor.actor` makes the name of it."""
+"""For every command that records an intervention; `ops.actor.resolve_actor` checks it."""

@@ -13,18 +13,18 @@ import typer
 
 from chassis.process import PortTaken, listen
 from chassis.stopping import Stopped, cancel_when, stop_on_signals
-from ops.embedded import Outside, embedded
+from ops.embedded import ExternalServices, embedded_system
 from ops.errors import CommandFailed
-from ops.journal import log_to
+from ops.log_file import log_to_file
 from ops.migrate import owner_url
-from ops.state import State, held
+from ops.state import StateFolder, lock_state_folder
 
 HOST: Final = "127.0.0.1"
 EXAMPLES: Final = Path(__file__).resolve().parents[1] / "examples"
 
 
-class NoSuchPort(CommandFailed):
-    """The port can't be had; the message names one that can."""
+class PortInUse(CommandFailed):
+    """The port is taken. The message names a free one."""
 
     def __init__(self, taken: PortTaken, free: int) -> None:
         super().__init__(f"{taken} Choose another: PORT={free} is free.")
@@ -35,25 +35,25 @@ async def run(port: int, folder: Path, database_url: str | None) -> int:
 
     Raises:
         UnusableSettings: the environment's settings can't be used.
-        CommandFailed: the port, the folder or the database can't be had, or the database was lost.
+        CommandFailed: the port, the folder or the database can't be used, or the database was lost.
     """
     url = owner_url(database_url) if database_url else None
     stop = stop_on_signals()
 
-    def tell(notice: str) -> None:
-        if not stop.is_set():  # then what can't be finished is left to the next run, and that is no news
+    def notify(notice: str) -> None:
+        if not stop.is_set():  # while stopping, unfinished work is expected: the next run does it
             typer.secho(f"  {notice}", fg="yellow", err=True)
 
-    with held(folder) as state, _listener(port) as listener:
-        log_to(state.log, tell)
-        outside = Outside.as_told(state)
+    with lock_state_folder(folder) as state, _listener(port) as listener:
+        log_to_file(state.log, notify)
+        external = ExternalServices.from_environment(state)
         typer.echo(f"Orderflow is starting in {folder} …")
-        announcing = asyncio.create_task(_announce(stop))
+        announcing = asyncio.create_task(_announce_stop(stop))
         try:
             async with AsyncExitStack() as stack:
                 async with cancel_when(stop.wait):
-                    system = await stack.enter_async_context(embedded(state, url, outside))
-                typer.echo(_welcome(listener.getsockname()[1], state, outside))
+                    system = await stack.enter_async_context(embedded_system(state, url, external))
+                typer.echo(_welcome(listener.getsockname()[1], state, external))
                 await system.serve(listener, stop)
         except Stopped:
             typer.echo("Stopped before it was ready.")
@@ -68,7 +68,7 @@ def _listener(port: int) -> socket:
     try:
         return listen(HOST, port)
     except PortTaken as taken:
-        raise NoSuchPort(taken, _next_free(port)) from taken
+        raise PortInUse(taken, _next_free(port)) from taken
 
 
 def _next_free(port: int) -> int:
@@ -79,12 +79,12 @@ def _next_free(port: int) -> int:
         return int(any_free.getsockname()[1])
 
 
-async def _announce(stop: asyncio.Event) -> None:
+async def _announce_stop(stop: asyncio.Event) -> None:
     await stop.wait()
-    typer.echo("\nStopping: what was begun is finished first (Ctrl-C again ends it at once) …")
+    typer.echo("\nStopping: work in progress is finished first (Ctrl-C again ends it at once) …")
 
 
-def _welcome(port: int, state: State, outside: Outside) -> str:
+def _welcome(port: int, state: StateFolder, external: ExternalServices) -> str:
     origin = f"http://{HOST}:{port}"
     heading = typer.style(f"Orderflow is ready: five services in one process, on {origin}", bold=True)
     return f"""
@@ -96,7 +96,7 @@ def _welcome(port: int, state: State, outside: Outside) -> str:
 
   Follow it:  {origin}/orders/... (the answer's Location)
   The API:    {origin}/docs
-  Mails:      {outside.mails}
+  Mails:      {external.mail_location}
   Log:        {state.log}
 
   Ctrl-C stops it. Nothing is lost, however it ends: the next run goes on.
@@ -104,5 +104,5 @@ def _welcome(port: int, state: State, outside: Outside) -> str:
 
 
 def _curl() -> str:
-    """`curl`, told to leave a proxy out if one is set that would take our loopback calls."""
+    """`curl`, bypassing a proxy if one is set that would take calls to this host."""
     return "curl --noproxy '*'" if "http" in getproxies() and not proxy_bypass(HOST) else "curl"

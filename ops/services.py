@@ -1,4 +1,4 @@
-"""Which services there are: every package in `services` is one."""
+"""The services: every package in `services` is one."""
 
 import pkgutil
 from importlib import import_module
@@ -9,25 +9,25 @@ from chassis.service import Service
 from ops.errors import CommandFailed
 
 SERVICES: Final = tuple(sorted(module.name for module in pkgutil.iter_modules(services.__path__)))
-"""Their names, which are also those of their schemas."""
+"""Their names, which are also the names of their schemas."""
 
 
 def load(name: str) -> Service:
-    """A service as its `main` declares it."""
+    """The service that `services.<name>.main` declares."""
     service = import_module(f"services.{name}.main").SERVICE
     assert isinstance(service, Service)
     return service
 
 
 class NoSuchService(CommandFailed):
-    """There is no service of that name."""
+    """No service has this name."""
 
     def __init__(self, name: str) -> None:
-        super().__init__(f"There is no service {name!r}; there are {', '.join(SERVICES)}.")
+        super().__init__(f"There is no service {name!r}; the services are {', '.join(SERVICES)}.")
 
 
 def check_service(name: str) -> str:
-    """The name, if a service has it. Raises NoSuchService."""
+    """Returns the name if a service has it. Raises NoSuchService."""
     if name not in SERVICES:
         raise NoSuchService(name)
     return name

@@ -1,4 +1,4 @@
-"""The state folder: all that the system in one process keeps, and the lock that one process holds on it."""
+"""The state folder: the data of the system in one process, and the lock that keeps it to one process."""
 
 import fcntl
 import os
@@ -10,8 +10,8 @@ from pathlib import Path
 from ops.errors import CommandFailed
 
 
-class StateHeld(CommandFailed):
-    """Another process works on the state folder."""
+class StateFolderInUse(CommandFailed):
+    """Another process has locked the state folder."""
 
     def __init__(self, folder: Path, holder: str) -> None:
         super().__init__(
@@ -20,8 +20,8 @@ class StateHeld(CommandFailed):
         )
 
 
-class StateUnwritable(CommandFailed):
-    """The state folder can't be made, or not written to."""
+class StateFolderUnwritable(CommandFailed):
+    """The state folder can't be created or written."""
 
     def __init__(self, folder: Path, refusal: OSError) -> None:
         super().__init__(
@@ -31,49 +31,50 @@ class StateUnwritable(CommandFailed):
 
 
 @dataclass(frozen=True)
-class State:
-    """A state folder that this process holds."""
+class StateFolder:
+    """The paths in a state folder."""
 
     folder: Path
 
     @property
     def postgres(self) -> Path:
-        """Where the embedded PostgreSQL keeps its data."""
+        """The folder of the embedded PostgreSQL."""
         return self.folder / "postgres"
 
     @property
     def mails(self) -> Path:
-        """Where mails go, one `.eml` file each."""
+        """The folder of mails, one `.eml` file each."""
         return self.folder / "mails"
 
     @property
     def log(self) -> Path:
-        """What the services log."""
+        """The log of all services."""
         return self.folder / "orderflow.log"
 
 
 @contextmanager
-def held(folder: Path) -> Iterator[State]:
-    """Makes the folder if need be, and holds it: one process at a time.
+def lock_state_folder(folder: Path) -> Iterator[StateFolder]:
+    """Creates the folder if it does not exist, and locks it for this process.
 
-    The lock is gone when the process is, however it ends; the pid in the file is for people.
+    The operating system releases the lock when the process ends, in whatever way. The pid in the lock file is
+    only for people.
 
     Raises:
-        StateHeld: another process holds it.
-        StateUnwritable: it can't be made, or belongs to another account.
+        StateFolderInUse: another process has locked it.
+        StateFolderUnwritable: it can't be created, or belongs to another account.
     """
-    state = State(folder)
+    state = StateFolder(folder)
     try:
         state.mails.mkdir(parents=True, exist_ok=True)
         lock = (folder / "lock").open("a+")
     except OSError as refusal:
-        raise StateUnwritable(folder, refusal) from refusal
+        raise StateFolderUnwritable(folder, refusal) from refusal
     with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             lock.seek(0)
-            raise StateHeld(folder, lock.read().strip() or "unknown") from None
+            raise StateFolderInUse(folder, lock.read().strip() or "unknown") from None
         lock.truncate(0)
         lock.write(f"{os.getpid()}\n")
         lock.flush()

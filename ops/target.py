@@ -1,4 +1,4 @@
-"""The target of a command: the system that it looks at, or acts on."""
+"""The target of a command: the system that it reads or acts on."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -9,11 +9,11 @@ from chassis.settings import BrokerSettings, read
 from ops.errors import CommandFailed
 from ops.migrate import owner_url
 from ops.postgres import embedded_postgres, running_postgres
-from ops.state import State, StateHeld, held
+from ops.state import StateFolder, StateFolderInUse, lock_state_folder
 
 
 class NoSystem(CommandFailed):
-    """There is no system to look at."""
+    """The state folder has no system."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__(
@@ -22,7 +22,7 @@ class NoSystem(CommandFailed):
 
 
 class SystemStarting(CommandFailed):
-    """The system in the folder has no database yet, or none any more."""
+    """The system in the folder is starting or stopping, so its database does not answer."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__(f"The system in {folder} is starting or stopping: try again in a moment.")
@@ -30,19 +30,20 @@ class SystemStarting(CommandFailed):
 
 @dataclass(frozen=True)
 class Target:
-    """Where a system's records are."""
+    """The database and the broker of a system."""
 
     database_url: str
-    """Of a role that may read every schema, or of the owner; in full, for SQLAlchemy."""
+    """As a role that may read every schema, or as the owner; for SQLAlchemy, with the driver."""
     broker_url: str | None
-    """None for a system in one process: what it has not handled is in its outboxes."""
+    """None for a system in one process: it has no broker, and unhandled events are in its outboxes."""
 
 
 @asynccontextmanager
-async def target(database_url: str, broker_url: str, state: Path) -> AsyncIterator[Target]:
-    """The system at these URLs; without a database's, the one in the state folder, running or not.
+async def open_target(database_url: str, broker_url: str, state: Path) -> AsyncIterator[Target]:
+    """Opens the system at these URLs or, without a database URL, the one in the state folder.
 
-    Where none runs its database is started for as long as the context is open, and the folder is held.
+    If no process runs the system in the folder, this locks the folder and runs its database while the context
+    is open.
 
     Raises:
         CommandFailed: there is no such system.
@@ -52,14 +53,14 @@ async def target(database_url: str, broker_url: str, state: Path) -> AsyncIterat
         broker = read(BrokerSettings, broker_url=broker_url) if broker_url else None
         yield Target(owner_url(database_url), broker.broker_url if broker else None)
         return
-    folder = State(state)
+    folder = StateFolder(state)
     if not (folder.postgres / "data").exists():
         raise NoSystem(state)
     try:
-        with held(state):
+        with lock_state_folder(state):
             async with embedded_postgres(folder.postgres) as url:
                 yield Target(url, None)
-    except StateHeld:
+    except StateFolderInUse:
         running = running_postgres(folder.postgres)
         if running is None:
             raise SystemStarting(state) from None

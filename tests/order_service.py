@@ -16,7 +16,8 @@ from events.contracts import AnyEvent, type_of
 from events.envelope import messages
 from events.memory import MemoryBus
 from events.transactions import Transactions
-from services.order.main import SERVICE, OrderSettings
+from services.order.main import SERVICE
+from services.order.settings import OrderSettings
 from tests.waiting import patient_bus
 
 Json = dict[str, Any]

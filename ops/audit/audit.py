@@ -13,7 +13,7 @@ from ops.audit.check import SINCE, Check
 from ops.audit.examination import Examination, number
 from ops.audit.ledger import Ledger, LedgerUnavailable
 from ops.audit.report import Report
-from ops.errors import CommandFailed
+from ops.errors import RecordsUnreadable
 from ops.services import SERVICES
 from ops.target import Target
 
@@ -24,10 +24,6 @@ _ORDERS: Final = f'SELECT count(*) FROM "order".orders WHERE created_at >= {SINC
 _DEAD: Final = "SELECT count(*) FROM \"{service}\".parked WHERE state = 'dead'"
 _GIVEN_UP: Final = "SELECT count(*) FROM {table} WHERE state = 'dead'"
 _OF_THE_LEDGER: Final = tuple(check.invariant for check in money.AGAINST_THE_LEDGER)
-
-
-class RecordsUnavailable(CommandFailed):
-    """The database does not answer, or does not let the auditor in."""
 
 
 async def audit(
@@ -91,7 +87,7 @@ async def audit(
             if copied:
                 await _against_the_ledger(found, ledger, since)
     except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
-        raise RecordsUnavailable(f"{RecordsUnavailable.__doc__} ({error})") from error
+        raise RecordsUnreadable(error) from error
     return Report(
         orders=count,
         checked=_promises((*checks, *money.AGAINST_THE_LEDGER), queues=bool(target.broker_url)),

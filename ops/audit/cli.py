@@ -6,14 +6,14 @@ from typing import Annotated
 
 import typer
 
-from ops.carrying_out import carry_out
-from ops.options import BrokerUrl, DatabaseUrl, State
+from ops.execute import execute
+from ops.options import BrokerUrl, DatabaseUrl, StatePath
 
 
 def audit(
     database_url: DatabaseUrl = "",
     broker_url: BrokerUrl = "",
-    state: State = Path("var/run"),
+    state: StatePath = Path("var/run"),
     *,
     quiet: Annotated[
         bool, typer.Option("--quiet", help="The system is at rest: whatever is not finished is a breach.")
@@ -41,13 +41,13 @@ def audit(
     not everything could be checked.
     """
     from ops.audit.command import command  # noqa: PLC0415
-    from ops.moments import NotAMoment, moment  # noqa: PLC0415
+    from ops.times import InvalidTime, parse_time  # noqa: PLC0415
 
     try:
-        begin = moment(since, datetime.now(UTC)) if since else None
-    except NotAMoment as error:
+        begin = parse_time(since, datetime.now(UTC)) if since else None
+    except InvalidTime as error:
         raise typer.BadParameter(str(error), param_hint="--since") from error
-    carry_out(
+    execute(
         lambda: command(
             database_url, broker_url, state, quiet=quiet, patience=patience, since=begin, as_json=as_json
         )

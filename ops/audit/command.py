@@ -12,7 +12,7 @@ import typer
 from ops.audit.audit import audit
 from ops.audit.ledger import ledger_of
 from ops.audit.report import Report
-from ops.target import target
+from ops.target import open_target
 
 NOT_ALL_SEEN: Final = 3
 """Exit status of an audit that found no breach, and could not check everything."""
@@ -30,7 +30,7 @@ async def command(
 ) -> int:
     """Audits the system and prints the report; returns the exit status."""
     began = time.monotonic()
-    async with target(database_url, broker_url, state) as found:
+    async with open_target(database_url, broker_url, state) as found:
         report = await audit(
             found, ledger=ledger_of(found.database_url), quiet=quiet, patience=patience, since=since
         )

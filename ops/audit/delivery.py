@@ -5,8 +5,8 @@ from typing import Final
 
 from events.contracts import OrderDelayed, type_of
 from ops.audit.check import QUIET, SETTLED, Check
-from ops.feeds import feeds
 from ops.services import SERVICES
+from ops.subscriptions import subscriptions
 
 _DELAYED: Final = type_of(OrderDelayed)
 
@@ -49,7 +49,7 @@ def _announced(listener: str) -> str:
         f"""SELECT event_id, order_id, type, published_at, state, claimed_until
             FROM "{feed.publisher}".outbox, unnest(event_ids, order_ids) AS event (event_id, order_id)
             WHERE type IN ({_listed(feed.types)})"""
-        for feed in feeds()
+        for feed in subscriptions()
         if feed.listener == listener
     )
 

@@ -7,8 +7,8 @@ from uuid import UUID
 
 import typer
 
-from ops.carrying_out import carry_out
-from ops.options import As, BrokerUrl, DatabaseUrl, State
+from ops.execute import execute
+from ops.options import ActorName, BrokerUrl, DatabaseUrl, StatePath
 
 if TYPE_CHECKING:
     from ops.target import Target
@@ -40,7 +40,7 @@ def list_(
     as_json: Json = False,
     database_url: DatabaseUrl = "",
     broker_url: BrokerUrl = "",
-    state: State = Path("var/run"),
+    state: StatePath = Path("var/run"),
 ) -> None:
     """What is dead, grouped by failure: events, and other work that its service has given up."""
     from ops.dead import command  # noqa: PLC0415
@@ -57,7 +57,7 @@ def show(
     as_json: Json = False,
     database_url: DatabaseUrl = "",
     broker_url: BrokerUrl = "",
-    state: State = Path("var/run"),
+    state: StatePath = Path("var/run"),
 ) -> None:
     """All that is known of one event or other work that failed, but for its payment method."""
     from ops.dead import command  # noqa: PLC0415
@@ -75,10 +75,10 @@ def replay(
     event_type: EventType = None,
     order: Order = None,
     dry_run: DryRun = False,
-    named: As = "",
+    named: ActorName = "",
     database_url: DatabaseUrl = "",
     broker_url: BrokerUrl = "",
-    state: State = Path("var/run"),
+    state: StatePath = Path("var/run"),
 ) -> None:
     """Try dead work again, now and with its attempts counted anew; by its id also work that waits.
 
@@ -107,10 +107,10 @@ def discard(
     event_type: EventType = None,
     order: Order = None,
     dry_run: DryRun = False,
-    named: As = "",
+    named: ActorName = "",
     database_url: DatabaseUrl = "",
     broker_url: BrokerUrl = "",
-    state: State = Path("var/run"),
+    state: StatePath = Path("var/run"),
 ) -> None:
     """Give dead events and mails up for good; by its id also one that waits for its next try.
 
@@ -141,10 +141,10 @@ def _choosing(*given: object) -> None:
 def _carry_out(
     database_url: str, broker_url: str, state: Path, act: "Callable[[Target], Coroutine[Any, Any, int]]"
 ) -> NoReturn:
-    from ops.target import target  # noqa: PLC0415
+    from ops.target import open_target  # noqa: PLC0415
 
     async def command() -> int:
-        async with target(database_url, broker_url, state) as on:
+        async with open_target(database_url, broker_url, state) as on:
             return await act(on)
 
-    carry_out(command)
+    execute(command)

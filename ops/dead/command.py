@@ -11,12 +11,12 @@ import msgspec
 import typer
 
 from events.errors import BrokerUnavailable, Unavailable
-from ops.actor import actor
+from ops.actor import resolve_actor
 from ops.dead import letters, shelf
 from ops.dead.masking import shown
 from ops.dead.shelf import Dead
 from ops.errors import CommandFailed
-from ops.schemas import Schemas, schemas
+from ops.owner_database import OwnerDatabase, connect_as_owner
 from ops.services import SERVICES, check_service
 from ops.target import Target
 
@@ -94,7 +94,7 @@ async def replay(target: Target, choice: Choice, *, named: str, dry_run: bool) -
 
     `named` is who does it, as `actor` takes it.
     """
-    who = "" if dry_run else actor(named)
+    who = "" if dry_run else resolve_actor(named)
     async with _found(target, choice) as (owned, found):
         able = [dead for dead in found if dead.replayable]
         for dead in found:
@@ -112,7 +112,7 @@ async def discard(target: Target, choice: Choice, *, named: str, note: str, dry_
 
     `named` is who does it, as `actor` takes it.
     """
-    who = "" if dry_run else actor(named)
+    who = "" if dry_run else resolve_actor(named)
     async with _found(target, choice) as (owned, found):
         able = [dead for dead in found if dead.discardable]
         for dead in found:
@@ -129,11 +129,11 @@ async def discard(target: Target, choice: Choice, *, named: str, note: str, dry_
 
 
 @asynccontextmanager
-async def _found(target: Target, choice: Choice) -> AsyncIterator[tuple[Schemas, list[Dead]]]:
+async def _found(target: Target, choice: Choice) -> AsyncIterator[tuple[OwnerDatabase, list[Dead]]]:
     """The schemas, and the dead that are meant, also those that the broker has kept. Raises CommandFailed."""
     services = [check_service(choice.service)] if choice.service else SERVICES
     try:
-        async with schemas(target.database_url, "dead") as owned:
+        async with connect_as_owner(target.database_url, "dead") as owned:
             if target.broker_url:
                 await _take_letters_in(owned, target.broker_url, services)
             found = [
@@ -153,7 +153,7 @@ async def _found(target: Target, choice: Choice) -> AsyncIterator[tuple[Schemas,
         raise CommandFailed(str(error)) from error
 
 
-async def _take_letters_in(owned: Schemas, broker_url: str, services: Sequence[str]) -> None:
+async def _take_letters_in(owned: OwnerDatabase, broker_url: str, services: Sequence[str]) -> None:
     try:
         for service in services:
             await letters.take_in(owned, broker_url, service)

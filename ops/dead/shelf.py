@@ -16,7 +16,7 @@ from events.envelope import UNDECODABLE
 from events.interventions import Subject
 from events.leases import LEASE_SECONDS
 from events.transaction import Transaction
-from ops.schemas import BATCH, Schemas
+from ops.owner_database import BATCH, OwnerDatabase
 
 PARKED: Final = "parked"
 GIVEN_UP: Final = {PARKED: "discarded", "mails": "refused"}
@@ -89,28 +89,30 @@ _INTERVENTIONS: Final = (
 )
 
 
-async def dead(schemas: Schemas, service: str) -> list[Dead]:
+async def dead(schemas: OwnerDatabase, service: str) -> list[Dead]:
     """All that is dead at the service: events first, by id."""
     return await _failed(schemas, service, _IS_DEAD)
 
 
-async def put_off(schemas: Schemas, service: str, ids: Collection[UUID]) -> list[Dead]:
+async def put_off(schemas: OwnerDatabase, service: str, ids: Collection[UUID]) -> list[Dead]:
     """Which of these wait at the service for their next try: events first, by id."""
     return await _failed(schemas, service, f"id = ANY($1::uuid[]) AND {_IS_PUT_OFF}", list(ids))
 
 
-async def _failed(schemas: Schemas, service: str, condition: str, *arguments: object) -> list[Dead]:
+async def _failed(schemas: OwnerDatabase, service: str, condition: str, *arguments: object) -> list[Dead]:
     found: list[Dead] = []
-    async with schemas.of(service) as tx:
+    async with schemas.as_service(service) as tx:
         for table in await _tables(tx):
             query = _FAILED.format(table=table, condition=condition.format(waiting=_waiting(table)))
             found.extend(Dead(service, table, **record) for record in await tx.fetch(query, *arguments))
     return found
 
 
-async def rows(schemas: Schemas, service: str, row_id: UUID) -> list[tuple[str, dict[str, Any], list[Any]]]:
+async def rows(
+    schemas: OwnerDatabase, service: str, row_id: UUID
+) -> list[tuple[str, dict[str, Any], list[Any]]]:
     """Whole rows of this id that failed once: table, columns, and what was done to it by hand."""
-    async with schemas.of(service) as tx:
+    async with schemas.as_service(service) as tx:
         found = [
             (table, msgspec.json.decode(record["row"]))
             for table in await _tables(tx)
@@ -120,7 +122,7 @@ async def rows(schemas: Schemas, service: str, row_id: UUID) -> list[tuple[str, 
     return [(table, columns, acts) for table, columns in found]
 
 
-async def replay(schemas: Schemas, chosen: Sequence[Dead], *, actor: str) -> list[Dead]:
+async def replay(schemas: OwnerDatabase, chosen: Sequence[Dead], *, actor: str) -> list[Dead]:
     """Puts dead work back to be done at once, its attempts counted anew; returns what it was done to.
 
     The service's own runners do the rest. What is no longer dead stays as it is.
@@ -128,14 +130,14 @@ async def replay(schemas: Schemas, chosen: Sequence[Dead], *, actor: str) -> lis
     done: list[Dead] = []
     for batch in _batches(chosen):
         statement = _REPLAY.format(table=batch[0].table, waiting=_waiting(batch[0].table))
-        async with schemas.of(batch[0].service) as tx:
+        async with schemas.as_service(batch[0].service) as tx:
             acted = await _act(tx, statement, batch)
             await interventions.record(tx, "replay", _subjects(acted), actor=actor)
         done.extend(acted)
     return done
 
 
-async def discard(schemas: Schemas, chosen: Sequence[Dead], *, actor: str, note: str) -> list[Dead]:
+async def discard(schemas: OwnerDatabase, chosen: Sequence[Dead], *, actor: str, note: str) -> list[Dead]:
     """Gives events and mails up: the rows are kept, and nothing brings them back.
 
     Returns what it was done to.
@@ -144,7 +146,7 @@ async def discard(schemas: Schemas, chosen: Sequence[Dead], *, actor: str, note:
     for batch in _batches([each for each in chosen if each.discardable]):
         table = batch[0].table
         statement = _DISCARD.format(table=table, waiting=_waiting(table), given_up=GIVEN_UP[table])
-        async with schemas.of(batch[0].service) as tx:
+        async with schemas.as_service(batch[0].service) as tx:
             acted = await _act(tx, statement, batch)
             await interventions.record(tx, "discard", _subjects(acted), actor=actor, note=note)
         done.extend(acted)

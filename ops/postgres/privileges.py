@@ -1,4 +1,4 @@
-"""As whom PostgreSQL runs: it refuses to be root, so root needs a way to start it as somebody else."""
+"""Launchers: PostgreSQL refuses to run as root, so root needs a way to start it as another account."""
 
 import os
 import pwd
@@ -9,15 +9,15 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Launcher:
-    """A way to start a program: the command put before its own, and the account its files must belong to."""
+    """A way to start a program: a command prefix, and the account that must own the program's files."""
 
     name: str
     uid: int
     gid: int
     prefix: tuple[str, ...] = ()
 
-    def give(self, path: Path) -> None:
-        """Makes `path` and all in it the account's, its top last: a change cut short is then done again."""
+    def give_ownership(self, path: Path) -> None:
+        """Gives the account `path` and all in it; `path` last, so that an interrupted change is redone."""
         if path.stat().st_uid == self.uid:
             return
         for inner in path.rglob("*"):
@@ -26,14 +26,14 @@ class Launcher:
 
 
 def launchers() -> list[Launcher]:
-    """The ways to start PostgreSQL, best first: which of them works here is for the caller to try.
+    """Launchers for PostgreSQL, best first. The caller has to try which of them works here.
 
-    An ordinary account needs none. For root:
+    An ordinary account starts it as itself. Root has these:
 
-    1. A user namespace in which root looks like an account of less power; seccomp or AppArmor may forbid it.
-    2. Dropping to that account, if it can reach the programs and the data: not below /root.
-    3. Dropping to it with one capability kept, to reach them all the same. (Copying the programs out would
-       not do: the data is mostly behind the same door.)
+    1. A user namespace that maps root to an unprivileged account. seccomp or AppArmor may forbid it.
+    2. Dropping to that account. It must be able to reach the programs and the data, so not below /root.
+    3. Dropping to it and keeping the capability to reach them. (A copy of the programs would not suffice: the
+       data is mostly in the same closed folder.)
     """
     uid, gid = os.geteuid(), os.getegid()
     if uid != 0:
@@ -43,14 +43,14 @@ def launchers() -> list[Launcher]:
         return []
     to_uid, to_gid = account.pw_uid, account.pw_gid
     return [
-        # Mapped to an account that exists: initdb looks its own name up.
+        # The account must exist: initdb looks up its own name.
         Launcher(
             "in a user namespace",
             uid,
             gid,
             ("unshare", "--user", f"--map-user={to_uid}", f"--map-group={to_gid}", "--"),
         ),
-        # Python's `user=` would do, but uvloop does not know it.
+        # uvloop does not support the `user=` of Python's subprocess.
         Launcher(
             f"as {account.pw_name}",
             to_uid,
@@ -66,7 +66,7 @@ def launchers() -> list[Launcher]:
                 f"--reuid={to_uid}",
                 f"--regid={to_gid}",
                 "--clear-groups",
-                "--securebits=+no_setuid_fixup",  # without it access(2) says that the capability is not there
+                "--securebits=+no_setuid_fixup",  # else access(2) ignores the capability
                 "--inh-caps=+dac_override",
                 "--ambient-caps=+dac_override",
                 "--",
@@ -75,7 +75,7 @@ def launchers() -> list[Launcher]:
     ]
 
 
-# The file is given by its full path: once dropped, not even Python's own modules may be readable.
+# Full path, and no search: after the drop, even Python's own modules may be unreadable.
 _DROP = """
 import os, sys
 uid, gid, *command = sys.argv[1:]

@@ -1,6 +1,6 @@
-"""PostgreSQL's programs, as a wheel brought them, and the way of starting them that works on this machine.
+"""PostgreSQL's programs from a wheel, and the launcher that can start them on this machine.
 
-The wheel is read as a folder of files and never imported: its own start-up code creates system accounts and
+The wheel is read as a folder of files and never imported: its start-up code creates system accounts and
 changes the modes of folders.
 """
 
@@ -13,51 +13,51 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import IO
 
-from ops.postgres.errors import BinariesMissing, NothingRuns
+from ops.postgres.errors import BinariesMissing, ProgramsDoNotStart
 from ops.postgres.privileges import Launcher
 
 
 @dataclass(frozen=True)
 class Programs:
-    """The programs of one major version, and the launcher that was seen to start them."""
+    """The programs of one major version, and a launcher that can start them."""
 
     folder: Path
     launcher: Launcher
     major: str
 
     async def run(self, program: str, *arguments: str, inherited: int) -> tuple[int, str]:
-        """Runs a program to its end; gives its exit code and words. Cancelled, it leaves nothing running."""
+        """Runs a program to its end; returns its exit code and output. Kills it when cancelled."""
         return await _run(self._command(program, arguments), inherited)
 
     async def start(self, program: str, *arguments: str, output: IO[bytes], inherited: int) -> Process:
-        """Starts a program that outlives this process if need be, writing what it says to `output`."""
+        """Starts a program that may outlive this process, with its output in `output`."""
         return await _start(self._command(program, arguments), output.fileno(), inherited)
 
     def _command(self, program: str, arguments: Sequence[str]) -> list[str]:
         return [*self.launcher.prefix, str(self.folder / program), *arguments]
 
 
-# pg_config looks for its own file the way initdb and postgres do, which takes more than to be started.
+# pg_config looks up its own path as initdb and postgres do. That can fail where `postgres --version` works.
 _TRIAL = 'cd "$0" && "$1/pg_config" --version && exec "$1/postgres" --version'
 
 
-async def find_programs(folder: Path, ways: Sequence[Launcher]) -> Programs:
-    """Tries the installed PostgreSQL in each of `ways`: can it start, and enter `folder`?
+async def find_programs(folder: Path, candidates: Sequence[Launcher]) -> Programs:
+    """Finds the first of the launchers that can start the installed PostgreSQL and let it enter `folder`.
 
     Raises:
         BinariesMissing: no PostgreSQL is installed.
-        NothingRuns: it could not be started.
+        ProgramsDoNotStart: none of them can.
     """
     programs = _newest_installed()
     trial = ["/bin/sh", "-c", _TRIAL, str(folder), str(programs)]
     refusals = []
-    for launcher in ways:
-        code, words = await _run([*launcher.prefix, *trial])
+    for launcher in candidates:
+        code, output = await _run([*launcher.prefix, *trial])
         if code == 0:
-            version = words.split()[-1]  # of "postgres (PostgreSQL) 18.4"
+            version = output.split()[-1]  # of "postgres (PostgreSQL) 18.4"
             return Programs(programs, launcher, version.partition(".")[0])
-        refusals.append(f"{launcher.name}: {words.strip().rpartition(chr(10))[-1]}")
-    raise NothingRuns(refusals)
+        refusals.append(f"{launcher.name}: {output.strip().rpartition(chr(10))[-1]}")
+    raise ProgramsDoNotStart(refusals)
 
 
 def _newest_installed() -> Path:
@@ -71,14 +71,14 @@ def _newest_installed() -> Path:
 async def _run(command: Sequence[str], *inherited: int) -> tuple[int, str]:
     try:
         process = await _start(command, PIPE, *inherited)
-    except OSError as refused:  # not there, or in a folder on PATH that is closed to us
+    except OSError as refused:  # missing, or in a folder that we can't enter
         return 127, f"{command[0]}: {refused.strerror}"
     try:
-        words, _ = await process.communicate()
+        output, _ = await process.communicate()
     finally:
         if process.returncode is None:
             process.kill()
-    return await process.wait(), words.decode(errors="replace")
+    return await process.wait(), output.decode(errors="replace")
 
 
 async def _start(command: Sequence[str], output: int, *inherited: int) -> Process:
@@ -87,13 +87,13 @@ async def _start(command: Sequence[str], output: int, *inherited: int) -> Proces
         stdin=DEVNULL,
         stdout=output,
         stderr=STDOUT,
-        cwd="/",  # ours may be closed to the account
+        cwd="/",  # the account may be unable to enter our working directory
         env=_environment(),
         pass_fds=inherited,
-        start_new_session=True,  # Ctrl-C is for us
+        start_new_session=True,  # Ctrl-C must reach us only
     )
 
 
 def _environment() -> dict[str, str]:
-    """Ours, without what would change PostgreSQL's settings; it needs a plain locale to start on macOS."""
+    """Our environment without PostgreSQL's variables, and with a plain locale, needed to start on macOS."""
     return {name: value for name, value in os.environ.items() if not name.startswith("PG")} | {"LC_ALL": "C"}

@@ -1,4 +1,4 @@
-"""The server's life: stop what was left running, start, wait until it answers, stop."""
+"""The server's life cycle: stop an orphaned server, start a new one, wait until it answers, stop it."""
 
 import asyncio
 import shutil
@@ -13,13 +13,13 @@ import asyncpg
 from chassis.stopping import Stopped, cancel_when
 from ops.postgres.data import prepare
 from ops.postgres.errors import FolderNotOurs, ServerDied, ServerFailed
+from ops.postgres.orphans import FolderLock, lock_folder, noted_socket_folder, stop
 from ops.postgres.privileges import Launcher, launchers
 from ops.postgres.programs import Programs, find_programs
-from ops.postgres.survivors import Claim, claimed, sockets_of, stop
 
 _DATABASE = "orderflow"
 _OWNER = "postgres"
-_PORT = 5432  # only the end of the socket's name; said to both sides, because PGPORT would change the default
+_PORT = 5432  # only part of the socket's name; explicit on both sides, as PGPORT would change the default
 
 _SETTINGS = (
     "--listen_addresses=",
@@ -31,32 +31,32 @@ _SETTINGS = (
     "--log_timezone=UTC",
 )
 
-_READY_WITHIN = 120.0  # seconds: after a power cut up to a gigabyte of log is replayed first
+_READY_WITHIN = 120.0  # seconds: after a power cut, PostgreSQL first replays up to a gigabyte of log
 _POLL = 0.02  # seconds between two attempts to connect
-_LAST_WORDS = 15  # lines
+_QUOTED_LINES = 15  # of the log, in an error
 
 
 @asynccontextmanager
-async def embedded_postgres(folder: Path, ways: Sequence[Launcher] | None = None) -> AsyncIterator[str]:
+async def embedded_postgres(folder: Path, candidates: Sequence[Launcher] | None = None) -> AsyncIterator[str]:
     """Runs a private PostgreSQL on `folder` while the context is open.
 
-    Gives the SQLAlchemy URL of the role that owns everything (a superuser), in the database `orderflow`, made
-    if need be. The server listens on a unix socket that only this account can reach, and has a session of its
-    own, so that Ctrl-C does not end it under those who still use it.
+    Yields the SQLAlchemy URL of a superuser in the database `orderflow`, which is created if necessary. The
+    server listens on a unix socket that only this account can reach. It has a session of its own, so Ctrl-C
+    does not end it while others still use it.
 
-    What was committed is kept, whatever ends: this process, the server, the machine. If this process is
-    killed the server goes on; the next to open `folder` stops it and starts its own. If the server ends
-    before the context does, what is awaited inside is cancelled, and ServerDied is raised. The caller sees
-    to it that only one process at a time opens `folder`.
+    Committed data is kept, whatever ends: this process, the server, the machine. If this process is killed,
+    the server keeps running; the next process that opens `folder` stops it and starts its own. If the server
+    ends before the context does, the body of the context is cancelled and ServerDied is raised. The caller
+    must ensure that only one process at a time opens `folder`.
 
-    `folder` holds `data/`, the log of this run (`postgres.log`) and of the one before (`postgres.log.1`).
-    `ways` are how to start PostgreSQL, best first; by default, those that `launchers` knows.
+    `folder` has `data/`, the log of this run (`postgres.log`) and that of the last one (`postgres.log.1`).
+    `candidates` are launchers to try, best first; by default, those of `launchers()`.
 
     Raises:
-        PostgresUnavailable: it cannot be had; the message is for the person who started the program.
+        PostgresUnavailable: it can't be used. The message is for the person who started the program.
     """
     try:
-        server = await _start(folder, launchers() if ways is None else ways)
+        server = await _start(folder, launchers() if candidates is None else candidates)
     except PermissionError as denied:
         raise FolderNotOurs(folder, denied) from denied
     try:
@@ -71,11 +71,11 @@ async def embedded_postgres(folder: Path, ways: Sequence[Launcher] | None = None
 
 
 def running_postgres(folder: Path) -> str | None:
-    """URL of the server that another process runs on `folder`, as `embedded_postgres` gave it there.
+    """The URL of the server that another process runs on `folder`, as `embedded_postgres` yields it there.
 
-    None while there is none that answers: it is starting, or stopping.
+    None while the server is starting or stopping.
     """
-    sockets = sockets_of(folder)
+    sockets = noted_socket_folder(folder)
     return _url(sockets) if sockets and (sockets / f".s.PGSQL.{_PORT}").exists() else None
 
 
@@ -114,7 +114,7 @@ class _Server:
 
     def _failed(self, what: str) -> ServerFailed:
         lines = self.log.read_text(errors="replace").splitlines()
-        return ServerFailed(f"PostgreSQL {what}", "\n".join(lines[-_LAST_WORDS:]))
+        return ServerFailed(f"PostgreSQL {what}", "\n".join(lines[-_QUOTED_LINES:]))
 
 
 async def _make_database(connection: asyncpg.Connection) -> None:
@@ -122,39 +122,39 @@ async def _make_database(connection: asyncpg.Connection) -> None:
         await connection.execute(f"CREATE DATABASE {_DATABASE}")
 
 
-async def _start(folder: Path, ways: Sequence[Launcher]) -> _Server:
-    folder = await asyncio.to_thread(_made, folder)
+async def _start(folder: Path, candidates: Sequence[Launcher]) -> _Server:
+    folder = await asyncio.to_thread(_create, folder)
     data = folder / "data"
-    async with claimed(folder, data) as claim:
-        programs = await find_programs(folder, ways)
-        await prepare(data, programs, claim)
-        sockets = claim.new_socket_folder()
+    async with lock_folder(folder, data) as lock:
+        programs = await find_programs(folder, candidates)
+        await prepare(data, programs, lock)
+        sockets = lock.new_socket_folder()
         try:
-            programs.launcher.give(sockets)
-            return await _launch(programs, data, sockets, claim)
+            programs.launcher.give_ownership(sockets)
+            return await _launch(programs, data, sockets, lock)
         except BaseException:
             shutil.rmtree(sockets)
             raise
 
 
-async def _launch(programs: Programs, data: Path, sockets: Path, claim: Claim) -> _Server:
-    log = _fresh_log(data.parent)
+async def _launch(programs: Programs, data: Path, sockets: Path, lock: FolderLock) -> _Server:
+    log = _new_log(data.parent)
     place = ("-D", str(data), f"--unix_socket_directories={sockets}")
     with log.open("ab") as output:
         process = await programs.start(
-            "postgres", *place, *_SETTINGS, output=output, inherited=claim.inherited
+            "postgres", *place, *_SETTINGS, output=output, inherited=lock.descriptor
         )
     return _Server(process, sockets, log)
 
 
-def _made(folder: Path) -> Path:
+def _create(folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     return folder.resolve()
 
 
-def _fresh_log(folder: Path) -> Path:
+def _new_log(folder: Path) -> Path:
     log = folder / "postgres.log"
     with suppress(FileNotFoundError):
         log.replace(folder / "postgres.log.1")
-    log.touch(mode=0o600)  # an error quotes the row that it is about
+    log.touch(mode=0o600)  # private: error messages in it quote rows
     return log

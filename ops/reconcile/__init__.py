@@ -1,5 +1,5 @@
-"""Reconciliation: what a service never got of what was published is sent to its queue alone, all the time.
+"""Reconciliation sends events that a service never got to its queue again, continuously.
 
-It owns nothing. It reads every outbox and inbox, with a role that can write nowhere, and puts on the bus what
-an outbox holds: a queue that was purged, unbound, or lost with the broker's data heals by itself.
+Owns nothing. It reads every outbox and inbox with a role that can't write, and sends the outbox's messages
+through the bus. So a queue that was purged, unbound, or lost with the broker's data heals without a person.
 """

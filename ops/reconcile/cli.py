@@ -1,10 +1,10 @@
-"""`orderflow reconcile` as typer sees it."""
+"""The command line of `orderflow reconcile`."""
 
 from typing import Annotated
 
 import typer
 
-from ops.carrying_out import carry_out
+from ops.execute import execute
 
 
 def reconcile(
@@ -14,7 +14,7 @@ def reconcile(
             envvar="DATABASE_URL",
             metavar="URL",
             show_default=False,
-            help="The database, as a role that may read every schema: <database>_auditor is enough.",
+            help="The database, as a role that may read every schema, such as <database>_auditor.",
         ),
     ],
     broker_url: Annotated[
@@ -26,13 +26,13 @@ def reconcile(
             help="RabbitMQ: amqp://user:password@host:5672/",
         ),
     ],
-    once: Annotated[bool, typer.Option("--once", help="One pass over everything, then end.")] = False,
+    once: Annotated[bool, typer.Option("--once", help="Make one pass over all messages, then end.")] = False,
 ) -> None:
-    """Send again what a service never got of what was published.
+    """Send published events again to services that never got them.
 
-    Compares outboxes with inboxes all the time, until SIGTERM, and sends what is missing to that service's
-    queue alone. `orderflow run` does it by itself.
+    Compares outboxes with inboxes until SIGTERM. Missing events go to the queue of the service concerned, and
+    to no other. `orderflow run` includes this.
     """
     from ops.reconcile.command import command  # noqa: PLC0415
 
-    carry_out(lambda: command(database_url, broker_url, once=once))
+    execute(lambda: command(database_url, broker_url, once=once))

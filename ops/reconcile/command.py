@@ -1,4 +1,4 @@
-"""`orderflow reconcile`: as a process beside the services, or once."""
+"""`orderflow reconcile`: as a process beside the services, or one pass."""
 
 import asyncio
 import sys
@@ -18,15 +18,15 @@ from ops.reconcile.reconciler import Reconciler
 
 
 class NotReconciled(CommandFailed):
-    """Database or broker do not answer."""
+    """The database or the broker does not answer."""
 
 
 async def command(database_url: str, broker_url: str, *, once: bool) -> int:
-    """Reconciles until SIGTERM, or once from the oldest to the newest; returns the exit status.
+    """Reconciles until SIGTERM or, with `once`, in one pass over everything; returns the exit status.
 
     Raises:
         UnusableSettings: a URL can't be used.
-        CommandFailed: with `once`, something does not answer.
+        CommandFailed: with `once`, the database or the broker does not answer.
     """
     configure_logging("reconcile", read(TextLogSettings if sys.stderr.isatty() else LogSettings))
     stop = stop_on_signals()
@@ -35,7 +35,7 @@ async def command(database_url: str, broker_url: str, *, once: bool) -> int:
     async with connection as pool, rabbitmq.RabbitMQBus(broker.broker_url) as bus:
         reconciler = Reconciler(Transactions(pool), bus)
         if once:
-            return await _once(reconciler)
+            return await _run_once(reconciler)
         reconciling = asyncio.create_task(reconciler.run(), name="reconcile")
         await stop.wait()
         reconciling.cancel()
@@ -43,18 +43,18 @@ async def command(database_url: str, broker_url: str, *, once: bool) -> int:
     return 0
 
 
-async def _once(reconciler: Reconciler) -> int:
+async def _run_once(reconciler: Reconciler) -> int:
     try:
-        healed, passed_over = await reconciler.pass_once()
+        resent, skipped = await reconciler.run_once()
     except (Unavailable, Postponed, UnknownOutcome) as error:
         raise NotReconciled(str(error)) from error
-    for heal in healed:
-        typer.echo(f"{heal.service}: {heal.count} {heal.type} events that it never got were sent to it.")
-    for service, backlog in passed_over.items():
+    for each in resent:
+        typer.echo(f"Sent {each.count} {each.type} events again that {each.service} never got.")
+    for service, backlog in skipped.items():
         why = (
             f"{backlog} messages wait in its queue" if backlog else "it has no queue: run 'orderflow migrate'"
         )
-        typer.echo(f"{service} was passed over: {why}.")
-    if not healed:
-        typer.echo("Nothing is missing." if not passed_over else "Nothing is missing elsewhere.")
+        typer.echo(f"Skipped {service}: {why}.")
+    if not resent:
+        typer.echo("Nothing is missing." if not skipped else "Nothing is missing at the other services.")
     return 0

@@ -1,4 +1,4 @@
-"""The reconciler: round after round it looks for what never arrived, and sends it again."""
+"""The reconciler: finds published events that never arrived at a service, and sends them again."""
 
 import asyncio
 import logging
@@ -7,37 +7,37 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from itertools import groupby
+from operator import attrgetter
 from typing import Final
 
 from events.backoff import backoff
 from events.bus import Bus, Message
 from events.errors import Postponed, Unavailable, UnknownOutcome, Unroutable
 from events.transactions import Transactions
-from ops import feeds
-from ops.feeds import Feed, Gap
-from ops.reconcile.pauses import Pauses
-from ops.reconcile.walk import Walk
+from ops.reconcile.cursor import Cursor
+from ops.reconcile.resend_backoff import ResendBackoff
+from ops.subscriptions import Subscription, Undelivered, message_ids, messages, subscriptions, undelivered
 
 GRACE_SECONDS: Final = 30.0
-"""How long after its publication a message may take to arrive."""
+"""A message that was published more recently may still arrive."""
 ROUND_SECONDS: Final = 5.0
-"""Between two rounds."""
+"""Pause between two rounds."""
 CHUNK: Final = 2000
-"""Most outbox rows that each of the two walks looks at in a round, of each publisher."""
+"""Most outbox rows that each of a publisher's two cursors reads in a round."""
 RECENT: Final = timedelta(minutes=10)
-"""What was announced so recently is gone through on its own, over and over, beside the whole."""
-TOGETHER: Final = 50
-"""Most messages that are held and sent at a time."""
+"""Messages younger than this have a cursor of their own, so a new gap is found soon."""
+SEND_BATCH: Final = 50
+"""Most messages that are held in memory and sent at a time."""
 SEND_SECONDS: Final = 10.0
 LONGEST_PAUSE: Final = 30.0
-"""Most seconds between two tries while the database or the broker does not answer."""
+"""Most seconds between two attempts while the database or the broker does not answer."""
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Healed:
-    """Events that a service never got, and that were sent to it."""
+class Resent:
+    """Events of one type that a service never got and that were sent to it again."""
 
     service: str
     type: str
@@ -45,16 +45,16 @@ class Healed:
 
 
 class Reconciler:
-    """Compares outboxes with inboxes, and sends what a service never got to its queue alone.
+    """Compares outboxes with inboxes, and sends undelivered messages to the queue of the service concerned.
 
-    A gap is an event of a message that was published at least `grace` seconds ago, that a service's handler
-    table names and its inbox does not have. While messages wait in a service's queue it may be among them, so
-    nothing is sent to that service; what a consumer holds unfinished for longer than `grace` may be sent
-    twice. That does no harm: the inbox knows what it has. A message that does not arrive all the same is sent
-    again after a growing pause.
+    A message is undelivered if it was published at least `grace` seconds ago and a service that listens to
+    its type lacks some of its events in the inbox. A service with messages in its queue is skipped, as the
+    missing ones may be among them. A message that a consumer holds for longer than `grace` may be sent twice,
+    which is harmless: the inbox drops duplicates. A message that still does not arrive is sent again after a
+    growing pause.
 
-    A round costs the same for any size of the tables: it looks at one chunk of what is recent and at one of
-    the whole, by primary keys, and reads the bodies of what is missing only.
+    The cost of a round does not depend on the size of the tables: it reads one chunk of recent messages and
+    one of all messages, by primary key, and only the bodies of undelivered ones.
     """
 
     def __init__(
@@ -71,113 +71,115 @@ class Reconciler:
         self._grace = grace
         self._chunk = chunk
         self._round_seconds = round_seconds
-        ordered = sorted(feeds.feeds(), key=lambda feed: feed.publisher)
-        self._feeds = {name: list(group) for name, group in groupby(ordered, lambda feed: feed.publisher)}
-        self._listeners = sorted({feed.listener for feed in ordered})
-        self._recent = {publisher: Walk(RECENT) for publisher in self._feeds}
-        self._whole = {publisher: Walk() for publisher in self._feeds}
-        self._pauses = Pauses()
+        known = sorted(subscriptions(), key=attrgetter("publisher"))
+        self._subscriptions = {name: list(group) for name, group in groupby(known, attrgetter("publisher"))}
+        self._listeners = sorted({each.listener for each in known})
+        self._recent = {publisher: Cursor(RECENT) for publisher in self._subscriptions}
+        self._all = {publisher: Cursor() for publisher in self._subscriptions}
+        self._backoff = ResendBackoff()
 
     async def run(self) -> None:
-        """Goes on until cancelled; while the database or the broker does not answer it waits."""
+        """Runs until cancelled. While the database or the broker does not answer, it retries."""
         failures = 0
         while True:
             try:
                 await self.round()
             except (Unavailable, Postponed, UnknownOutcome) as error:
                 log = logger.debug if failures else logger.warning
-                log("reconciling waits: %s", error)
+                log("reconciling is interrupted: %s", error)
                 failures += 1
-            except Exception:  # a defect here stops nobody's work
+            except Exception:  # a defect must not end reconciling
                 logger.exception("a round of reconciling failed")
                 failures += 1
             else:
                 if failures:
-                    logger.info("reconciling goes on")
+                    logger.info("reconciling continues")
                 failures = 0
             pause = backoff(failures, first=1.0, most=LONGEST_PAUSE) if failures else self._round_seconds
             await asyncio.sleep(pause)
 
-    async def round(self) -> list[Healed]:
-        """One chunk of what is recent, and one of the whole.
+    async def round(self) -> list[Resent]:
+        """Reconciles the next chunk of recent messages and the next of all messages, of each publisher.
 
         Raises Unavailable, Postponed or UnknownOutcome.
         """
-        listeners, _ = await self._without_backlog()
-        healed: Counter[tuple[str, str]] = Counter()
-        for publisher in self._feeds:
-            for walk in (self._recent[publisher], self._whole[publisher]):
-                await self._step(publisher, walk, listeners, healed)
-        self._pauses.forget()
-        return _told(healed)
+        listeners, _ = await self._split_by_backlog()
+        resent: Counter[tuple[str, str]] = Counter()
+        for publisher in self._subscriptions:
+            for cursor in (self._recent[publisher], self._all[publisher]):
+                await self._reconcile_chunk(publisher, cursor, listeners, resent)
+        self._backoff.drop_expired()
+        return _summary(resent)
 
-    async def pass_once(self) -> tuple[list[Healed], dict[str, int]]:
-        """Everything, from the oldest to the newest; also the services that were passed over, and why.
+    async def run_once(self) -> tuple[list[Resent], dict[str, int]]:
+        """Reconciles all messages, from the oldest to the newest. Also returns the skipped services.
 
-        That is how many messages wait for each, or 0 for one that has no queue.
+        With each skipped service is the number of messages that wait in its queue, or 0 if it has no queue.
         Raises Unavailable, Postponed or UnknownOutcome.
         """
-        listeners, passed_over = await self._without_backlog()
-        healed: Counter[tuple[str, str]] = Counter()
-        for publisher in self._feeds:
-            walk = Walk()
-            while not await self._step(publisher, walk, listeners, healed):
+        listeners, skipped = await self._split_by_backlog()
+        resent: Counter[tuple[str, str]] = Counter()
+        for publisher in self._subscriptions:
+            cursor = Cursor()
+            while not await self._reconcile_chunk(publisher, cursor, listeners, resent):
                 pass
-        return _told(healed), passed_over
+        return _summary(resent), skipped
 
-    async def _without_backlog(self) -> tuple[set[str], dict[str, int]]:
-        free: set[str] = set()
-        passed_over: dict[str, int] = {}
+    async def _split_by_backlog(self) -> tuple[set[str], dict[str, int]]:
+        """The listeners whose queues are empty, and the others, as `run_once` returns them."""
+        idle: set[str] = set()
+        skipped: dict[str, int] = {}
         for service in self._listeners:
             try:
                 backlog = await self._bus.backlog(service)
-            except Unroutable:  # it is declared again by the service itself, or by the next migration
-                passed_over[service] = 0
+            except Unroutable:  # the service itself or the next migration declares its queue again
+                skipped[service] = 0
             else:
                 if backlog:
-                    passed_over[service] = backlog
+                    skipped[service] = backlog
                 else:
-                    free.add(service)
-        return free, passed_over
+                    idle.add(service)
+        return idle, skipped
 
-    async def _step(
-        self, publisher: str, walk: Walk, listeners: Collection[str], healed: Counter[tuple[str, str]]
+    async def _reconcile_chunk(
+        self, publisher: str, cursor: Cursor, listeners: Collection[str], resent: Counter[tuple[str, str]]
     ) -> bool:
-        """Looks at one chunk, heals it and moves on; says whether it was the last one of the walk."""
-        looked_at = [feed for feed in self._feeds[publisher] if feed.listener in listeners]
+        """Reads one chunk, resends its undelivered messages and advances. Returns whether it was the last."""
+        read = [each for each in self._subscriptions[publisher] if each.listener in listeners]
         async with self._transactions() as tx:
-            chunk = await feeds.chunk(tx, publisher, walk.after, self._chunk)
+            chunk = await message_ids(tx, publisher, cursor.after, self._chunk)
             found = [
-                (feed, await feeds.gaps(tx, feed, walk.after, self._chunk, grace=self._grace))
-                for feed in (looked_at if chunk else ())
+                (each, await undelivered(tx, each, cursor.after, self._chunk, grace=self._grace))
+                for each in (read if chunk else ())
             ]
-        for feed, gaps in found:
-            healed.update(await self._heal(feed, gaps))
-        return walk.move(chunk, self._chunk)
+        for subscription, missing in found:
+            resent.update(await self._resend(subscription, missing))
+        return cursor.advance(chunk, self._chunk)
 
-    async def _heal(self, feed: Feed, gaps: Sequence[Gap]) -> Counter[tuple[str, str]]:
-        due = [gap for gap in gaps if self._pauses.over(gap.message_id, feed.listener)]
-        healed: Counter[tuple[str, str]] = Counter()
+    async def _resend(
+        self, subscription: Subscription, missing: Sequence[Undelivered]
+    ) -> Counter[tuple[str, str]]:
+        listener = subscription.listener
+        due = [each for each in missing if self._backoff.is_due(each.message_id, listener)]
+        resent: Counter[tuple[str, str]] = Counter()
         try:
-            for start in range(0, len(due), TOGETHER):
-                some = {gap.message_id: gap for gap in due[start : start + TOGETHER]}
+            for start in range(0, len(due), SEND_BATCH):
+                batch = {each.message_id: each for each in due[start : start + SEND_BATCH]}
                 async with self._transactions() as tx:
-                    messages = await feeds.messages(tx, feed.publisher, list(some))
+                    to_send = await messages(tx, subscription.publisher, list(batch))
                 ended = await asyncio.gather(
-                    *(self._send(feed.listener, message) for message in messages), return_exceptions=True
+                    *(self._send(listener, message) for message in to_send), return_exceptions=True
                 )
-                for message, error in zip(messages, ended, strict=True):
+                for message, error in zip(to_send, ended, strict=True):
                     if error is None:
-                        healed[feed.listener, message.type] += len(some[message.id].event_ids)
+                        resent[listener, message.type] += len(batch[message.id].event_ids)
                 for error in ended:
                     if error is not None:
                         raise error
         finally:
-            for (service, event_type), count in healed.items():
-                logger.warning(
-                    "%s has not got %d %s events: they were sent again", service, count, event_type
-                )
-        return healed
+            for (service, event_type), count in resent.items():
+                logger.warning("sent %d %s events again that %s never got", count, event_type, service)
+        return resent
 
     async def _send(self, service: str, message: Message) -> None:
         try:
@@ -186,13 +188,13 @@ class Reconciler:
         except Unavailable:
             raise
         except TimeoutError as error:
-            self._pauses.begin(message.id, service)
+            self._backoff.start(message.id, service)
             raise UnknownOutcome from error
         except (Postponed, UnknownOutcome):
-            self._pauses.begin(message.id, service)
+            self._backoff.start(message.id, service)
             raise
-        self._pauses.begin(message.id, service)
+        self._backoff.start(message.id, service)
 
 
-def _told(healed: Counter[tuple[str, str]]) -> list[Healed]:
-    return [Healed(service, event_type, count) for (service, event_type), count in sorted(healed.items())]
+def _summary(counts: Counter[tuple[str, str]]) -> list[Resent]:
+    return [Resent(service, event_type, count) for (service, event_type), count in sorted(counts.items())]

@@ -1,5 +1,5 @@
-"""Refunds that a person makes: what the payment provider would not give back is recorded here.
+"""Refunds by hand: a person records that they refunded what the payment provider would not.
 
-It owns nothing of its own: billing's refund is settled in billing's schema, with billing's role, and the act
-is recorded in billing's `interventions`.
+Owns nothing. It settles billing's refund in billing's schema, with billing's role, and records the act in
+billing's `interventions`.
 """

@@ -1,4 +1,4 @@
-"""`orderflow refunds` as typer sees it."""
+"""The command line of `orderflow refunds`."""
 
 from pathlib import Path
 from typing import Annotated
@@ -6,48 +6,48 @@ from uuid import UUID
 
 import typer
 
-from ops.carrying_out import carry_out
-from ops.options import As, DatabaseUrl, State
+from ops.execute import execute
+from ops.options import ActorName, DatabaseUrl, StatePath
 
-app = typer.Typer(help="Refunds that the payment provider does not make.", no_args_is_help=True)
+app = typer.Typer(help="Refunds made by hand, because the payment provider did not.", no_args_is_help=True)
 
 
 @app.callback()
 def _refunds() -> None:
-    """Keeps `record` a command of its own, although it is the only one."""
+    """Makes typer keep `record` as a subcommand, although it is the only one."""
 
 
 @app.command()
 def record(
     *,
-    order: Annotated[UUID, typer.Option(metavar="ID", help="The order whose payment was given back.")],
+    order: Annotated[UUID, typer.Option(metavar="ID", help="The order whose payment was refunded.")],
     reference: Annotated[
         str,
-        typer.Option(
-            metavar="TEXT", help="Where the money can be found: a refund's id, a transfer's number."
-        ),
+        typer.Option(metavar="TEXT", help="Proof of the refund: a refund's id, a transfer's number."),
     ],
-    note: Annotated[str, typer.Option(metavar="TEXT", help="Why it was done by hand; it is kept.")],
-    named: As = "",
+    note: Annotated[str, typer.Option(metavar="TEXT", help="Why it was done by hand; it goes on record.")],
+    actor_name: ActorName = "",
     database_url: DatabaseUrl = "",
-    state: State = Path("var/run"),
+    state: StatePath = Path("var/run"),
 ) -> None:
-    """Record that a person has given an order's whole payment back.
+    """Record that a person has refunded an order's whole payment.
 
-    Only for a refund that is dead (`orderflow dead list --service billing`): the provider may still make any
-    other. The order becomes PAYMENT_REFUNDED, and its customer is told, with the reference.
+    Only for a dead refund (`orderflow dead list --service billing`): the provider may still make any other.
+    The order becomes PAYMENT_REFUNDED, and its customer gets a mail with the reference.
     """
     for value, option in ((reference, "--reference"), (note, "--note")):
         if not value.strip():
-            raise typer.BadParameter("say it in words", param_hint=option)
+            raise typer.BadParameter("it must not be blank", param_hint=option)
     if len(reference) > 200:
         raise typer.BadParameter("at most 200 characters", param_hint="--reference")
 
     from ops.refunds import command  # noqa: PLC0415
-    from ops.target import target  # noqa: PLC0415
+    from ops.target import open_target  # noqa: PLC0415
 
     async def act() -> int:
-        async with target(database_url, "", state) as on:
-            return await command.record(on, order, reference=reference.strip(), note=note, named=named)
+        async with open_target(database_url, "", state) as target:
+            return await command.record(
+                target, order, reference=reference.strip(), note=note, actor_name=actor_name
+            )
 
-    carry_out(act)
+    execute(act)

@@ -1,4 +1,4 @@
-"""`orderflow replay` as typer sees it."""
+"""The command line of `orderflow replay`."""
 
 from datetime import UTC, datetime
 from pathlib import Path
@@ -7,53 +7,56 @@ from uuid import UUID
 
 import typer
 
-from ops.carrying_out import carry_out
-from ops.options import As, BrokerUrl, DatabaseUrl, State
+from ops.execute import execute
+from ops.options import ActorName, BrokerUrl, DatabaseUrl, StatePath
 
 
 def replay(
     *,
-    service: Annotated[str, typer.Option(metavar="NAME", help="The service that gets them, alone.")],
+    service: Annotated[str, typer.Option(metavar="NAME", help="The only service that gets the events.")],
     since: Annotated[
         str,
-        typer.Option(metavar="TIME", help="Announced since: 2026-11-24T09:30Z, or 2h (s, m, h, d, w) ago."),
+        typer.Option(
+            metavar="TIME", help="Announced since 2026-11-24T09:30Z, or since 2h (s, m, h, d, w) ago."
+        ),
     ],
     until: Annotated[
-        str | None, typer.Option(metavar="TIME", help="Announced before.", show_default="now")
+        str | None,
+        typer.Option(metavar="TIME", help="Announced before this time.", show_default="now"),
     ] = None,
-    order: Annotated[UUID | None, typer.Option(metavar="ID", help="Only about this order.")] = None,
+    order: Annotated[UUID | None, typer.Option(metavar="ID", help="Only events of this order.")] = None,
     event_type: Annotated[
-        str | None, typer.Option("--type", metavar="TYPE", help="Only of this type.")
+        str | None, typer.Option("--type", metavar="TYPE", help="Only events of this type.")
     ] = None,
     again: Annotated[
-        bool, typer.Option("--again", help="Also what the service has handled already.")
+        bool, typer.Option("--again", help="Include events that the service has handled already.")
     ] = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")
+        bool, typer.Option("--dry-run", help="Show what would be done, and change nothing.")
     ] = False,
-    named: As = "",
+    actor_name: ActorName = "",
     database_url: DatabaseUrl = "",
     broker_url: BrokerUrl = "",
-    state: State = Path("var/run"),
+    state: StatePath = Path("var/run"),
 ) -> None:
-    """Hand a service the events that it missed, from the outboxes of those that announced them.
+    """Hand a service the events that it missed, from the outboxes of their publishers.
 
-    The service handles them as soon as it runs. Replaying what it has handled changes nothing.
+    The service handles them as soon as it runs. Replaying an event that it has handled changes nothing.
     """
-    from ops.moments import NotAMoment, moment  # noqa: PLC0415
     from ops.replay.command import command  # noqa: PLC0415
-    from ops.replay.refill import Refill  # noqa: PLC0415
-    from ops.target import target  # noqa: PLC0415
+    from ops.replay.replay import ReplayRequest  # noqa: PLC0415
+    from ops.target import open_target  # noqa: PLC0415
+    from ops.times import InvalidTime, parse_time  # noqa: PLC0415
 
     now = datetime.now(UTC)
 
     def read(text: str, option: str) -> datetime:
         try:
-            return moment(text, now)
-        except NotAMoment as error:
+            return parse_time(text, now)
+        except InvalidTime as error:
             raise typer.BadParameter(str(error), param_hint=option) from error
 
-    what = Refill(
+    request = ReplayRequest(
         service,
         since=read(since, "--since"),
         until=read(until, "--until") if until else None,
@@ -62,8 +65,8 @@ def replay(
         again=again,
     )
 
-    async def carried_out() -> int:
-        async with target(database_url, broker_url, state) as on:
-            return await command(on, what, named=named, dry_run=dry_run)
+    async def act() -> int:
+        async with open_target(database_url, broker_url, state) as target:
+            return await command(target, request, actor_name=actor_name, dry_run=dry_run)
 
-    carry_out(carried_out)
+    execute(act)

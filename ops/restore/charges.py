@@ -12,7 +12,7 @@ from uuid import UUID
 from events import interventions, statements
 from events.errors import Postponed, Unavailable, UnknownOutcome
 from events.interventions import Subject
-from ops.schemas import BATCH, Schemas
+from ops.owner_database import BATCH, OwnerDatabase
 from services.billing import recovered_charges
 from services.billing.provider import (
     KeyVoid,
@@ -121,7 +121,9 @@ class Findings:
     """What was given back of each charge, in minor units."""
 
 
-async def find(owned: Schemas, provider: ListingProvider, since: datetime | None, tell: Tell) -> Findings:
+async def find(
+    owned: OwnerDatabase, provider: ListingProvider, since: datetime | None, tell: Tell
+) -> Findings:
     """Compares the provider's charges and refunds since then with the records.
 
     The provider is asked first: what it tells of has its row in billing's tables since before it was asked,
@@ -135,24 +137,24 @@ async def find(owned: Schemas, provider: ListingProvider, since: datetime | None
         refunds += await _unknown_refunds(owned, made_back)
     charges: list[Found] = []
     async for made in _in_chunks(provider.list_charges(since), "charges", tell):
-        async with owned.of("billing") as tx:
+        async with owned.as_service("billing") as tx:
             unknown = await recovered_charges.find_unknown(tx, made)
         charges += await _found(
             owned, [charge for charge in made if charge.reference in unknown], refunded, kept=False
         )
-    async with owned.of("billing") as tx:
+    async with owned.as_service("billing") as tx:
         kept = await recovered_charges.unassigned(tx, provider.name)
     charges += await _found(owned, kept, refunded, kept=True)
     return Findings(_one_each(charges), refunds, refunded)
 
 
 async def decide(
-    owned: Schemas, provider: str, decisions: Sequence[RecoveredCharge], *, actor: str, note: str | None
+    owned: OwnerDatabase, provider: str, decisions: Sequence[RecoveredCharge], *, actor: str, note: str | None
 ) -> None:
     """Writes the decisions down, each with its record."""
     for start in range(0, len(decisions), BATCH):
         batch = decisions[start : start + BATCH]
-        async with owned.of("billing") as tx:
+        async with owned.as_service("billing") as tx:
             written = await recovered_charges.record_decisions(tx, provider, batch)
             subjects = [
                 Subject(
@@ -168,14 +170,14 @@ async def decide(
 
 
 async def give_back(
-    owned: Schemas, provider: ListingProvider, refunded: "Counter[str]", tell: Tell
+    owned: OwnerDatabase, provider: ListingProvider, refunded: "Counter[str]", tell: Tell
 ) -> list[str]:
     """Gives back what was decided to be, also by an earlier run; says why for each that could not be.
 
     Each charge has its own key, so a refund that was made while nobody learned of it is not made again.
     Raises Unavailable.
     """
-    async with owned.of("billing") as tx:
+    async with owned.as_service("billing") as tx:
         waiting = await recovered_charges.refunds_to_make(tx, provider.name)
     failures: list[str] = []
     slots = asyncio.Semaphore(TOGETHER)
@@ -194,7 +196,7 @@ async def give_back(
                     failures.append(f"{giving.charge} of order {giving.order_id}: {error}")
                     return
                 reference = BY_HAND
-            async with owned.of("billing") as tx:
+            async with owned.as_service("billing") as tx:
                 await recovered_charges.record_refund(tx, giving.charge, reference)
             done += 1
             if done % 100 == 0:
@@ -249,7 +251,7 @@ async def _in_chunks(listing: AsyncIterator[T], what: str, tell: Tell) -> AsyncI
 
 
 async def _found(
-    owned: Schemas, charges: Sequence[ListedCharge], refunded: "Counter[str]", *, kept: bool
+    owned: OwnerDatabase, charges: Sequence[ListedCharge], refunded: "Counter[str]", *, kept: bool
 ) -> list[Found]:
     if not charges:
         return []
@@ -291,7 +293,7 @@ def _one_each(charges: Sequence[Found]) -> list[Found]:
     return sorted(found, key=lambda each: each.charge.at)
 
 
-async def _unknown_refunds(owned: Schemas, refunds: Collection[ListedRefund]) -> list[FoundRefund]:
+async def _unknown_refunds(owned: OwnerDatabase, refunds: Collection[ListedRefund]) -> list[FoundRefund]:
     by_reference = {refund.reference: refund for refund in refunds}
     rows = [(refund.reference, refund.charge_reference, refund.refund_id) for refund in refunds]
     async with owned.transactions() as tx:

@@ -7,8 +7,8 @@ from uuid import UUID
 
 import typer
 
-from ops.carrying_out import carry_out
-from ops.options import As, BrokerUrl, DatabaseUrl, State
+from ops.execute import execute
+from ops.options import ActorName, BrokerUrl, DatabaseUrl, StatePath
 
 
 def restore(
@@ -44,11 +44,11 @@ def restore(
     apply: Annotated[
         bool, typer.Option("--apply", help="Do it. Without it, only say what would be done.")
     ] = False,
-    named: As = "",
+    named: ActorName = "",
     note: Annotated[str | None, typer.Option(metavar="TEXT", help="Why; it is kept.")] = None,
     database_url: DatabaseUrl = "",
     broker_url: BrokerUrl = "",
-    state: State = Path("var/run"),
+    state: StatePath = Path("var/run"),
 ) -> None:
     """Settle what an older database has forgotten, after a backup was brought back.
 
@@ -59,9 +59,9 @@ def restore(
     Run it while the services are stopped. Running it again does no harm. Every act is recorded.
     """
     from ops import migrate  # noqa: PLC0415
-    from ops.moments import moment  # noqa: PLC0415
     from ops.restore.command import Asked, command  # noqa: PLC0415
-    from ops.target import target  # noqa: PLC0415
+    from ops.target import open_target  # noqa: PLC0415
+    from ops.times import parse_time  # noqa: PLC0415
     from services.invoice.domain import NotAnInvoiceNumber, Number  # noqa: PLC0415
 
     try:
@@ -69,7 +69,7 @@ def restore(
     except NotAnInvoiceNumber as error:
         raise typer.BadParameter(str(error), param_hint="--last-invoice") from error
     try:
-        moment_of_since = moment(since, datetime.now(UTC)) if since else None
+        moment_of_since = parse_time(since, datetime.now(UTC)) if since else None
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint="--since") from error
     asked = Asked(
@@ -83,9 +83,9 @@ def restore(
     )
 
     async def carried_out() -> int:
-        async with target(database_url, broker_url, state) as on:
+        async with open_target(database_url, broker_url, state) as on:
             if not database_url:  # the system in one process is migrated when it starts, which is too late
                 await migrate.migrate(on.database_url, migrate.passwords_from_environment())
             return await command(on, asked)
 
-    carry_out(carried_out)
+    execute(carried_out)

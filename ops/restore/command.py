@@ -17,12 +17,12 @@ from events.interventions import Subject
 from events.money import format_amount
 from events.rabbitmq import purge
 from ops import migrate
-from ops.actor import actor
+from ops.actor import resolve_actor
 from ops.errors import CommandFailed
+from ops.owner_database import OwnerDatabase, connect_as_owner
 from ops.restore import charges
 from ops.restore.charges import Findings, Found, Situation
 from ops.restore.standstill import check_migrated, check_standstill
-from ops.schemas import Schemas, schemas
 from ops.services import SERVICES
 from ops.target import Target
 from services.billing.main import connect_provider
@@ -67,7 +67,7 @@ async def command(target: Target, asked: Asked) -> int:
     Raises CommandFailed.
     """
     try:
-        async with schemas(target.database_url, "restore") as owned:
+        async with connect_as_owner(target.database_url, "restore") as owned:
             await check_migrated(owned)
             async with _provider(target.database_url) as provider:
                 return await _settle(target, asked, owned, provider)
@@ -75,10 +75,10 @@ async def command(target: Target, asked: Asked) -> int:
         raise CommandFailed(f"{error} Run it again: nothing is done twice.") from error
 
 
-async def _settle(target: Target, asked: Asked, owned: Schemas, provider: ListingProvider) -> int:
-    async with owned.of("invoice") as tx:
+async def _settle(target: Target, asked: Asked, owned: OwnerDatabase, provider: ListingProvider) -> int:
+    async with owned.as_service("invoice") as tx:
         present = await invoices.last_number(tx)
-    who = actor(asked.named) if asked.apply else ""
+    who = resolve_actor(asked.named) if asked.apply else ""
     if asked.apply:
         if not asked.last_invoices:
             raise NoLastInvoice(present)
@@ -125,15 +125,15 @@ def _decided(findings: Findings, asked: Asked) -> list[RecoveredCharge]:
     ]
 
 
-async def _lose_numbers(owned: Schemas, last: Number, asked: Asked, who: str) -> None:
-    async with owned.of("invoice") as tx:
+async def _lose_numbers(owned: OwnerDatabase, last: Number, asked: Asked, who: str) -> None:
+    async with owned.as_service("invoice") as tx:
         first = await invoices.next_number(tx, last.year)
         if first > last:
             typer.echo(f"{last} is not beyond it: no number is lost.")
             return
         typer.echo(f"{first} to {last} are lost: the next invoice is {Number(last.year, last.serial + 1)}.")
         if asked.apply:
-            await invoices.lose_up_to(tx, last)
+            await invoices.record_lost_up_to(tx, last)
             lost = Subject(type="invoice numbers", reason=f"lost: {first} to {last}")
             await interventions.record(tx, "restore", [lost], actor=who, note=asked.note)
 

@@ -6,7 +6,7 @@ from typing import Final
 from chassis.database import role_of
 from events.rabbitmq import queues
 from ops.errors import CommandFailed
-from ops.schemas import Schemas
+from ops.owner_database import OwnerDatabase
 from ops.services import SERVICES
 
 _SESSIONS: Final = """
@@ -31,7 +31,7 @@ class NotMigrated(CommandFailed):
         super().__init__(self.__doc__)
 
 
-async def check_migrated(owned: Schemas) -> None:
+async def check_migrated(owned: OwnerDatabase) -> None:
     """Raises NotMigrated."""
     async with owned.transactions() as tx:
         [record] = await tx.fetch(_TABLES)
@@ -39,7 +39,7 @@ async def check_migrated(owned: Schemas) -> None:
         raise NotMigrated
 
 
-async def check_standstill(owned: Schemas, broker_url: str | None) -> None:
+async def check_standstill(owned: OwnerDatabase, broker_url: str | None) -> None:
     """Raises StillRunning, or BrokerUnavailable."""
     roles = {role_of(owned.database, service): service for service in SERVICES}
     async with owned.transactions() as tx:

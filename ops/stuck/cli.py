@@ -5,13 +5,13 @@ from typing import Annotated
 
 import typer
 
-from ops.carrying_out import carry_out
-from ops.options import DatabaseUrl, State
+from ops.execute import execute
+from ops.options import DatabaseUrl, StatePath
 
 
 def stuck(
     database_url: DatabaseUrl = "",
-    state: State = Path("var/run"),
+    state: StatePath = Path("var/run"),
     *,
     older_than: Annotated[
         str,
@@ -29,11 +29,11 @@ def stuck(
 
     Exits 0 if there is none, 1 if there are some.
     """
-    from ops.moments import NotASpan, span  # noqa: PLC0415
     from ops.stuck.command import command  # noqa: PLC0415
+    from ops.times import InvalidDuration, parse_duration  # noqa: PLC0415
 
     try:
-        age = span(older_than) if older_than else None
-    except NotASpan as error:
+        age = parse_duration(older_than) if older_than else None
+    except InvalidDuration as error:
         raise typer.BadParameter(str(error), param_hint="--older-than") from error
-    carry_out(lambda: command(database_url, state, older_than=age, as_json=as_json))
+    execute(lambda: command(database_url, state, older_than=age, as_json=as_json))

@@ -9,19 +9,15 @@ from pathlib import Path
 import asyncpg
 import typer
 
-from ops.errors import CommandFailed
+from ops.errors import RecordsUnreadable
 from ops.stuck.search import MOST, stuck_orders
 from ops.stuck.waiting import StuckOrder
-from ops.target import target
-
-
-class RecordsUnavailable(CommandFailed):
-    """The database does not answer, or does not let us read."""
+from ops.target import open_target
 
 
 async def command(database_url: str, state: Path, *, older_than: timedelta | None, as_json: bool) -> int:
     """Prints the stuck orders; returns the exit status."""
-    async with target(database_url, "", state) as found:
+    async with open_target(database_url, "", state) as found:
         orders = await _search(found.database_url, older_than)
     if as_json:
         typer.echo(json.dumps([_document(order) for order in orders], default=str))
@@ -38,7 +34,7 @@ async def _search(url: str, older_than: timedelta | None) -> list[StuckOrder]:
         finally:
             await connection.close()
     except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
-        raise RecordsUnavailable(f"{RecordsUnavailable.__doc__} ({error})") from error
+        raise RecordsUnreadable(error) from error
 
 
 def _document(order: StuckOrder) -> dict[str, object]:

@@ -11,9 +11,9 @@ import asyncpg
 from events.delays import DELAYED_AFTER
 from events.journey import DEADLINES, MAIL_DEADLINE, RANKS, STAGES
 from events.partitions import first_id
-from ops.feeds import feeds
 from ops.services import SERVICES
 from ops.stuck.waiting import StuckOrder, Waiting
+from ops.subscriptions import subscriptions
 
 MOST: Final = 1000
 """Most orders that are looked into: the longest stuck come first."""
@@ -99,7 +99,7 @@ _UNHANDLED: Final = " UNION ALL ".join(
     WHERE m.id >= $2 AND m.state = 'published' AND m.type IN ({_CARRYING_ON})
         AND m.type IN ({", ".join(f"'{each}'" for each in feed.types)})
         AND NOT EXISTS (SELECT FROM "{feed.listener}".inbox i WHERE i.event_id = e.event_id OFFSET 0)"""
-    for feed in feeds()
+    for feed in subscriptions()
 )
 _PARKED: Final = " UNION ALL ".join(
     f"""

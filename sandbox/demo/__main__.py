@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from ops.carrying_out import carry_out
+from ops.execute import execute
 from sandbox.demo import examples
 from sandbox.demo.command import demo
 
@@ -27,7 +27,7 @@ def main(
 
     Exits 0 if every order ended as expected and every mail was written.
     """
-    carry_out(lambda: demo(orders))
+    execute(lambda: demo(orders))
 
 
 if __name__ == "__main__":

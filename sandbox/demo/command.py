@@ -15,11 +15,11 @@ from rich.padding import Padding
 from chassis.process import listen
 from chassis.stopping import Stopped, cancel_when, stop_on_signals
 from events.journey import RANKS
-from ops.embedded import Outside, embedded
+from ops.embedded import ExternalServices, embedded_system
 from ops.errors import INTERRUPTED
-from ops.journal import log_to
+from ops.log_file import log_to_file
 from ops.run import HOST
-from ops.state import State
+from ops.state import StateFolder
 from sandbox.demo import examples
 from sandbox.demo.folder import new_state
 from sandbox.demo.mailbox import Mailbox
@@ -45,7 +45,7 @@ async def demo(folder: Path) -> int:
     orders = [DemoOrder(example) for example in examples.load(folder)]
     screen = Screen(orders, console())
     async with new_state() as state:
-        log_to(state.log, screen.warn)
+        log_to_file(state.log, screen.warn)
         mailbox = Mailbox(state.mails)
         screen.console.print(f"Starting five services and PostgreSQL in one process, in {state.folder} …")
         with suppress(Stopped):
@@ -57,14 +57,16 @@ async def demo(folder: Path) -> int:
 
 
 async def _run(
-    orders: Sequence[DemoOrder], state: State, mailbox: Mailbox, screen: Screen, stop: asyncio.Event
+    orders: Sequence[DemoOrder], state: StateFolder, mailbox: Mailbox, screen: Screen, stop: asyncio.Event
 ) -> None:
     """Starts the system, sends the orders and stops it. Raises Stopped if `stop` is set before it serves."""
     done = asyncio.Event()
     async with AsyncExitStack() as stack:
         listener = stack.enter_context(listen(HOST, 0))
         async with cancel_when(stop.wait):
-            system = await stack.enter_async_context(embedded(state, None, Outside.nothing(state)))
+            system = await stack.enter_async_context(
+                embedded_system(state, None, ExternalServices.simulated(state))
+            )
         async with asyncio.TaskGroup() as group:
             group.create_task(system.serve(listener, done), name="system")
             with suppress(Stopped):
@@ -96,7 +98,7 @@ def _all_finished(orders: Sequence[DemoOrder], mailbox: Mailbox) -> bool:
 
 
 def _report(
-    orders: Sequence[DemoOrder], state: State, mailbox: Mailbox, console: Console, seconds: float
+    orders: Sequence[DemoOrder], state: StateFolder, mailbox: Mailbox, console: Console, seconds: float
 ) -> int:
     say = partial(console.print, soft_wrap=True, markup=False)
     say("")

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from ops.carrying_out import carry_out
+from ops.execute import execute
 from sandbox.stripe.faults import Timing
 from sandbox.stripe.process import serve
 
@@ -49,7 +49,7 @@ def main(
     Billing uses this server when PAYMENT_PROVIDER=stripe and STRIPE_BASE_URL is its address.
     """
     timing = Timing(key_seconds=key_hours * 3600, search_seconds=search_seconds)
-    carry_out(lambda: serve(host, port, ledger, api_key=api_key or None, scripted=scripted, timing=timing))
+    execute(lambda: serve(host, port, ledger, api_key=api_key or None, scripted=scripted, timing=timing))
 
 
 if __name__ == "__main__":

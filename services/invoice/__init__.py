@@ -1,7 +1,8 @@
-"""The invoice service.
+"""Invoice issues one invoice for every order, numbered without gaps.
 
-Owns: invoices, and the counters of their numbers (schema `invoice`).
-Listens to: ORDER_CREATED.
+Owns: invoices, the counters of their numbers, and numbers lost in a restore (schema `invoice`: `invoices`,
+    `invoice_counters`, `lost_numbers`).
 Publishes: INVOICE_CREATED.
+Listens to: ORDER_CREATED.
 Answers: `GET /invoices/{number}`.
 """

@@ -1,18 +1,20 @@
-"""The rules of an invoice: what may be invoiced, how it is numbered, what tax it shows."""
+"""The rules of an invoice: which orders can be invoiced, how invoices are numbered, what tax they show."""
 
 import re
 from collections import defaultdict
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
-from typing import Self
+from typing import Final, Self
 
 from events import contracts, money
 from events.contracts import InvoiceCreated, Invoiced, Order
 
+NUMBER_PATTERN: Final = "^[1-9][0-9]{3}-([0-9]{6}|[1-9][0-9]{6,17})$"
+
 
 class NotInvoiceable(ValueError):
-    """The order's amounts do not add up, so there is no invoice that would be right."""
+    """The order's amounts do not add up, so no invoice over them would be right."""
 
 
 class NotAnInvoiceNumber(ValueError):
@@ -34,16 +36,16 @@ class Number:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """The number that is written so, and only so. Raises NotAnInvoiceNumber."""
-        written = re.fullmatch(r"([1-9][0-9]{3})-([0-9]{6}|[1-9][0-9]{6,17})", text)
-        if not written:
+        """Reads a number as `str` writes it. Raises NotAnInvoiceNumber for any other form."""
+        if not re.fullmatch(NUMBER_PATTERN, text):
             raise NotAnInvoiceNumber(NotAnInvoiceNumber.__doc__)
-        return cls(year=int(written[1]), serial=int(written[2]))
+        year, serial = text.split("-")
+        return cls(year=int(year), serial=int(serial))
 
 
 @dataclass(frozen=True, slots=True)
 class TaxLine:
-    """What was sold at one tax rate, in minor units."""
+    """Net amount and tax of all lines at one tax rate, in minor units."""
 
     rate: str
     """Decimal fraction in its shortest form: "0.17" is 17 %."""
@@ -53,7 +55,7 @@ class TaxLine:
 
 @dataclass(frozen=True, slots=True)
 class Invoice:
-    """An issued invoice over an order's total; nothing in it ever changes."""
+    """An issued invoice over an order's total. It never changes."""
 
     number: Number
     issued_at: datetime
@@ -61,9 +63,9 @@ class Invoice:
 
     @property
     def taxes(self) -> list[TaxLine]:
-        """Net and tax of each rate, lowest rate first: together the order's subtotal and tax.
+        """Net and tax per rate, lowest rate first. They add up to the order's subtotal and tax.
 
-        Tax was rounded per line, so these are sums of the lines, not calculated anew.
+        Sums of the lines' taxes, because tax is rounded per line.
         """
         sums: defaultdict[Decimal, tuple[int, int]] = defaultdict(lambda: (0, 0))
         for item in self.order.items:
@@ -75,13 +77,13 @@ class Invoice:
         ]
 
     def created(self) -> InvoiceCreated:
-        """The news that it was issued."""
+        """The event that announces this invoice."""
         invoice = contracts.InvoiceDetails(number=str(self.number), issued_at=self.issued_at)
         return InvoiceCreated.of(Invoiced(order=self.order, invoice=invoice))
 
 
 def check_invoiceable(order: Order) -> None:
-    """Raises NotInvoiceable for an order whose lines and totals do not agree, or in no known currency."""
+    """Raises NotInvoiceable if lines and totals do not agree, or the currency is unknown."""
     items = order.items
     if (
         any(item.total != item.subtotal + item.tax for item in items)

@@ -1,4 +1,4 @@
-"""What the invoice service does about events."""
+"""How the invoice service handles events: it issues an invoice for each new order."""
 
 from collections.abc import Sequence
 from typing import Final
@@ -12,13 +12,13 @@ from services.invoice.domain import NotInvoiceable, check_invoiceable
 
 
 class Uninvoiceable(Reject):
-    """The order can't be invoiced as it is."""
+    """The order can't be invoiced."""
 
 
 async def issue_invoices(events: Sequence[OrderCreated], tx: Transaction) -> None:
-    """One invoice for each new order. An order that has its invoice already changes nothing.
+    """Issues and announces an invoice for each order that has none.
 
-    Raises Uninvoiceable: an invoice once issued can't be corrected, so a wrong one is not issued.
+    Raises Uninvoiceable if an order's amounts do not add up: an issued invoice can't be corrected.
     """
     orders = [event.data.order for event in events]
     try:

@@ -7,14 +7,14 @@ from typing import Final
 from chassis.service import Assembly, Service
 from chassis.settings import ServiceSettings
 from events.transactions import Transactions
-from services.invoice import api
+from services.invoice.api import routes
 from services.invoice.handlers import HANDLERS
 
 
 @asynccontextmanager
 async def assemble(_: ServiceSettings, transactions: Transactions) -> AsyncIterator[Assembly]:
-    """It leaves no work behind, and has an API."""
-    yield Assembly(router=api.routes(transactions))
+    """An API, and no work outside."""
+    yield Assembly(router=routes(transactions))
 
 
 SERVICE: Final = Service("invoice", HANDLERS, ServiceSettings, assemble)

@@ -1,4 +1,4 @@
-"""Invoices as they are stored: issued once, numbered without gaps, never changed."""
+"""Tables and statements of the invoice service: invoices, the counters of their numbers, lost numbers."""
 
 from collections.abc import Sequence
 from typing import Final
@@ -34,7 +34,7 @@ INVOICES: Final = Table(
     Column("snapshot", LargeBinary, nullable=False, comment="the order as it was invoiced, as JSON"),
     UniqueConstraint("order_id", name="one_invoice_per_order"),
 )
-"""A trigger refuses to change or delete a row."""
+"""Append-only: a trigger refuses to change or delete a row."""
 
 COUNTERS: Final = Table(
     "invoice_counters",
@@ -42,7 +42,7 @@ COUNTERS: Final = Table(
     Column("year", Integer, primary_key=True, autoincrement=False),
     Column("last", BigInteger, nullable=False, comment="the highest serial issued"),
 )
-"""One row per year, counted up in the transaction that issues: a rollback takes its numbers back."""
+"""One row per year. The issuing transaction increases it, so a rollback leaves no gap."""
 
 LOST_NUMBERS: Final = Table(
     "lost_numbers",
@@ -53,9 +53,9 @@ LOST_NUMBERS: Final = Table(
     Column("recorded_at", TIMESTAMP(timezone=True), nullable=False, server_default=func.now()),
     CheckConstraint("first <= last", name="lost_numbers_from_first_to_last"),
 )
-"""Ranges of numbers that were issued and lost in a restore: no invoice has them, and none will."""
+"""Ranges of numbers that were issued and lost in a restore. No invoice has them or will get them."""
 
-_ONE_AT_A_TIME: Final = "SELECT pg_advisory_xact_lock(hashtext('invoice numbers'))"
+_LOCK_NUMBERS: Final = "SELECT pg_advisory_xact_lock(hashtext('invoice numbers'))"
 _ISSUE: Final = f"""
     WITH fresh AS MATERIALIZED (
         SELECT row.order_id, row.snapshot, row_number() OVER (ORDER BY row.order_id) AS place
@@ -72,7 +72,7 @@ _ISSUE: Final = f"""
         statement_timestamp(), fresh.snapshot
     FROM fresh, counter
     RETURNING year, serial, order_id, issued_at"""  # noqa: S608
-_LOSE: Final = """
+_RECORD_LOST: Final = """
     WITH before AS (SELECT coalesce(max(last), 0) AS last FROM invoice_counters WHERE year = $1),
     counter AS (
         INSERT INTO invoice_counters AS counter (year, last) SELECT $1, $2::bigint FROM before
@@ -89,16 +89,16 @@ _order = msgspec.json.Decoder(Order)
 
 
 async def issue(tx: Transaction, orders: Sequence[Order]) -> list[Invoice]:
-    """Issues an invoice for each of the orders that has none, and returns these by number.
+    """Issues an invoice for each order that has none, and returns the new invoices by number.
 
-    The year and the time of issue are the database's, read once the lock is held. So within a year later
-    numbers have later times, and whoever waited over New Year gets a number of the new year. From here to
-    the end of the transaction nobody else issues: do this last.
+    Takes a lock that is held until the transaction ends and keeps others from issuing: call this last. The
+    database's clock gives year and time of issue once the lock is held, so within a year later numbers have
+    later times, and a transaction that waited over New Year gets numbers of the new year.
     """
     by_id = {order.id: order for order in orders}
     rows = [(order.id, _encoder.encode(order)) for order in by_id.values()]
-    await tx.execute(_ONE_AT_A_TIME)
-    # A statement of its own: it sees what was issued while the lock was waited for.
+    await tx.execute(_LOCK_NUMBERS)
+    # A second statement, to see invoices that others issued while this one waited for the lock.
     records = await tx.fetch(_ISSUE, *statements.columns_of(rows, 2))
     invoices = [
         Invoice(
@@ -112,14 +112,14 @@ async def issue(tx: Transaction, orders: Sequence[Order]) -> list[Invoice]:
 
 
 async def find(database: Reads, number: Number) -> Invoice | None:
-    """The invoice with this number, as it was issued."""
+    """The invoice with this number, or None."""
     for record in await database.fetch(_FIND, number.year, number.serial):
         return Invoice(number, record["issued_at"], _order.decode(record["snapshot"]))
     return None
 
 
 async def last_number(tx: Transaction) -> Number | None:
-    """The highest number of the newest year, whether its invoice is there or lost."""
+    """The highest number of the latest year, issued or lost; None before the first."""
     for record in await tx.fetch(_LAST):
         return Number(record["year"], record["last"])
     return None
@@ -131,11 +131,11 @@ async def next_number(tx: Transaction, year: int) -> Number:
     return Number(year, records[0]["last"] + 1 if records else 1)
 
 
-async def lose_up_to(tx: Transaction, last: Number) -> None:
-    """Lets the series of its year go on after this number, and records those before it as lost.
+async def record_lost_up_to(tx: Transaction, last: Number) -> None:
+    """Continues the year's numbers after `last`, and records the unused ones up to it as lost.
 
-    They are the numbers that were issued after a backup was made, and lost when it was brought back. A series
-    that has come so far stays as it is. From here to the end of the transaction nobody else issues.
+    Lost numbers were issued after the backup that a restore brought back. Does nothing if the counter is at
+    `last` or beyond. Keeps others from issuing until the transaction ends.
     """
-    await tx.execute(_ONE_AT_A_TIME)
-    await tx.execute(_LOSE, last.year, last.serial)
+    await tx.execute(_LOCK_NUMBERS)
+    await tx.execute(_RECORD_LOST, last.year, last.serial)

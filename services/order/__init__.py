@@ -1,7 +1,9 @@
-"""order: takes orders, prices them, keeps them, and tells where each one stands.
+"""Order takes customers' orders, and answers where each one stands.
 
-Owns the orders, their idempotency keys, their timelines and their delays (schema `order`).
-Publishes ORDER_CREATED.
-Listens to every event but its own: each milestone is a line in its order's timeline, and ORDER_DELAYED says
-what the order waits for.
+Owns: orders, their timelines and delays, and idempotency keys (schema `order`: `orders`, `timeline`,
+    `delays`, `idempotency_keys`).
+Publishes: ORDER_CREATED.
+Listens to: every event of the other services. Each milestone becomes a line in its order's timeline;
+    ORDER_DELAYED says why an order waits.
+Answers: `POST /orders`, `GET /orders/{id}`.
 """

@@ -1,4 +1,4 @@
-"""The order's API: orders come in, and tell where they stand."""
+"""The order's API: `POST /orders` and `GET /orders/{id}`."""
 
 from datetime import UTC, datetime
 from typing import Annotated, Any, Final
@@ -11,9 +11,9 @@ from chassis.body import StrictJSONRoute
 from chassis.problems import Fault, Problem, invalid, pointer
 from events.transactions import Transactions
 from services.order import documents, repository
-from services.order.documents import NewOrder
 from services.order.domain import OrderRefused
-from services.order.intake import Intake, Key, KeyReused, StillRunning
+from services.order.intake import IdempotencyKey, Intake, KeyReused, StillRunning
+from services.order.requests import NewOrder
 
 _IDEMPOTENCY_KEY: Final[dict[str, Any]] = {
     "name": "Idempotency-Key",
@@ -35,7 +35,7 @@ _ACCEPTED: Final[dict[str, Any]] = {
 
 
 def routes(intake: Intake, transactions: Transactions) -> APIRouter:
-    """The routes of the order's API."""
+    """`POST /orders` accepts orders through the intake; `GET /orders/{id}` reads them from the database."""
     router = APIRouter(tags=["orders"], route_class=StrictJSONRoute)
 
     @router.post(
@@ -49,7 +49,7 @@ def routes(intake: Intake, transactions: Transactions) -> APIRouter:
         """Accepts an order. It is never lost from then on, and makes its way by itself."""
         key = _idempotency_key(request, new)
         try:
-            order = new.place(uuid7(), datetime.now(UTC))
+            order = new.to_order(uuid7(), datetime.now(UTC))
             accepted = await intake.accept(order, key)
         except OrderRefused as refused:
             faults = [
@@ -58,15 +58,15 @@ def routes(intake: Intake, transactions: Transactions) -> APIRouter:
             ]
             raise invalid(faults) from None
         except KeyReused:
-            detail = "The Idempotency-Key made another order before: this one needs a key of its own."
+            detail = "This Idempotency-Key was used for a different order: use a new key."
             raise Problem(422, "idempotency_key_reused", detail) from None
         except StillRunning:
-            detail = "An order with this Idempotency-Key is still being accepted: ask again."
+            detail = "Another request with this Idempotency-Key is still running: try again."
             raise Problem(409, "still_running", detail, headers={"Retry-After": "1"}) from None
         headers = {"Location": f"/orders/{accepted.order.id}"}
         if accepted.replayed:
             headers["Idempotency-Replayed"] = "true"
-        return _json(documents.Order.of(accepted.order, [accepted.entry]), 201, headers)
+        return _json(documents.Order.of(accepted.order, [accepted.first_entry]), 201, headers)
 
     @router.get("/orders/{order_id}", response_model=documents.Order)
     async def read_order(
@@ -83,7 +83,7 @@ def routes(intake: Intake, transactions: Transactions) -> APIRouter:
     return router
 
 
-def _idempotency_key(request: Request, new: NewOrder) -> Key | None:
+def _idempotency_key(request: Request, new: NewOrder) -> IdempotencyKey | None:
     keys = request.headers.getlist("idempotency-key")
     if not keys:
         return None
@@ -91,7 +91,7 @@ def _idempotency_key(request: Request, new: NewOrder) -> Key | None:
     if others or not 1 <= len(key) <= 255 or not (key.isascii() and key.isprintable()):
         detail = "Idempotency-Key must be one header of 1 to 255 printable ASCII characters."
         raise Problem(400, "invalid_idempotency_key", detail)
-    return Key(key, new.fingerprint())
+    return IdempotencyKey(key, new.fingerprint())
 
 
 def _uuid(text: str) -> UUID | None:

@@ -1,162 +1,20 @@
-"""The JSON documents of the order's API: what it reads, and what it answers.
+"""The JSON that the order's API answers: an order and where it stands.
 
-Reading is strict: unknown fields, other types and text that nobody can read are refused. Every limit is that
-of `events.contracts`, so whatever is read here can be announced.
+Plain dataclasses, which pydantic describes and msgspec writes: frozen ones would take three times as long to
+make.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from hashlib import sha256
 from typing import Annotated, Any, Final, Literal
 from uuid import UUID
 
 import msgspec
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import Field
 
 from events import contracts, delays, journey, money
 from services.order import domain
-from services.order.countries import COUNTRIES
-from services.order.mailbox import mailbox
-from services.order.text import ONE_LINE, readable
-
-# What is read
-
-_Readable = Annotated[
-    str,
-    AfterValidator(readable),
-    Field(description="One line, not blank.", json_schema_extra={"pattern": ONE_LINE}),
-]
-Text = Annotated[_Readable, StringConstraints(min_length=1, max_length=200)]
-Code = Annotated[_Readable, StringConstraints(min_length=1, max_length=64)]
-Email = Annotated[
-    str,
-    StringConstraints(min_length=3, max_length=254),
-    AfterValidator(mailbox),
-    Field(json_schema_extra={"format": "email"}),
-]
-Locale = Annotated[
-    str,
-    StringConstraints(max_length=64, pattern=r"^[A-Za-z]{2,8}(-[A-Za-z0-9]{1,8})*$"),
-    Field(examples=["pt-BR"]),
-]
-Currency = Annotated[
-    str, StringConstraints(pattern="^[A-Z]{3}$"), Field(json_schema_extra={"enum": sorted(money.EXPONENTS)})
-]
-Country = Annotated[
-    str, StringConstraints(pattern="^[A-Z]{2}$"), Field(json_schema_extra={"enum": sorted(COUNTRIES)})
-]
-Price = Annotated[
-    str,
-    StringConstraints(pattern=r"^(0|[1-9][0-9]{0,11})(\.[0-9]{2,3})?$"),
-    Field(description="Net, with exactly the currency's number of decimals.", examples=["19.90"]),
-]
-Rate = Annotated[
-    str,
-    StringConstraints(pattern=r"^(0(\.[0-9]{1,6})?|1(\.0{1,6})?)$"),
-    Field(description="Decimal fraction from 0 to 1.", examples=["0.17"]),
-]
-Token = Annotated[
-    str,
-    StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.:-]{0,63}$"),
-    Field(description="The payment provider's token; never card data.", examples=["pm_card_visa"]),
-]
-
-
-class _Read(BaseModel):
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
-
-
-class NewCustomer(_Read):
-    """Who orders, and where mails go."""
-
-    name: Text
-    email: Email
-    locale: Locale | None = None
-
-
-class NewAddress(_Read):
-    """Where the parcel goes."""
-
-    line1: Text
-    line2: Text | None = None
-    city: Text
-    state: Text | None = None
-    postal_code: Annotated[
-        Code | None, Field(description="Required, but for countries that have none.", examples=["01304-001"])
-    ] = None
-    country: Country
-
-
-class NewItem(_Read):
-    """One line."""
-
-    sku: Code
-    name: Text
-    quantity: Annotated[int, Field(ge=1, le=100_000)]
-    unit_price: Price
-    tax_rate: Rate = "0"
-
-
-_EXAMPLE: Final[dict[str, Any]] = {
-    "reference": "WEB-1042",
-    "customer": {"name": "Ana Souza", "email": "ana@example.com", "locale": "pt-BR"},
-    "shipping_address": {
-        "line1": "Rua Augusta 1",
-        "city": "São Paulo",
-        "postal_code": "01304-001",
-        "country": "BR",
-    },
-    "currency": "BRL",
-    "items": [{"sku": "MUG-01", "name": "Mug", "quantity": 2, "unit_price": "19.90", "tax_rate": "0.17"}],
-    "payment_method": "pm_card_visa",
-}
-
-
-class NewOrder(_Read):
-    """An order as the merchant's backend places it; it vouches for the prices."""
-
-    model_config = ConfigDict(json_schema_extra={"examples": [_EXAMPLE]})
-
-    reference: Annotated[Text | None, Field(description="The caller's own number for it.")] = None
-    customer: NewCustomer
-    shipping_address: NewAddress
-    currency: Currency
-    items: Annotated[list[NewItem], Field(min_length=1, max_length=100)]
-    payment_method: Token
-
-    def fingerprint(self) -> bytes:
-        """The same for the same order, however its JSON was written; what is left out equals its default."""
-        return sha256(self.model_dump_json(exclude_defaults=True).encode()).digest()
-
-    def place(self, order_id: UUID, created_at: datetime) -> contracts.Order:
-        """The order, priced. Raises domain.OrderRefused."""
-        return domain.place(
-            order_id,
-            created_at,
-            reference=self.reference,
-            customer=contracts.Customer(
-                name=self.customer.name, email=self.customer.email, locale=self.customer.locale
-            ),
-            shipping_address=contracts.Address(
-                line1=self.shipping_address.line1,
-                line2=self.shipping_address.line2,
-                city=self.shipping_address.city,
-                state=self.shipping_address.state,
-                postal_code=self.shipping_address.postal_code or contracts.NO_POSTAL_CODE,
-                country=self.shipping_address.country,
-            ),
-            currency=self.currency,
-            lines=[
-                domain.Line(item.sku, item.name, item.quantity, item.unit_price, item.tax_rate)
-                for item in self.items
-            ],
-            payment_method=self.payment_method,
-        )
-
-
-# What is answered: plain dataclasses, which pydantic describes and msgspec writes. Frozen ones would take
-# three times as long to make.
 
 _encoder: Final = msgspec.json.Encoder()
 
@@ -234,11 +92,14 @@ class Invoice:
 
 
 @dataclass(slots=True)
-class Payment:
+class OrderPayment:
     """The order's payment; a payment that failed has no id."""
 
     id: str | None
     status: domain.PaymentStatus
+
+
+OrderPayment.__name__ = OrderPayment.__qualname__ = "Payment"  # as the API's description names it
 
 
 @dataclass(slots=True)
@@ -277,13 +138,13 @@ class Order:
     customer: Customer
     shipping_address: Address
     invoice: Invoice | None
-    payment: Payment | None
+    payment: OrderPayment | None
     shipment: Shipment | None
     timeline: list[Entry]
 
     @classmethod
-    def of(cls, order: contracts.Order, entries: Sequence[domain.Entry]) -> "Order":
-        """The document of an order of which the events have told this."""
+    def of(cls, order: contracts.Order, entries: Sequence[domain.TimelineEntry]) -> "Order":
+        """Shows the order, and where it stands after these events."""
         progress = domain.Progress.of(entries)
         return cls(
             id=order.id,
@@ -345,10 +206,10 @@ def _waiting(delay: contracts.Delay | None) -> Waiting | None:
     return Waiting(stage=delay.stage, reason=cause, since=delay.since)
 
 
-def _payment(progress: domain.Progress) -> Payment | None:
+def _payment(progress: domain.Progress) -> OrderPayment | None:
     if progress.payment_status is None:
         return None
-    return Payment(id=progress.payment.id if progress.payment else None, status=progress.payment_status)
+    return OrderPayment(id=progress.payment.id if progress.payment else None, status=progress.payment_status)
 
 
 def _shipment(shipment: contracts.ShipmentDetails | None) -> Shipment | None:
@@ -357,8 +218,8 @@ def _shipment(shipment: contracts.ShipmentDetails | None) -> Shipment | None:
     return Shipment(carrier=shipment.carrier, tracking_number=shipment.tracking_number)
 
 
-def _entry(entry: domain.Entry, currency: str) -> Entry:
-    detail: dict[str, Any] = msgspec.to_builtins(entry.news) if entry.news else {}
+def _entry(entry: domain.TimelineEntry, currency: str) -> Entry:
+    detail: dict[str, Any] = msgspec.to_builtins(entry.detail) if entry.detail else {}
     if "amount" in detail:
         detail["amount"] = money.format_amount(detail["amount"], currency)
     return Entry(type=entry.type, time=entry.time, event_id=entry.event_id, detail=detail)

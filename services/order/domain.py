@@ -1,4 +1,4 @@
-"""The rules of an order: what may be ordered, what it costs, and what the events say has become of it."""
+"""The rules of an order: which are accepted, what they cost, and where they stand after their events."""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -25,12 +25,12 @@ from events.contracts import (
 from events.journey import RANKS, has_passed, place_of
 from services.order.countries import COUNTRIES, WITHOUT_POSTAL_CODE
 
-# What may be ordered, and what it costs
+# Which orders are accepted, and what they cost
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One line as the caller prices it."""
+    """One line of an order, priced by the caller."""
 
     sku: str
     name: str
@@ -43,7 +43,7 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class BrokenRule:
-    """A rule that an order breaks, and where. Repeats nothing of what is in the order."""
+    """A rule that an order breaks, and the path of the field. Quotes no content of the order."""
 
     path: tuple[str | int, ...]
     code: str
@@ -58,7 +58,7 @@ class OrderRefused(ValueError):
         self.broken = tuple(broken)
 
 
-def place(
+def price_order(
     order_id: UUID,
     created_at: datetime,
     *,
@@ -69,10 +69,10 @@ def place(
     lines: Sequence[Line],
     payment_method: str,
 ) -> Order:
-    """The order, priced. Raises OrderRefused with every rule that it breaks.
+    """Checks and prices an order. Raises OrderRefused with every rule that it breaks.
 
     A line's subtotal is its unit price times its quantity; its tax is rounded half up, per line, to the
-    currency's minor unit; the order's amounts are the sums of its lines'.
+    currency's minor unit. The order's amounts are the sums of its lines.
     """
     broken: list[BrokenRule] = []
     if shipping_address.country not in COUNTRIES:
@@ -126,7 +126,7 @@ _CARD_DATA: Final = BrokenRule(
 
 
 def _prices(currency: str, lines: Sequence[Line], broken: list[BrokenRule]) -> list[int]:
-    """Unit prices in minor units; shorter than the lines when a price is broken."""
+    """Unit prices in minor units. There are fewer prices than lines if one has the wrong decimals."""
     prices: list[int] = []
     for number, line in enumerate(lines):
         try:
@@ -153,7 +153,7 @@ def _priced(line: Line, unit_price: int) -> Item:
 
 
 def _check_total(items: Sequence[Item], currency: str, broken: list[BrokenRule]) -> None:
-    """The total must be an amount that can be charged, as far as that is known."""
+    """Adds a broken rule if the total is zero or outside of the currency's known limits for charges."""
     total = sum(item.total for item in items)
     if total == 0:
         broken.append(BrokenRule(("items",), "total_zero", "The total is 0: there is nothing to pay."))
@@ -188,12 +188,12 @@ def _passes_luhn(digits: str) -> bool:
     return (sum(map(int, digits[-1::-2])) + sum(doubled)) % 10 == 0
 
 
-# What has become of it
+# Where an order stands
 
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What an event knows beyond the order: its own news and everything that led to it."""
+    """The data of an event besides the order: its own and that of the events before it."""
 
     invoice: InvoiceDetails | None = None
     payment: PaymentDetails | None = None
@@ -203,13 +203,13 @@ class Facts:
     delay: Delay | None = None
 
 
-_FACTS: Final = tuple(field.name for field in fields(Facts))
+_FACT_NAMES: Final = tuple(field.name for field in fields(Facts))
 F = TypeVar("F")
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
-    """What one event tells of an order: a line of its timeline, or, of ORDER_DELAYED, that it waits."""
+class TimelineEntry:
+    """One event of an order: a line of its timeline, or a delay (ORDER_DELAYED)."""
 
     type: str
     event_id: UUID
@@ -217,16 +217,16 @@ class Entry:
     facts: Facts
 
     @classmethod
-    def of(cls, event: AnyEvent) -> "Entry":
-        """The line that an event leaves."""
-        facts = Facts(**{name: getattr(event.data, name, None) for name in _FACTS})
+    def of(cls, event: AnyEvent) -> "TimelineEntry":
+        """The entry that records an event."""
+        facts = Facts(**{name: getattr(event.data, name, None) for name in _FACT_NAMES})
         return cls(type_of(type(event)), event.id, event.time, facts)
 
     @property
-    def news(self) -> InvoiceDetails | PaymentDetails | Reason | ShipmentDetails | RefundDetails | None:
-        """What this event was the first to know."""
-        news = (self.facts.refund, self.facts.shipment, self.facts.reason, self.facts.payment)
-        return next((fact for fact in news if fact), self.facts.invoice)
+    def detail(self) -> InvoiceDetails | PaymentDetails | Reason | ShipmentDetails | RefundDetails | None:
+        """The fact that this event was the first to carry."""
+        latest_first = (self.facts.refund, self.facts.shipment, self.facts.reason, self.facts.payment)
+        return next((fact for fact in latest_first if fact), self.facts.invoice)
 
 
 PaymentStatus = Literal["captured", "failed", "refunded"]
@@ -237,24 +237,25 @@ class Progress:
     """Where an order stands."""
 
     status: str
-    """The furthest milestone that it has reached."""
-    timeline: tuple[Entry, ...]
+    """The furthest milestone that the order has reached."""
+    timeline: tuple[TimelineEntry, ...]
     """The milestones, sorted by rank, then time."""
     reason: Reason | None
-    """Why it ended badly; None while it did not."""
+    """Why the order ended badly, or None."""
     invoice: InvoiceDetails | None
     payment: PaymentDetails | None
     payment_status: PaymentStatus | None
     shipment: ShipmentDetails | None
     waiting: Delay | None
-    """What it waits for; None as long as no service has said that it waits."""
+    """The delay that a service has announced and the order has not passed, or None."""
 
     @classmethod
-    def of(cls, entries: Iterable[Entry]) -> "Progress":
-        """A pure function of the set of events seen: their order and their number do not matter.
+    def of(cls, entries: Iterable[TimelineEntry]) -> "Progress":
+        """A pure function of the set of events: their order and duplicates do not matter.
 
-        There is at least one milestone. An event also tells what led to it, so an invoice is known with the
-        payment although its own event is late. Lines of types that only a newer version knows are left out.
+        At least one must be a milestone. Each event carries the facts of those before it, so the invoice is
+        known from a payment even while INVOICE_CREATED is late. Types that this version does not know are
+        left out.
         """
         entries = list(entries)
         seen = {entry.event_id: entry for entry in entries if entry.type in RANKS}.values()
@@ -277,8 +278,8 @@ def _first(facts: Iterable[F | None]) -> F | None:
     return next((fact for fact in facts if fact is not None), None)
 
 
-def _waiting(entries: Iterable[Entry], milestones: Sequence[str]) -> Delay | None:
-    """The last delay in the furthest stage that the order has not left behind."""
+def _waiting(entries: Iterable[TimelineEntry], milestones: Sequence[str]) -> Delay | None:
+    """The latest delay of the furthest stage that the order has not passed."""
     delays = [
         (place_of(entry.facts.delay.stage), entry.time, entry.event_id, entry.facts.delay)
         for entry in entries
@@ -296,5 +297,5 @@ def _payment_status(furthest: Facts) -> PaymentStatus | None:
 
 
 def status_of(types: Iterable[str]) -> str:
-    """The furthest of the milestones that an order has reached; there is at least one."""
+    """The furthest of these milestones, of which there is at least one."""
     return max(types, key=RANKS.__getitem__)

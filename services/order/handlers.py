@@ -1,4 +1,4 @@
-"""What the order does about events: it notes what has become of its orders."""
+"""How the order service handles events: it records them with the orders that they are about."""
 
 from collections.abc import Sequence
 
@@ -15,25 +15,25 @@ from events.contracts import (
 from events.transaction import Transaction
 from events.worker import Handlers
 from services.order import repository
-from services.order.domain import Entry
+from services.order.domain import TimelineEntry
 
 
-async def record(events: Sequence[AnyMilestone], tx: Transaction) -> None:
-    """Each event becomes a line in its order's timeline; one about no order of ours is dead at once."""
-    await repository.record(tx, [(event.subject, Entry.of(event)) for event in events])
+async def record_milestones(events: Sequence[AnyMilestone], tx: Transaction) -> None:
+    """Adds each event to its order's timeline. An event about an unknown order is dead-lettered at once."""
+    await repository.record_milestones(tx, [(event.subject, TimelineEntry.of(event)) for event in events])
 
 
-async def note_delays(events: Sequence[OrderDelayed], tx: Transaction) -> None:
-    """Each delay is kept beside its order's timeline. One about no order of ours changes nothing."""
-    await repository.note(tx, [(event.subject, Entry.of(event)) for event in events])
+async def record_delays(events: Sequence[OrderDelayed], tx: Transaction) -> None:
+    """Keeps each delay beside its order's timeline. A delay of an unknown order is ignored."""
+    await repository.record_delays(tx, [(event.subject, TimelineEntry.of(event)) for event in events])
 
 
 HANDLERS: Handlers = {
-    InvoiceCreated: record,
-    PaymentFailed: record,
-    PaymentConfirmed: record,
-    ShipmentError: record,
-    Shipped: record,
-    PaymentRefunded: record,
-    OrderDelayed: note_delays,
+    InvoiceCreated: record_milestones,
+    PaymentFailed: record_milestones,
+    PaymentConfirmed: record_milestones,
+    ShipmentError: record_milestones,
+    Shipped: record_milestones,
+    PaymentRefunded: record_milestones,
+    OrderDelayed: record_delays,
 }

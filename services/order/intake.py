@@ -1,4 +1,4 @@
-"""The intake: concurrent orders join one commit, and an idempotency key makes at most one order."""
+"""Accepts orders: concurrent ones share a commit, and an idempotency key makes at most one order."""
 
 import asyncio
 from collections.abc import Sequence
@@ -18,59 +18,59 @@ from events.splitting import commit_in_halves
 from events.transaction import Transaction
 from events.transactions import Transactions
 from services.order import repository
-from services.order.domain import Entry
-from services.order.repository import Claim
+from services.order.domain import TimelineEntry
+from services.order.repository import KeyClaim
 
 DEADLINE_SECONDS: Final = 5.0
-"""A caller has its answer by then, whatever the database does."""
+"""Every caller is answered within this time, even if the database does not respond."""
 MAX_WAITING: Final = 2000
-"""Most callers that wait at a time: ten commits' worth. More are told at once to come back."""
+"""Most callers that wait at a time, as many as ten commits hold. Further callers get IntakeFull at once."""
 
 
 class KeyReused(Exception):
-    """The idempotency key belongs to another order: what was asked for with it first was different."""
+    """The idempotency key was first used for a different order."""
 
 
 class StillRunning(Exception):
-    """Another request with this idempotency key has not come to its end yet."""
+    """Another request with this idempotency key has not finished yet."""
 
 
 class IntakeFull(Unavailable):
-    """As many orders wait to be accepted as may."""
+    """Too many orders are waiting to be accepted."""
 
 
 @dataclass(frozen=True, slots=True)
-class Key:
-    """An idempotency key, and the fingerprint of what is asked for with it."""
+class IdempotencyKey:
+    """An idempotency key, and the fingerprint of the order that it was sent with."""
 
     key: str
     fingerprint: bytes
 
     @property
     def hash(self) -> str:
-        """What the other services and the payment provider may know of the key."""
+        """The key's hash. Other services and the payment provider see this instead of the key."""
         return sha256(self.key.encode()).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """An order as it was accepted, with the first line of its timeline; `replayed` when that was earlier."""
+    """An accepted order and the first entry of its timeline. `replayed`: an earlier request made it."""
 
     order: Order
-    entry: Entry
+    first_entry: TimelineEntry
     replayed: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Request:
-    """What one caller waits for. Its ids are made before the first attempt, so repeating it is safe."""
+    """The request of one waiting caller. Its ids are made before the first attempt, so a retry is safe."""
 
     created: OrderCreated
-    claim: Claim | None
+    claim: KeyClaim | None
     deadline: float
 
     def accepted(self) -> Accepted:
-        return Accepted(self.created.data.order, Entry.of(self.created))
+        return Accepted(self.created.data.order, TimelineEntry.of(self.created))
 
 
 _Outcome: TypeAlias = Accepted | Exception
@@ -78,26 +78,30 @@ _CREATED: Final = type_of(OrderCreated)
 
 
 class Intake:
-    """Accepts orders: concurrent ones in one transaction, each with its own answer."""
+    """Accepts concurrent orders in one transaction, each with an outcome of its own (group commit)."""
 
     def __init__(self, transactions: Transactions) -> None:
         self._transactions = transactions
-        self._group: GroupCommit[_Request, _Outcome] = GroupCommit(self._commit)
+        self._group: GroupCommit[_Request, _Outcome] = GroupCommit(self._commit_group)
         self._waiting = 0
 
-    async def accept(self, order: Order, key: Key | None = None) -> Accepted:
+    async def accept(self, order: Order, key: IdempotencyKey | None = None) -> Accepted:
         """Returns when the order, the first line of its timeline and ORDER_CREATED are committed together.
 
-        The order carries its key's hash. A key that made an order before gives that order again, or KeyReused
-        when its fingerprint differs. While the database does not answer it is tried again. After
-        DEADLINE_SECONDS Unavailable is raised: the order may have been accepted or not, and asking again
-        under its key is safe. StillRunning is raised when all that stood in the way was another request with
-        the key. IntakeFull is raised at once. Cancelling ends the wait; an order whose commit has not begun
-        by then is not accepted.
+        The order carries its key's hash. If the key has made an order before, that order is returned. While
+        the database does not answer, the intake retries. Cancelling ends the wait; an order whose commit has
+        not begun by then is not accepted.
+
+        Raises:
+            KeyReused: the key has made an order with another fingerprint.
+            Unavailable: no answer within DEADLINE_SECONDS. The order may have been accepted or not; asking
+                again under the same key is safe.
+            StillRunning: for all of DEADLINE_SECONDS another request with the key was unfinished.
+            IntakeFull: at once, if MAX_WAITING callers wait already.
         """
         if self._waiting >= MAX_WAITING:
             raise IntakeFull
-        claim = Claim(key.key, key.fingerprint, order.id) if key else None
+        claim = KeyClaim(key.key, key.fingerprint, order.id) if key else None
         if key:
             order = replace(order, key_hash=key.hash)
         deadline = asyncio.get_running_loop().time() + DEADLINE_SECONDS
@@ -116,7 +120,7 @@ class Intake:
                         return outcome
                     if not isinstance(outcome, Unavailable | StillRunning):
                         raise outcome
-                    if not isinstance(obstacle, Unavailable):  # after that an own try may hold the key
+                    if not isinstance(obstacle, Unavailable):  # then a running request may be ours
                         obstacle = outcome
                     await asyncio.sleep(backoff(tries, first=0.05, most=0.5))
         except TimeoutError:
@@ -126,55 +130,56 @@ class Intake:
         raise AssertionError("unreachable: the loop ends by returning or raising")
 
     async def drain(self) -> None:
-        """Returns when everything that was submitted is committed or refused."""
+        """Waits until everything submitted is committed or refused."""
         await self._group.drain()
 
-    async def _commit(self, requests: Sequence[_Request]) -> Sequence[_Outcome]:
-        """An outcome for each. Nobody waits for those past their deadline any more: they are left out."""
+    async def _commit_group(self, requests: Sequence[_Request]) -> Sequence[_Outcome]:
+        """Returns an outcome for each request. Skips requests past their deadline: their callers are gone."""
         now = asyncio.get_running_loop().time()
         waiting = [request for request in requests if request.deadline > now]
-        outcomes = dict(
-            zip(waiting, await commit_in_halves(waiting, self._commit_together, _refuse), strict=True)
-            if waiting
-            else ()
+        outcomes = (
+            await commit_in_halves(waiting, self._commit_in_one_transaction, _refuse) if waiting else []
         )
-        return [outcomes.get(request) or DatabaseUnavailable() for request in requests]
+        by_request = dict(zip(waiting, outcomes, strict=True))
+        return [by_request.get(request) or DatabaseUnavailable() for request in requests]
 
-    async def _commit_together(self, requests: Sequence[_Request]) -> Sequence[_Outcome]:
-        async def add(tx: Transaction) -> Sequence[_Outcome]:
-            owners = await _claim_keys(tx, [request.claim for request in requests if request.claim])
-            fresh = {
-                request.created.subject: request.created
-                for request in requests
-                if request.claim is None or owners.get(request.claim.key) is request.claim
-            }
-            new = await repository.add(tx, fresh.values())
-            tx.emit(*(fresh[order_id] for order_id in fresh if order_id in new))
-            return await _outcomes(tx, requests, owners)
-
-        return await self._transactions.run(add)
+    async def _commit_in_one_transaction(self, requests: Sequence[_Request]) -> Sequence[_Outcome]:
+        return await self._transactions.run(lambda tx: _accept_all(tx, requests))
 
 
 async def _refuse(_: _Request, error: Exception) -> _Outcome:
     return error
 
 
-async def _claim_keys(tx: Transaction, claims: Sequence[Claim]) -> dict[str, Claim]:
-    """Who has each key now: the first claim in the batch that names it, or one that was there before.
+async def _accept_all(tx: Transaction, requests: Sequence[_Request]) -> Sequence[_Outcome]:
+    """Writes the new orders, and ORDER_CREATED for each into the outbox."""
+    owners = await _claim_keys(tx, [request.claim for request in requests if request.claim])
+    created = {
+        request.created.subject: request.created
+        for request in requests
+        if request.claim is None or owners.get(request.claim.key) is request.claim
+    }
+    new = await repository.add(tx, created.values())
+    tx.emit(*(event for order_id, event in created.items() if order_id in new))
+    return await _outcomes(tx, requests, owners)
 
-    A key that another process is claiming at this moment is missing.
+
+async def _claim_keys(tx: Transaction, claims: Sequence[KeyClaim]) -> dict[str, KeyClaim]:
+    """Returns the claim that owns each key: an earlier one, or the first one in the batch.
+
+    Leaves out keys that another process is claiming at the same time.
     """
     if not claims:
         return {}
     first = {claim.key: claim for claim in reversed(claims)}
-    taken = await repository.claim(tx, first.values())
-    others = first.keys() - taken
-    earlier = await repository.claimed(tx, others) if others else {}
-    return {key: first[key] for key in taken} | earlier
+    claimed = await repository.claim_keys(tx, first.values())
+    others = first.keys() - claimed
+    earlier = await repository.find_claims(tx, others) if others else {}
+    return {key: first[key] for key in claimed} | earlier
 
 
 async def _outcomes(
-    tx: Transaction, requests: Sequence[_Request], owners: dict[str, Claim]
+    tx: Transaction, requests: Sequence[_Request], owners: dict[str, KeyClaim]
 ) -> list[_Outcome]:
     owned = [(request.claim, owners.get(request.claim.key)) for request in requests if request.claim]
     earlier = {owner.order_id for claim, owner in owned if owner and owner.order_id != claim.order_id}
@@ -183,7 +188,7 @@ async def _outcomes(
 
 
 def _outcome(
-    request: _Request, owners: dict[str, Claim], found: dict[UUID, tuple[Order, list[Entry]]]
+    request: _Request, owners: dict[str, KeyClaim], found: dict[UUID, tuple[Order, list[TimelineEntry]]]
 ) -> _Outcome:
     claim = request.claim
     if claim is None:
@@ -196,5 +201,5 @@ def _outcome(
     if owner.fingerprint != claim.fingerprint:
         return KeyReused()
     order, entries = found[owner.order_id]
-    [first] = [entry for entry in entries if entry.type == _CREATED]
-    return Accepted(order, first, replayed=True)
+    [first_entry] = [entry for entry in entries if entry.type == _CREATED]
+    return Accepted(order, first_entry, replayed=True)

@@ -6,23 +6,17 @@ from datetime import timedelta
 from typing import Final
 
 from chassis.service import Assembly, Service
-from chassis.settings import Days, ServiceSettings
 from events.transactions import Transactions
 from services.order.api import routes
-from services.order.forgetting import IdempotencyKeyCleaner
 from services.order.handlers import HANDLERS
 from services.order.intake import Intake
-
-
-class OrderSettings(ServiceSettings):
-    """The settings of every service, and how long a key makes asking twice the same as asking once."""
-
-    idempotency_key_days: Days = 30
+from services.order.key_cleaner import IdempotencyKeyCleaner
+from services.order.settings import OrderSettings
 
 
 @asynccontextmanager
 async def assemble(settings: OrderSettings, transactions: Transactions) -> AsyncIterator[Assembly]:
-    """It leaves no work behind; its API takes orders through the intake, which ends what it has begun."""
+    """An API that takes orders through the intake, and the idempotency key cleaner; no work outside."""
     intake = Intake(transactions)
     chores = [IdempotencyKeyCleaner(timedelta(days=settings.idempotency_key_days))]
     yield Assembly(chores=chores, router=routes(intake, transactions))

@@ -1,4 +1,4 @@
-"""The order's tables and statements: orders, their idempotency keys, their timelines and delays."""
+"""Tables and statements of the order service: orders, timelines, delays and idempotency keys."""
 
 import uuid
 from collections.abc import Collection
@@ -15,7 +15,7 @@ from events import statements
 from events.contracts import Order, OrderCreated
 from events.errors import Reject
 from events.transaction import Reads, Transaction
-from services.order.domain import Entry, Facts
+from services.order.domain import Facts, TimelineEntry
 
 METADATA: Final = MetaData()
 
@@ -39,7 +39,7 @@ TIMELINE: Final = Table(
     Column("time", TIMESTAMP(timezone=True), nullable=False),
     Column("facts", LargeBinary, nullable=False, comment="what the event knows beyond the order, as JSON"),
 )
-"""One line per event, also when two events of one type contradict each other: the audit shall see both."""
+"""One row per event. Two contradicting events of one type both stay, for the audit to find."""
 
 DELAYS: Final = Table(
     "delays",
@@ -50,7 +50,7 @@ DELAYS: Final = Table(
     Column("time", TIMESTAMP(timezone=True), nullable=False),
     Column("facts", LargeBinary, nullable=False, comment="what the order waits for, as JSON"),
 )
-"""One line per ORDER_DELAYED. They are no milestones, so the timeline does not hold them."""
+"""One row per ORDER_DELAYED, which is no milestone and so not in the timeline."""
 
 IDEMPOTENCY_KEYS: Final = Table(
     "idempotency_keys",
@@ -61,29 +61,29 @@ IDEMPOTENCY_KEYS: Final = Table(
     Column("created_at", TIMESTAMP(timezone=True), nullable=False, server_default=func.now()),
     Index("idempotency_keys_by_age", "created_at"),
 )
-"""Which order a key made."""
+"""The order that each key made."""
 
 _ORDER_COLUMNS: Final = ("id", "created_at", "reference", "currency", "total", "snapshot")
 _ENTRY_COLUMNS: Final = ("order_id", "event_id", "type", "time", "facts")
-_CLAIM_COLUMNS: Final = ("key", "fingerprint", "order_id")
+_KEY_COLUMNS: Final = ("key", "fingerprint", "order_id")
 
-_ADD: Final = statements.insert(ORDERS, _ORDER_COLUMNS, then="ON CONFLICT DO NOTHING RETURNING id")
-_RECORD: Final = statements.insert(TIMELINE, _ENTRY_COLUMNS, then="ON CONFLICT DO NOTHING")
-_NOTE: Final = statements.insert(
+_ADD_ORDERS: Final = statements.insert(ORDERS, _ORDER_COLUMNS, then="ON CONFLICT DO NOTHING RETURNING id")
+_ADD_TO_TIMELINE: Final = statements.insert(TIMELINE, _ENTRY_COLUMNS, then="ON CONFLICT DO NOTHING")
+_ADD_DELAYS: Final = statements.insert(
     DELAYS,
     _ENTRY_COLUMNS,
     then="WHERE EXISTS (SELECT FROM orders WHERE id = row.order_id) ON CONFLICT DO NOTHING",
 )
-# A key that another process is committing right now would hold up the whole batch: the lock tells beforehand.
-_CLAIM: Final = statements.insert(
+# Skips a key that another transaction is claiming: waiting for its commit would hold up the whole batch.
+_CLAIM_KEYS: Final = statements.insert(
     IDEMPOTENCY_KEYS,
-    _CLAIM_COLUMNS,
+    _KEY_COLUMNS,
     then="""
     WHERE pg_try_advisory_xact_lock(hashtextextended(row.key, 0))
     ON CONFLICT DO NOTHING RETURNING key""",
 )
-_CLAIMED: Final = "SELECT key, fingerprint, order_id FROM idempotency_keys WHERE key = ANY($1::text[])"
-_FORGET: Final = """
+_FIND_CLAIMS: Final = "SELECT key, fingerprint, order_id FROM idempotency_keys WHERE key = ANY($1::text[])"
+_DELETE_EXPIRED_KEYS: Final = """
     DELETE FROM idempotency_keys WHERE key IN (
         SELECT key FROM idempotency_keys WHERE created_at < now() - $1::interval
         ORDER BY created_at LIMIT $2 FOR UPDATE SKIP LOCKED)
@@ -101,65 +101,65 @@ _facts: Final = msgspec.json.Decoder(Facts)
 
 
 class UnknownOrder(Reject):
-    """The event is about an order that was never accepted here."""
+    """The event is about an order that this service never accepted."""
 
 
 @dataclass(frozen=True, slots=True)
-class Claim:
-    """An idempotency key, what was asked for with it, and the order that it makes."""
+class KeyClaim:
+    """An idempotency key, the fingerprint of its request, and the order that it makes."""
 
     key: str
     fingerprint: bytes
     order_id: uuid.UUID
 
 
-async def claim(tx: Transaction, claims: Collection[Claim]) -> set[str]:
-    """Takes the keys that nobody has, and returns them. Never waits for another transaction.
+async def claim_keys(tx: Transaction, claims: Collection[KeyClaim]) -> set[str]:
+    """Claims the keys that are free, and returns those. Never waits for another transaction.
 
-    There is at most one claim per key.
+    The caller passes at most one claim per key.
     """
     records = sorted((claim.key, claim.fingerprint, claim.order_id) for claim in claims)
-    columns = statements.columns_of(records, len(_CLAIM_COLUMNS))
-    return await tx.fetch_keys(_CLAIM, *columns, expected=[claim.key for claim in claims])
+    columns = statements.columns_of(records, len(_KEY_COLUMNS))
+    return await tx.fetch_keys(_CLAIM_KEYS, *columns, expected=[claim.key for claim in claims])
 
 
-async def claimed(tx: Transaction, keys: Collection[str]) -> dict[str, Claim]:
-    """The claims that were committed before, by key. A key that is missing is being claimed right now."""
-    return {record["key"]: Claim(**record) for record in await tx.fetch(_CLAIMED, list(keys))}
+async def find_claims(tx: Transaction, keys: Collection[str]) -> dict[str, KeyClaim]:
+    """The committed claims, by key. A key that is missing is being claimed by another transaction."""
+    return {record["key"]: KeyClaim(**record) for record in await tx.fetch(_FIND_CLAIMS, list(keys))}
 
 
-async def forget_keys(tx: Transaction, lifetime: timedelta, limit: int) -> int:
-    """Deletes keys that are older than that, at most `limit`, and returns how many."""
-    return len(await tx.fetch(_FORGET, lifetime, limit))
+async def delete_expired_keys(tx: Transaction, lifetime: timedelta, limit: int) -> int:
+    """Deletes at most `limit` keys that are older than `lifetime`, and returns how many it deleted."""
+    return len(await tx.fetch(_DELETE_EXPIRED_KEYS, lifetime, limit))
 
 
 async def add(tx: Transaction, accepted: Collection[OrderCreated]) -> set[uuid.UUID]:
-    """Writes the orders, each with its first line, and returns the ids of those that were not there yet."""
+    """Writes the orders and the first entries of their timelines. Returns the ids of orders that are new."""
     orders = [event.data.order for event in sorted(accepted, key=lambda event: event.subject)]
     records = [
         (order.id, order.created_at, order.reference, order.currency, order.total, _encoder.encode(order))
         for order in orders
     ]
     columns = statements.columns_of(records, len(_ORDER_COLUMNS))
-    new = await tx.fetch_keys(_ADD, *columns, expected=[order.id for order in orders])
-    await record(tx, [(event.subject, Entry.of(event)) for event in accepted])
+    new = await tx.fetch_keys(_ADD_ORDERS, *columns, expected=[order.id for order in orders])
+    await record_milestones(tx, [(event.subject, TimelineEntry.of(event)) for event in accepted])
     return new
 
 
-async def record(tx: Transaction, entries: Collection[tuple[uuid.UUID, Entry]]) -> None:
-    """Writes lines into the timelines of these orders. Raises UnknownOrder when one of them is not there."""
+async def record_milestones(tx: Transaction, entries: Collection[tuple[uuid.UUID, TimelineEntry]]) -> None:
+    """Adds the entries to the timelines of their orders. Raises UnknownOrder if one is missing."""
     try:
-        await tx.execute(_RECORD, *_lines(entries))
+        await tx.execute(_ADD_TO_TIMELINE, *_columns_of(entries))
     except asyncpg.ForeignKeyViolationError as error:
         raise UnknownOrder from error
 
 
-async def note(tx: Transaction, delays: Collection[tuple[uuid.UUID, Entry]]) -> None:
-    """Writes down what these orders wait for, as far as they are there."""
-    await tx.execute(_NOTE, *_lines(delays))
+async def record_delays(tx: Transaction, delays: Collection[tuple[uuid.UUID, TimelineEntry]]) -> None:
+    """Records the delays of these orders, and ignores those of unknown orders."""
+    await tx.execute(_ADD_DELAYS, *_columns_of(delays))
 
 
-def _lines(entries: Collection[tuple[uuid.UUID, Entry]]) -> list[list[object]]:
+def _columns_of(entries: Collection[tuple[uuid.UUID, TimelineEntry]]) -> list[list[object]]:
     records = sorted(
         (order_id, entry.event_id, entry.type, entry.time, _encoder.encode(entry.facts))
         for order_id, entry in entries
@@ -169,12 +169,12 @@ def _lines(entries: Collection[tuple[uuid.UUID, Entry]]) -> list[list[object]]:
 
 async def find(
     database: Reads, order_ids: Collection[uuid.UUID]
-) -> dict[uuid.UUID, tuple[Order, list[Entry]]]:
-    """Those of the orders that are there, each with its timeline and its delays as they were recorded."""
-    found: dict[uuid.UUID, tuple[Order, list[Entry]]] = {}
+) -> dict[uuid.UUID, tuple[Order, list[TimelineEntry]]]:
+    """Finds orders by id, each with its timeline and delays, unsorted. Unknown ids are left out."""
+    found: dict[uuid.UUID, tuple[Order, list[TimelineEntry]]] = {}
     for row in await database.fetch(_FIND, list(order_ids)):
         if row["id"] not in found:
             found[row["id"]] = (_orders.decode(row["snapshot"]), [])
         facts = _facts.decode(row["facts"])
-        found[row["id"]][1].append(Entry(row["type"], row["event_id"], row["time"], facts))
+        found[row["id"]][1].append(TimelineEntry(row["type"], row["event_id"], row["time"], facts))
     return found

@@ -183,4 +183,4 @@ async def test_what_is_in_the_way_is_told(image: str, owned_database: str) -> No
     with function(image, "ops.aws_lambda.handler", unknown) as api, pytest.raises(AssertionError) as failure:
         api.invoke({})
 
-    assert "lets nobody in" in str(failure.value)
+    assert "refuses the connection" in str(failure.value)

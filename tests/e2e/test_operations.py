@@ -126,7 +126,7 @@ def test_a_setting_that_can_not_be_is_one_sentence_and_an_act_asks_for_a_name(st
     with pytest.raises(ComposeFailed, match=r"(?m)^LOG_LEVEL: Input should be 'DEBUG', ") as refusal:
         stack.compose(*run, "-e", "LOG_LEVEL=LOUD", "order")
     assert "Traceback" not in str(refusal.value)
-    with pytest.raises(ComposeFailed, match=r"(?m)^Say who does this, for the record: --as NAME"):
+    with pytest.raises(ComposeFailed, match=r"(?m)^Give your name for the record, with --as NAME"):
         stack.compose(*run, "orderflow", "dead", "discard", "--all", "--note", "noise")
     assert "Nothing was changed." in stack.compose(
         *run, "orderflow", "dead", "discard", "--all", "--note", "noise", "--as", "ana"

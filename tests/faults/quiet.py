@@ -8,7 +8,7 @@ import time
 from typing import Final
 
 from events.journey import ENDS
-from ops.feeds import feeds
+from ops.subscriptions import subscriptions
 from tests.faults.cluster import Cluster
 from tests.faults.fault import NoEffect
 from tests.faults.rabbitmq import NAMES, channel
@@ -81,7 +81,7 @@ async def _not_arrived(cluster: Cluster) -> dict[str, int]:
             FROM "{feed.publisher}".outbox CROSS JOIN unnest(event_ids) AS event (id)
             WHERE state = 'published' AND type IN ({", ".join(f"'{type_}'" for type_ in feed.types)})
                 AND NOT EXISTS (SELECT FROM "{feed.listener}".inbox WHERE event_id = event.id)"""
-        for feed in feeds()
+        for feed in subscriptions()
     )
     return {record["name"]: record["n"] for record in await cluster.fetch(counts) if record["n"]}
 

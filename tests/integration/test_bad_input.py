@@ -250,7 +250,7 @@ async def test_text_that_shows_nothing_is_a_422_in_every_string(service: OrderSe
 async def test_blank_text_is_told_as_what_it_is(service: OrderService) -> None:
     document = await refused(service, encoded(with_customer(name="\u00a0 \u200b")), 422)
     [error] = document["errors"]
-    assert (error["code"], error["detail"]) == ("blank", "This must hold something that can be seen.")
+    assert (error["code"], error["detail"]) == ("blank", "This must contain a visible character.")
 
 
 @pytest.mark.parametrize("pointer", STRINGS)

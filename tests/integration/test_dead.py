@@ -25,7 +25,7 @@ from events.transactions import Transactions
 from ops.dead import letters
 from ops.main import app
 from ops.migrate import ROLES, migrate, url_for
-from ops.schemas import schemas
+from ops.owner_database import connect_as_owner
 from services.invoice.handlers import HANDLERS
 from tests.conftest import rabbitmq_of
 from tests.embedded import database_of, finished, orderflow, running
@@ -167,8 +167,8 @@ async def test_where_the_account_is_no_person_s_nothing_is_done_until_one_is_nam
     for arguments in (("replay",), ("discard", "--note", "a test order")):
         said = await house.dead(*arguments, "--all", status=1, actor="")
         assert said == (
-            "Say who does this, for the record: --as NAME or ORDERFLOW_ACTOR=NAME. "
-            "The account root is no person's.\n"
+            "Give your name for the record, with --as NAME or ORDERFLOW_ACTOR=NAME: "
+            "the account root does not belong to a person.\n"
         )
         assert len(await house.listed()) == 1
         await house.dead(*arguments, "--all", "--dry-run", actor="")
@@ -298,7 +298,10 @@ async def test_what_could_not_be_decoded_is_kept_with_the_others_also_when_kille
     await declare(broker.url, BINDINGS, prefix=prefix)
     lost = order_created()
     try:
-        async with RabbitMQBus(broker.url, prefix=prefix) as bus, schemas(house.url, "test") as owned:
+        async with (
+            RabbitMQBus(broker.url, prefix=prefix) as bus,
+            connect_as_owner(house.url, "test") as owned,
+        ):
             for body in (*UNDECODABLE, b"[" + envelope.encode_one(lost) + b"]"):
                 await bus.send("invoice.dead", Message(uuid7(), "ORDER_CREATED", body, (), ()))
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from ops.state import held
+from ops.state import lock_state_folder
 from sandbox.demo import folder
 from tests.embedded import DEADLINE, EXAMPLES, orderflow, running
 
@@ -53,7 +53,7 @@ async def test_only_the_latest_folders_are_kept_and_those_in_use(
     names = [f"20200101-00000{n}-1" for n in range(4)]
     for name in names:
         (folder.PARENT / name / "postgres").mkdir(parents=True)
-    with held(folder.PARENT / names[0]):
+    with lock_state_folder(folder.PARENT / names[0]):
         async with folder.new_state() as state:
             assert sorted(path.name for path in folder.PARENT.iterdir()) == [
                 names[0],

@@ -14,14 +14,13 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
-from ops.postgres import (
+from ops.postgres import embedded_postgres, stop_orphan
+from ops.postgres.errors import (
     BinariesMissing,
     DataUnusable,
-    NothingRuns,
+    ProgramsDoNotStart,
     ServerDied,
     ServerFailed,
-    embedded_postgres,
-    stop_survivor,
 )
 from ops.postgres.privileges import Launcher, launchers
 from ops.postgres.programs import find_programs
@@ -144,7 +143,7 @@ async def test_data_outlives_the_server_and_nothing_else_does(tmp_path: Path) ->
         assert await notes(second) == ["kept"]
 
 
-async def test_a_server_whose_owner_was_killed_gives_way_to_the_next(tmp_path: Path) -> None:
+async def test_an_orphaned_server_is_stopped_by_the_next_owner(tmp_path: Path) -> None:
     async with owner_to_be_killed(tmp_path) as output:
         orphaned = (await output.readline()).decode().strip()
     orphan = pid_of_server(tmp_path)
@@ -156,10 +155,10 @@ async def test_a_server_whose_owner_was_killed_gives_way_to_the_next(tmp_path: P
         assert not socket_folder(orphaned).exists()
 
 
-async def test_a_server_whose_owner_was_killed_can_be_stopped_without_another(tmp_path: Path) -> None:
+async def test_an_orphaned_server_can_be_stopped_without_starting_another(tmp_path: Path) -> None:
     async with owner_to_be_killed(tmp_path) as output:
         orphaned = (await output.readline()).decode().strip()
-    await stop_survivor(tmp_path)
+    await stop_orphan(tmp_path)
     assert not (tmp_path / "data" / "postmaster.pid").exists()
     assert not socket_folder(orphaned).exists()
 
@@ -211,13 +210,13 @@ async def test_data_of_another_major_version_is_refused_and_left_as_it_is(tmp_pa
 async def test_a_folder_with_other_things_in_it_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "letter.txt").write_text("dear")
-    with pytest.raises(DataUnusable, match="something that is not PostgreSQL's"):
+    with pytest.raises(DataUnusable, match="files that are not PostgreSQL's"):
         async with embedded_postgres(tmp_path):
             pass
     assert [path.name for path in (tmp_path / "data").iterdir()] == ["letter.txt"]
 
 
-async def test_what_an_initdb_cut_short_left_does_not_matter(tmp_path: Path) -> None:
+async def test_the_remains_of_an_interrupted_initdb_are_removed(tmp_path: Path) -> None:
     leftover = tmp_path / "data.new-abcd"
     leftover.mkdir()
     (leftover / "PG_VERSION").write_text("18\n")
@@ -226,7 +225,7 @@ async def test_what_an_initdb_cut_short_left_does_not_matter(tmp_path: Path) -> 
     assert not leftover.exists()
 
 
-async def test_a_server_that_does_not_start_is_quoted(tmp_path: Path) -> None:
+async def test_the_error_of_a_server_that_does_not_start_quotes_its_log(tmp_path: Path) -> None:
     async with embedded_postgres(tmp_path):
         pass
     with (tmp_path / "data" / "postgresql.conf").open("a") as configuration:
@@ -236,7 +235,7 @@ async def test_a_server_that_does_not_start_is_quoted(tmp_path: Path) -> None:
             pass
 
 
-async def test_whoever_waits_is_told_when_the_server_ends_on_its_own(tmp_path: Path) -> None:
+async def test_the_context_is_cancelled_when_the_server_ends_on_its_own(tmp_path: Path) -> None:
     with pytest.raises(ServerDied, match="has ended on its own"):
         async with embedded_postgres(tmp_path):
             os.kill(pid_of_server(tmp_path), signal.SIGQUIT)
@@ -261,7 +260,7 @@ async def test_a_start_that_is_cancelled_leaves_nothing_running(tmp_path: Path) 
             await asyncio.sleep(0.01)
 
 
-async def test_where_nothing_runs_every_way_that_was_tried_is_named(tmp_path: Path) -> None:
+async def test_if_no_launcher_works_the_error_names_each(tmp_path: Path) -> None:
     ways = [
         Launcher(
             "through a closed door", os.geteuid(), os.getegid(), ("sh", "-c", "echo it is closed; exit 1")
@@ -269,7 +268,7 @@ async def test_where_nothing_runs_every_way_that_was_tried_is_named(tmp_path: Pa
         Launcher("through no door", os.geteuid(), os.getegid(), ("no-such-program",)),
     ]
     named = "through a closed door: it is closed; through no door: no-such-program: "
-    with pytest.raises(NothingRuns, match=named):
+    with pytest.raises(ProgramsDoNotStart, match=named):
         async with embedded_postgres(tmp_path, ways):
             pass
 
@@ -291,18 +290,18 @@ def reachable() -> Iterator[Path]:
         yield Path(name)
 
 
-def test_only_root_needs_other_ways_than_to_start_it() -> None:
+def test_only_root_needs_another_launcher() -> None:
     assert len(launchers()) == (3 if os.geteuid() == 0 else 1)
 
 
-async def test_every_way_that_this_machine_permits_goes_on_with_the_data_of_the_others(
+async def test_every_launcher_that_works_here_can_use_the_data_of_the_others(
     reachable: Path,
 ) -> None:
     served: list[str] = []
     for way in [*launchers(), *reversed(launchers())]:
         try:
             await find_programs(reachable, [way])
-        except NothingRuns:  # no user namespaces in this container, or the programs are below /root
+        except ProgramsDoNotStart:  # no user namespaces in this container, or the programs are below /root
             continue
         async with embedded_postgres(reachable, [way]) as url:
             served.append(f"{len(served)} {way.name}")
@@ -311,7 +310,7 @@ async def test_every_way_that_this_machine_permits_goes_on_with_the_data_of_the_
     assert served
 
 
-async def test_the_last_way_serves_a_folder_that_is_closed_to_other_accounts(tmp_path: Path) -> None:
+async def test_the_last_launcher_works_on_a_folder_that_is_closed_to_other_accounts(tmp_path: Path) -> None:
     closed = tmp_path / "closed"
     closed.mkdir(mode=0o700)
     async with embedded_postgres(closed / "state", launchers()[-1:]) as url:

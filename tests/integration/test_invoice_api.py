@@ -57,7 +57,9 @@ async def issued(transactions: Transactions, event: OrderCreated) -> str:
     return created.data.invoice.number
 
 
-async def test_the_document_says_what_was_invoiced(invoices: Transactions, client: httpx.AsyncClient) -> None:
+async def test_the_document_shows_the_invoice_in_full(
+    invoices: Transactions, client: httpx.AsyncClient
+) -> None:
     tea = an_item(
         sku="TEA",
         name="Tea",
@@ -141,7 +143,7 @@ async def test_amounts_have_the_decimals_of_their_currency(
     "number",
     ["2026-000001", "2026-1", "x", "%00", "%ED%A0%80", "2026-000001.pdf", "9" * 3000, "2026-" + "9" * 18],
 )
-async def test_a_number_that_no_invoice_has_is_not_found(client: httpx.AsyncClient, number: str) -> None:
+async def test_an_unknown_number_is_not_found(client: httpx.AsyncClient, number: str) -> None:
     answer = await client.get(f"/invoices/{number}")
     assert answer.status_code == 404
     assert answer.headers["content-type"] == "application/problem+json"
@@ -184,7 +186,7 @@ async def test_the_service_invoices_an_order_and_shows_the_invoice(
     assert datetime.fromisoformat(answer.json()["issued_at"]) == created.data.invoice.issued_at
 
 
-async def test_the_description_shows_the_answers(app: FastAPI) -> None:
+async def test_the_openapi_document_describes_the_answers(app: FastAPI) -> None:
     description = app.openapi()
     operation = description["paths"]["/invoices/{number}"]["get"]
     assert operation["tags"] == ["invoices"]

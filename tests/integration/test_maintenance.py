@@ -26,7 +26,7 @@ from events.transaction import Transaction
 from events.transactions import Transactions
 from ops.services import SERVICES, load
 from services.email.cleaner import OldMailCleaner
-from services.order.forgetting import IdempotencyKeyCleaner
+from services.order.key_cleaner import IdempotencyKeyCleaner
 from tests.aws_template import ROOT, read
 
 LIFETIME: Final = timedelta(days=10)

@@ -60,17 +60,17 @@ async def test_it_waits_until_the_database_is_up(tmp_path: Path, caplog: pytest.
         await migrating
 
 
-async def test_a_database_that_does_not_come_up_is_told_in_a_sentence() -> None:
+async def test_a_database_that_does_not_come_up_is_reported_in_a_sentence() -> None:
     with pytest.raises(NotReached, match=r"The database at DATABASE_URL did not answer within 0 s: "):
         await migrate("postgresql+asyncpg://nobody@127.0.0.1:9/orderflow", PASSWORDS, wait=0)
 
 
-async def test_a_broker_that_does_not_come_up_is_told_in_a_sentence() -> None:
+async def test_a_broker_that_does_not_come_up_is_reported_in_a_sentence() -> None:
     with pytest.raises(NotReached, match=r"The broker at BROKER_URL did not answer within 0 s: "):
         await declare_topology("amqp://guest:guest@127.0.0.1:9/", wait=0)
 
 
-async def test_a_database_that_does_not_exist_is_told_at_once(fresh_database: str) -> None:
+async def test_a_database_that_does_not_exist_is_reported_at_once(fresh_database: str) -> None:
     missing = make_url(fresh_database).set(database="orderflow_nowhere")
     with pytest.raises(MigrationRefused, match='database "orderflow_nowhere" does not exist'):
         await migrate(missing.render_as_string(hide_password=False), PASSWORDS)
@@ -115,7 +115,7 @@ async def test_any_printable_password_lets_in_at_the_broker(
     rabbitmq.control("delete_user", user)
 
 
-async def test_an_owner_that_may_not_create_roles_is_told_so(fresh_database: str) -> None:
+async def test_an_owner_that_may_not_create_roles_is_reported(fresh_database: str) -> None:
     await migrate(fresh_database, PASSWORDS)
     weak = make_url(fresh_database)
     weak = weak.set(username=f"{weak.database}_order", password="order")

@@ -26,7 +26,7 @@ async def place(api: httpx.AsyncClient, key: str) -> dict[str, Any]:
     return placed
 
 
-async def test_it_ships_an_order_tells_a_second_run_who_holds_the_folder_and_ends_well_on_ctrl_c(
+async def test_it_ships_an_order_refuses_a_second_run_on_its_folder_and_ends_well_on_ctrl_c(
     tmp_path: Path,
 ) -> None:
     state = tmp_path / "state"
@@ -127,7 +127,7 @@ async def test_killed_in_the_middle_of_a_hundred_orders_it_goes_on_and_does_noth
     assert tuple(numbers) == (1, 100, 100, 100)
 
 
-async def test_an_event_that_a_service_has_lost_reaches_it_again_by_itself(tmp_path: Path) -> None:
+async def test_an_event_that_a_service_has_lost_is_sent_again_without_a_person(tmp_path: Path) -> None:
     state = tmp_path / "state"
     async with running(state) as (_, api), database_of(state) as database:
         order = await finished(api, (await place(api, "one"))["id"])
@@ -218,7 +218,7 @@ async def test_it_serves_on_a_database_of_your_own(tmp_path: Path, fresh_databas
     assert not (state / "postgres").exists()
 
 
-async def test_a_setting_that_can_not_be_is_told_in_a_sentence(tmp_path: Path) -> None:
+async def test_an_unusable_setting_is_reported_in_a_sentence(tmp_path: Path) -> None:
     async def said_with(setting: str, value: str) -> str:
         environment = {"STATE": f"state-{value[:5]}", "PORT": "0"} | {setting: value}
         async with orderflow("run", folder=tmp_path, **environment) as process:

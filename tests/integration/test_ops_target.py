@@ -5,7 +5,7 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from ops.target import NoSystem, Target, target
+from ops.target import NoSystem, Target, open_target
 from tests.embedded import running
 
 
@@ -19,20 +19,20 @@ async def orders_at(found: Target) -> int:
 
 async def test_the_system_in_the_folder_is_found_while_it_runs_and_after(tmp_path: Path) -> None:
     state = tmp_path / "state"
-    async with running(state), target("", "", state) as found:
+    async with running(state), open_target("", "", state) as found:
         assert found.broker_url is None
         assert await orders_at(found) == 0
-    async with target("", "", state) as found:
+    async with open_target("", "", state) as found:
         assert await orders_at(found) == 0
 
 
-async def test_a_folder_without_a_system_is_told_and_stays_as_it_is(tmp_path: Path) -> None:
+async def test_a_folder_without_a_system_is_reported_and_unchanged(tmp_path: Path) -> None:
     with pytest.raises(NoSystem, match="DATABASE_URL"):
-        async with target("", "", tmp_path / "nothing"):
+        async with open_target("", "", tmp_path / "nothing"):
             pass
     assert not (tmp_path / "nothing").exists()
 
 
-async def test_a_database_that_is_named_is_taken_whatever_is_in_the_folder(tmp_path: Path) -> None:
-    async with target("postgresql://me@host/orderflow", "amqp://broker/", tmp_path) as found:
+async def test_a_database_url_takes_precedence_over_the_folder(tmp_path: Path) -> None:
+    async with open_target("postgresql://me@host/orderflow", "amqp://broker/", tmp_path) as found:
         assert found == Target("postgresql+asyncpg://me@host/orderflow", "amqp://broker/")

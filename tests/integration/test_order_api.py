@@ -14,7 +14,8 @@ from chassis.body import MAX_BYTES
 from events import envelope
 from events.contracts import OrderCreated
 from events.errors import DatabaseUnavailable
-from services.order.documents import NewOrder, Order
+from services.order.documents import Order
+from services.order.requests import NewOrder
 from tests.order_service import OrderService, a_new_item, a_new_order, order_service
 
 
@@ -32,7 +33,7 @@ async def announced(service: OrderService) -> list[OrderCreated]:
     return [event for event in events if isinstance(event, OrderCreated)]
 
 
-async def test_an_accepted_order_is_answered_with_what_is_known_by_then(service: OrderService) -> None:
+async def test_the_answer_to_post_is_the_order_so_far(service: OrderService) -> None:
     answer = await service.http.post("/orders", json=a_new_order())
     assert answer.status_code == 201
     assert answer.headers["content-type"] == "application/json"
@@ -94,7 +95,7 @@ async def test_an_order_takes_the_shortcut_past_fastapi(
     await service.place()
 
 
-async def test_what_is_optional_may_be_left_out(service: OrderService) -> None:
+async def test_optional_fields_may_be_left_out(service: OrderService) -> None:
     order = a_new_order(customer={"name": "Ana", "email": "ana@example.com"})
     del order["reference"]
     del order["items"][0]["tax_rate"]
@@ -127,7 +128,7 @@ async def test_amounts_are_strings_in_the_currencys_decimals(
     assert [item["unit_price"] for item in placed["items"]] == [price for price, _, _ in prices]
 
 
-async def test_the_announced_order_is_the_one_that_was_answered(service: OrderService) -> None:
+async def test_the_order_in_the_event_is_the_one_in_the_answer(service: OrderService) -> None:
     placed = await service.place(items=[a_new_item(), a_new_item(sku="TEA", unit_price="4.99")])
     [event] = await announced(service)
     order = event.data.order
@@ -153,7 +154,7 @@ async def test_the_largest_order_fits_into_one_message(service: OrderService) ->
     assert len(body) / 2 < record["size"] < envelope.MAX_BYTES
 
 
-async def test_the_description_tells_what_the_api_does(service: OrderService) -> None:
+async def test_the_openapi_document_describes_the_api(service: OrderService) -> None:
     description = (await service.http.get("/openapi.json")).json()
     post, get = description["paths"]["/orders"]["post"], description["paths"]["/orders/{order_id}"]["get"]
     assert post["responses"].keys() == {"201", "default"}
@@ -169,7 +170,7 @@ async def test_the_description_tells_what_the_api_does(service: OrderService) ->
     NewOrder.model_validate(example)
 
 
-async def test_an_answer_is_what_the_description_says(service: OrderService) -> None:
+async def test_an_answer_matches_the_openapi_document(service: OrderService) -> None:
     answer = await service.http.post("/orders", json=a_new_order())
     document = TypeAdapter(Order)
     assert document.dump_json(document.validate_json(answer.content)) == answer.content
@@ -204,7 +205,7 @@ async def test_a_defect_is_a_500_that_leaks_nothing_and_is_found_in_the_log(
     assert record.exc_info
 
 
-async def test_what_is_unavailable_is_a_503_that_says_when_to_come_back(failing: httpx.AsyncClient) -> None:
+async def test_an_outage_is_a_503_with_retry_after(failing: httpx.AsyncClient) -> None:
     answer = await failing.get("/unavailable")
     assert (answer.status_code, answer.headers["retry-after"]) == (503, "3")
     assert "secret" not in answer.text

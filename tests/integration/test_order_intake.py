@@ -18,7 +18,7 @@ from events.transaction import Transaction
 from events.transactions import Transactions
 from services.order import intake as intake_module
 from services.order import repository
-from services.order.intake import Accepted, Intake, IntakeFull, Key, KeyReused, StillRunning
+from services.order.intake import Accepted, IdempotencyKey, Intake, IntakeFull, KeyReused, StillRunning
 from tests.factories import an_order, one_of_each
 from tests.order_service import OrderService, a_new_item, a_new_order, order_service
 
@@ -187,7 +187,7 @@ async def gathered(
     first = asyncio.create_task(intake.accept(an_order()))
     await gate.reached.wait()
     waiting = [
-        asyncio.create_task(intake.accept(an_order(), Key(key, fingerprint) if key else None))
+        asyncio.create_task(intake.accept(an_order(), IdempotencyKey(key, fingerprint) if key else None))
         for key, fingerprint in wanted
     ]
     await asyncio.sleep(0)
@@ -210,13 +210,13 @@ async def test_a_key_twice_in_one_batch_makes_one_order(transactions: Transactio
     assert not (a.replayed or b.replayed or alone.replayed)
     assert a_again.replayed
     assert b_again.replayed
-    assert (a_again.order, a_again.entry) == (a.order, a.entry)
+    assert (a_again.order, a_again.first_entry) == (a.order, a.first_entry)
     assert len({a.order.id, b.order.id, alone.order.id}) == 3
     assert await counted(transactions, "orders") == 4
     assert await counted(transactions, "idempotency_keys") == 2
 
 
-async def test_one_that_goes_away_takes_its_order_back_unless_its_commit_has_begun(
+async def test_a_cancelled_request_makes_no_order_unless_its_commit_has_begun(
     transactions: Transactions,
 ) -> None:
     gate = Gate(transactions)
@@ -252,8 +252,8 @@ async def test_a_key_that_another_process_is_claiming_is_waited_for(transactions
     intake = Intake(transactions)
     async with transactions() as tx:
         await claim(tx, "a", uuid.uuid4())
-        waiting = asyncio.create_task(intake.accept(an_order(), Key("a", b"1")))
-        neighbour = await intake.accept(an_order(), Key("b", b"1"))
+        waiting = asyncio.create_task(intake.accept(an_order(), IdempotencyKey("a", b"1")))
+        neighbour = await intake.accept(an_order(), IdempotencyKey("b", b"1"))
         assert isinstance(neighbour, Accepted)
         assert not waiting.done()
         await tx.execute("DELETE FROM idempotency_keys")
@@ -262,7 +262,7 @@ async def test_a_key_that_another_process_is_claiming_is_waited_for(transactions
 
 
 async def claim(tx: Transaction, key: str, order_id: uuid.UUID) -> None:
-    assert await repository.claim(tx, [repository.Claim(key, b"1", order_id)]) == {key}
+    assert await repository.claim_keys(tx, [repository.KeyClaim(key, b"1", order_id)]) == {key}
 
 
 async def test_a_key_that_is_still_being_claimed_at_the_deadline_is_still_running(
@@ -273,7 +273,7 @@ async def test_a_key_that_is_still_being_claimed_at_the_deadline_is_still_runnin
     async with transactions() as tx:
         await claim(tx, "a", uuid.uuid4())
         with pytest.raises(StillRunning):
-            await intake.accept(an_order(), Key("a", b"1"))
+            await intake.accept(an_order(), IdempotencyKey("a", b"1"))
     assert await counted(transactions, "orders") == 0
 
 
@@ -300,7 +300,7 @@ async def terminated(connection: "asyncpg.Connection[asyncpg.Record]") -> int:
     )
 
 
-async def test_connections_that_break_leave_every_answer_true(
+async def test_every_answer_stays_true_when_connections_break(
     fresh_database: str, service: OrderService
 ) -> None:
     keys = [new_key() if n % 2 else None for n in range(200)]
@@ -348,9 +348,9 @@ class LostAnswer(Transactions):
             raise DatabaseUnavailable
 
 
-@pytest.mark.parametrize("key", [None, Key("a", b"1")])
+@pytest.mark.parametrize("key", [None, IdempotencyKey("a", b"1")])
 async def test_a_commit_whose_answer_was_lost_is_not_made_twice(
-    transactions: Transactions, key: Key | None
+    transactions: Transactions, key: IdempotencyKey | None
 ) -> None:
     intake = Intake(LostAnswer(transactions))
     accepted = await intake.accept(an_order(), key)
@@ -383,7 +383,7 @@ async def test_a_request_that_was_given_up_before_its_commit_began_makes_no_orde
     monkeypatch.setattr(intake_module, "DEADLINE_SECONDS", 0.2)
     gate = Gate(transactions)
     intake = Intake(gate)
-    begun = asyncio.create_task(intake.accept(an_order(), Key("a", b"1")))
+    begun = asyncio.create_task(intake.accept(an_order(), IdempotencyKey("a", b"1")))
     await gate.reached.wait()
     with pytest.raises(DatabaseUnavailable):
         await intake.accept(an_order())
@@ -394,7 +394,7 @@ async def test_a_request_that_was_given_up_before_its_commit_began_makes_no_orde
     assert await counted(transactions, "orders") == 1
 
 
-async def test_a_slow_spell_is_a_503_also_for_a_request_with_a_key(
+async def test_a_slow_database_is_a_503_also_for_a_request_with_a_key(
     fresh_database: str, service: OrderService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(intake_module, "DEADLINE_SECONDS", 0.5)
@@ -426,19 +426,19 @@ class Lost(Gate):
             yield tx
 
 
-async def test_a_key_that_an_own_lost_try_may_hold_is_no_other_request(
+async def test_after_an_unknown_outcome_a_claimed_key_is_unavailable_and_not_still_running(
     transactions: Transactions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(intake_module, "DEADLINE_SECONDS", 0.5)
     lost = Lost(transactions)
     holding = asyncio.create_task(lost.hold("a"))
     with pytest.raises(DatabaseUnavailable):
-        await Intake(lost).accept(an_order(), Key("a", b"1"))
+        await Intake(lost).accept(an_order(), IdempotencyKey("a", b"1"))
     holding.cancel()
     await asyncio.gather(holding, return_exceptions=True)
 
 
-async def test_what_nobody_waits_for_any_more_is_not_kept(
+async def test_requests_without_a_waiting_caller_are_dropped(
     transactions: Transactions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(intake_module, "DEADLINE_SECONDS", 0.2)
@@ -454,7 +454,7 @@ async def test_what_nobody_waits_for_any_more_is_not_kept(
     await intake.drain()
 
 
-async def test_more_callers_than_may_wait_are_told_at_once_to_come_back(
+async def test_callers_beyond_the_limit_get_a_503_at_once(
     service: OrderService, transactions: Transactions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(intake_module, "MAX_WAITING", 5)

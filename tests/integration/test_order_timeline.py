@@ -37,7 +37,7 @@ async def dead(service: OrderService) -> list[tuple[str, ...]]:
     return [tuple(row.values()) for row in rows]
 
 
-async def test_a_shipped_order_tells_its_invoice_payment_and_parcel(service: OrderService) -> None:
+async def test_a_shipped_order_shows_its_invoice_payment_and_parcel(service: OrderService) -> None:
     order = await accepted(service)
     events = one_of_each(order)
     await service.publish(*(events[each] for each in SHIPPED))
@@ -57,7 +57,7 @@ async def test_a_shipped_order_tells_its_invoice_payment_and_parcel(service: Ord
     assert sent["detail"]["tracking_number"] == "RR473124829BR"
 
 
-async def test_a_declined_order_tells_why(service: OrderService) -> None:
+async def test_a_declined_order_shows_the_reason(service: OrderService) -> None:
     order = await accepted(service)
     events = one_of_each(order)
     await service.publish(*(events[each] for each in FAILED))
@@ -69,7 +69,7 @@ async def test_a_declined_order_tells_why(service: OrderService) -> None:
     assert read["timeline"][-1]["detail"] == reason
 
 
-async def test_a_refunded_order_tells_why(service: OrderService) -> None:
+async def test_a_refunded_order_shows_the_reason(service: OrderService) -> None:
     order = await accepted(service)
     events = one_of_each(order)
     await service.publish(*(events[each] for each in REFUNDED))
@@ -116,7 +116,7 @@ async def test_events_that_contradict_each_other_are_both_kept(service: OrderSer
     assert [line["type"] for line in read["timeline"]] == ["ORDER_CREATED", "SHIPPED", "SHIPPED"]
 
 
-async def test_an_event_of_an_order_that_is_not_here_is_parked_and_its_neighbours_are_noted(
+async def test_an_event_of_an_unknown_order_is_parked_and_its_neighbours_are_recorded(
     service: OrderService,
 ) -> None:
     orders = [await accepted(service) for _ in range(4)]
@@ -125,7 +125,7 @@ async def test_an_event_of_an_order_that_is_not_here_is_parked_and_its_neighbour
     for order in orders:
         assert (await service.read(str(order.id)))["status"] == "SHIPPED"
     assert (await service.http.get(f"/orders/{stranger.id}")).status_code == 404
-    sentence = "The event is about an order that was never accepted here."
+    sentence = "The event is about an order that this service never accepted."
     assert await dead(service) == [("SHIPPED", "UnknownOrder", sentence)]
 
 

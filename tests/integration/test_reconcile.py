@@ -18,7 +18,7 @@ from events.participant import Participant
 from events.rabbitmq import Names, RabbitMQBus, declare
 from events.transactions import Transactions
 from ops.migrate import AUDITOR, ROLES, migrate, url_for
-from ops.reconcile.reconciler import Healed, Reconciler
+from ops.reconcile.reconciler import Reconciler, Resent
 from ops.services import SERVICES, load
 from tests.conftest import rabbitmq_of
 from tests.factories import order_created
@@ -145,44 +145,44 @@ async def delete(house: House) -> set[uuid.UUID]:
 
 
 @pytest.mark.parametrize("lose", [purge, unbind, delete])
-async def test_a_queue_that_was_purged_unbound_or_lost_heals_and_nobody_else_gets_anything(
+async def test_a_purged_unbound_or_lost_queue_heals_and_other_services_get_nothing(
     house: House, lose: Callable[[House], Awaitable[set[uuid.UUID]]]
 ) -> None:
     announced = await lose(house)
     reconciler = await house.reconciler(chunk=3)
-    healed: list[Healed] = []
+    resent: list[Resent] = []
 
     async def missing() -> set[uuid.UUID]:
-        healed.extend(heal for heal in await reconciler.round() if heal.service == "invoice")
+        resent.extend(each for each in await reconciler.round() if each.service == "invoice")
         return announced - await house.inbox("invoice")
 
     async with house.running("invoice"):
         await eventually(missing, lambda events: not events)
-    assert {heal.type for heal in healed} == {"ORDER_CREATED"}
-    assert sum(heal.count for heal in healed) == len(announced)
+    assert {each.type for each in resent} == {"ORDER_CREATED"}
+    assert sum(each.count for each in resent) == len(announced)
     assert await house.in_queue("email", "ORDER_CREATED") == len(announced)  # what it had, and nothing more
 
 
-async def test_while_messages_wait_for_a_service_nothing_is_sent_to_it(house: House) -> None:
+async def test_a_service_with_messages_in_its_queue_is_skipped(house: House) -> None:
     announced = await house.announce(5)
     reconciler = await house.reconciler()
     for _ in range(3):
         assert not await reconciler.round()
-    healed, passed_over = await reconciler.pass_once()
-    assert not healed
-    assert passed_over == {"invoice": 5, "email": 5}
+    resent, skipped = await reconciler.run_once()
+    assert not resent
+    assert skipped == {"invoice": 5, "email": 5}
     assert await house.bus.backlog("invoice") == len(announced)
 
 
-async def test_a_message_may_take_its_time_to_arrive(house: House) -> None:
+async def test_a_recent_message_is_not_sent_again(house: House) -> None:
     await purge(house)
     assert not await (await house.reconciler(grace=3600)).round()
 
 
-async def test_what_does_not_arrive_all_the_same_does_not_flood(house: House) -> None:
+async def test_a_message_that_does_not_arrive_is_sent_again_only_after_a_pause(house: House) -> None:
     announced = await purge(house)
     reconciler = await house.reconciler()
-    assert await reconciler.round() == [Healed("invoice", "ORDER_CREATED", len(announced))]
+    assert await reconciler.round() == [Resent("invoice", "ORDER_CREATED", len(announced))]
     async with house.channel() as channel:
         await channel.queue_purge(Names(house.prefix).queue("invoice"))
     for _ in range(3):
@@ -199,14 +199,14 @@ async def test_only_the_message_with_the_missing_event_is_sent_and_a_parked_even
     arrived = [*(announced - {missing}), poison.id]
     await house.rows("INSERT INTO invoice.inbox (event_id) SELECT unnest($1::uuid[])", arrived)
     reconciler = await house.reconciler()
-    assert await reconciler.round() == [Healed("invoice", "ORDER_CREATED", 1)]
+    assert await reconciler.round() == [Resent("invoice", "ORDER_CREATED", 1)]
     async with house.channel() as channel:
         got = await channel.basic_get(Names(house.prefix).queue("invoice"), no_ack=True)
     assert str(missing).encode() in got.body
     assert await house.bus.backlog("invoice") == 0
 
 
-async def test_it_waits_through_outages_and_heals_then_and_may_be_killed_at_any_time(house: House) -> None:
+async def test_it_continues_after_outages_and_after_being_killed(house: House) -> None:
     announced = await purge(house)
     async with proxy_to(house.broker.url) as proxy:
         await proxy.refuse()
@@ -266,14 +266,14 @@ async def test_a_round_over_fifty_thousand_messages_reads_a_chunk_of_them(
     assert chunk * rounds <= after - before <= 2 * (1 + 2 * 2) * chunk * rounds
 
 
-async def test_the_oldest_gap_among_fifty_thousand_messages_is_found_by_and_by(schemas: Schemas) -> None:
+async def test_an_old_undelivered_message_among_fifty_thousand_is_found(schemas: Schemas) -> None:
     await schemas.rows(FIFTY_THOUSAND)
     await schemas.rows("""
         DELETE FROM invoice.inbox
         WHERE event_id = (SELECT event_id FROM invoice.inbox ORDER BY event_id LIMIT 1 OFFSET 20000)""")
     bus = patient_bus(BINDINGS)
     reconciler = await schemas.reconciler_on(bus)
-    rounds, healed = 0, list[Healed]()
+    rounds, resent = 0, list[Resent]()
     async with bus.subscribe("invoice", BINDINGS["invoice"]) as subscription:
         taken = asyncio.create_task(subscription.take(1))
         while not taken.done():
@@ -282,6 +282,6 @@ async def test_the_oldest_gap_among_fifty_thousand_messages_is_found_by_and_by(s
             await asyncio.wait([taken, round_], return_when=asyncio.FIRST_COMPLETED)
             if taken.done():
                 await subscription.acknowledge(taken.result())
-            healed = await round_
-    assert healed == [Healed("invoice", "ORDER_CREATED", 1)]
+            resent = await round_
+    assert resent == [Resent("invoice", "ORDER_CREATED", 1)]
     assert rounds == 11  # of 2000 messages each

@@ -67,9 +67,9 @@ async def test_a_refund_made_by_hand_is_announced_once_and_on_record(
 ) -> None:
     order = await a_dead_refund(harness, provider)
     assert await record(harness, order.id) == (
-        f"46.57 BRL of order {order.id} is recorded as given back: SEPA-4711.\n"
+        f"46.57 BRL of order {order.id} is recorded as refunded: SEPA-4711.\n"
     )
-    assert "given back already" in await record(harness, order.id, status=1)
+    assert "refunded already" in await record(harness, order.id, status=1)
     async with harness.billing(provider):
         event = await harness.listener.wait_for(PaymentRefunded, order)
     refund = event.data.refund
@@ -86,14 +86,14 @@ async def test_a_refund_made_by_hand_is_announced_once_and_on_record(
     assert "has failed" in act["error"]
 
 
-async def test_a_refund_recorded_by_two_people_is_announced_once(
+async def test_a_refund_that_two_people_record_is_announced_once(
     harness: Harness, provider: SimulatedProvider
 ) -> None:
     order = await a_dead_refund(harness, provider)
     target = Target(harness.owner_url, None)
     ended = await asyncio.gather(
         *(
-            command.record(target, order.id, reference=name, note="by hand", named=name)
+            command.record(target, order.id, reference=name, note="by hand", actor_name=name)
             for name in ("Ana", "Bo")
         ),
         return_exceptions=True,
@@ -118,6 +118,11 @@ async def test_a_refund_that_the_provider_may_still_make_is_not_recorded(
     assert await harness.rows("SELECT 1 FROM billing.interventions") == []
 
 
-@pytest.mark.parametrize("option", ["reference", "note", "actor"])
-async def test_person_reference_and_note_are_required(harness: Harness, option: str) -> None:
+@pytest.mark.parametrize("option", ["reference", "note"])
+async def test_reference_and_note_are_required(harness: Harness, option: str) -> None:
     assert f"--{option}" in await record(harness, uuid7(), status=2, **{option: "  "})
+
+
+async def test_root_has_to_give_a_name(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.getuid", lambda: 0)
+    assert "with --as NAME" in await record(harness, uuid7(), status=1, **{"as": "  "})

@@ -45,7 +45,7 @@ async def announced(url: str, events: Sequence[AnyEvent]) -> None:
             await tx.execute("UPDATE outbox SET state = 'published', published_at = now()")
 
 
-async def test_gaps_are_filled_at_one_service_alone_and_what_it_has_is_left_alone(
+async def test_missing_events_go_to_one_service_alone_and_those_it_has_stay(
     fresh_database: str,
 ) -> None:
     await migrate(fresh_database, {role: role for role in ROLES})
@@ -104,7 +104,7 @@ async def test_gaps_are_filled_at_one_service_alone_and_what_it_has_is_left_alon
     await owner.close()
 
 
-async def test_what_was_meant_is_told_when_it_can_not_be_understood(fresh_database: str) -> None:
+async def test_an_option_that_can_not_be_understood_is_named(fresh_database: str) -> None:
     url = {"DATABASE_URL": fresh_database}
     assert "no service 'sales'" in await orderflow(
         "replay", "--service", "sales", "--since", "1h", status=1, **url

@@ -24,7 +24,7 @@ from ops import migrate
 from ops.audit.audit import audit
 from ops.audit.ledger import Ledger, LedgerCharge, LedgerRefund
 from ops.dead import shelf
-from ops.schemas import schemas
+from ops.owner_database import connect_as_owner
 from ops.services import SERVICES, load
 from ops.stuck.search import stuck_orders
 from ops.stuck.waiting import StuckOrder
@@ -291,7 +291,7 @@ async def test_what_was_given_up_waits_for_a_person_and_goes_on_when_it_is_repla
         await shop.look()
         waiting = (await shop.says(order_id, lambda order: order["waiting"] is not None))["waiting"]
         assert (waiting["stage"], waiting["reason"]["code"]) == ("shipment", "set_aside")
-    async with schemas(shop.url, "test") as owned:
+    async with connect_as_owner(shop.url, "test") as owned:
         [dead] = await shelf.dead(owned, "shipment")
         await shelf.replay(owned, [dead], actor="test")
     await shop.claims_run_out()

@@ -9,8 +9,8 @@ from uuid import UUID
 from uuid_utils.compat import uuid7
 
 from events.errors import Unavailable
-from services.order.documents import NewAddress, NewCustomer, NewItem, NewOrder
-from services.order.intake import Accepted, Intake, Key, KeyReused, StillRunning
+from services.order.intake import Accepted, IdempotencyKey, Intake, KeyReused, StillRunning
+from services.order.requests import NewAddress, NewCustomer, NewItem, NewOrder
 from tests.simulation.process import Process
 from tests.simulation.scheduler import Scheduler
 
@@ -75,8 +75,8 @@ async def place(
             continue
         process, door = found
         history.newest = _id_after(history.newest)
-        order = wish.order.place(history.newest, datetime.now(UTC))
-        key = Key(wish.key, wish.order.fingerprint()) if wish.key else None
+        order = wish.order.to_order(history.newest, datetime.now(UTC))
+        key = IdempotencyKey(wish.key, wish.order.fingerprint()) if wish.key else None
         asked = process.run(door.accept(order, key), "request")
         await asyncio.wait({asked})
         if asked.cancelled():  # the process died

@@ -33,8 +33,8 @@ from services.email import work as delivery
 from services.email.cleaner import OldMailCleaner
 from services.email.domain import Mail
 from services.email.rendering import MailRenderer
-from services.order.forgetting import IdempotencyKeyCleaner
 from services.order.intake import Intake
+from services.order.key_cleaner import IdempotencyKeyCleaner
 from services.shipment import work as booking
 from services.shipment.domain import Shipment
 from services.shipment.simulated import SimulatedCarrier

@@ -63,7 +63,7 @@ def test_every_number_is_read_as_it_was_written(year: int, serial: int) -> None:
         "x" * 10_000,
     ],
 )
-def test_what_no_invoice_is_numbered_like_is_no_number(text: str) -> None:
+def test_other_forms_of_a_number_are_refused(text: str) -> None:
     with pytest.raises(NotAnInvoiceNumber):
         Number.parse(text)
 
@@ -122,7 +122,7 @@ def test_an_order_in_no_known_currency_is_not_invoiced() -> None:
         check_invoiceable(an_order(currency="XTS"))
 
 
-def test_the_news_of_an_invoice_carries_the_order_and_the_number() -> None:
+def test_the_event_of_an_invoice_carries_the_order_and_the_number() -> None:
     invoice = an_invoice()
     event = invoice.created()
     assert event.subject == invoice.order.id

@@ -5,7 +5,7 @@ import pwd
 
 import pytest
 
-from ops.actor import NobodyNamed, UnusableName, actor
+from ops.actor import ActorNotNamed, UnusableName, resolve_actor
 
 
 def account(name: str, uid: int, shell: str) -> pwd.struct_passwd:
@@ -19,12 +19,12 @@ def logged_in_as(monkeypatch: pytest.MonkeyPatch, entry: pwd.struct_passwd) -> N
 
 def test_the_account_of_a_person_is_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
     logged_in_as(monkeypatch, account("ana", 1000, "/bin/bash"))
-    assert actor("") == "ana"
+    assert resolve_actor("") == "ana"
 
 
-def test_whoever_is_named_is_recorded_in_place_of_the_account(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_given_name_replaces_the_account(monkeypatch: pytest.MonkeyPatch) -> None:
     logged_in_as(monkeypatch, account("ana", 1000, "/bin/bash"))
-    assert actor(" Zoë Müller ") == "Zoë Müller"
+    assert resolve_actor(" Zoë Müller ") == "Zoë Müller"
 
 
 @pytest.mark.parametrize(
@@ -36,22 +36,22 @@ def test_whoever_is_named_is_recorded_in_place_of_the_account(monkeypatch: pytes
     ],
 )
 @pytest.mark.parametrize("named", ["", "  "])
-def test_an_account_that_is_no_person_s_needs_a_name(
+def test_a_service_account_or_root_needs_a_name(
     monkeypatch: pytest.MonkeyPatch, entry: pwd.struct_passwd, named: str
 ) -> None:
     logged_in_as(monkeypatch, entry)
-    with pytest.raises(NobodyNamed, match=f"--as NAME or ORDERFLOW_ACTOR=NAME. The account {entry.pw_name} "):
-        actor(named)
+    with pytest.raises(ActorNotNamed, match=f"ORDERFLOW_ACTOR=NAME: the account {entry.pw_name} "):
+        resolve_actor(named)
 
 
 def test_an_account_without_a_name_needs_one(monkeypatch: pytest.MonkeyPatch) -> None:
     logged_in_as(monkeypatch, account("ana", 1000, "/bin/bash"))
     monkeypatch.setattr(os, "getuid", lambda: 4711)
-    with pytest.raises(NobodyNamed, match="uid 4711"):
-        actor("")
+    with pytest.raises(ActorNotNamed, match="uid 4711"):
+        resolve_actor("")
 
 
 @pytest.mark.parametrize("named", ["\u200b", "ana\nroot", "a" * 101])
-def test_a_name_can_be_read_on_one_line(named: str) -> None:
+def test_a_name_must_be_one_printable_line(named: str) -> None:
     with pytest.raises(UnusableName):
-        actor(named)
+        resolve_actor(named)

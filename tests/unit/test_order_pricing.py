@@ -11,8 +11,8 @@ from events.contracts import NO_POSTAL_CODE, Address, Customer, Order
 from events.limits import LIMITS, obstacle
 from events.money import EXPONENTS, MAX_AMOUNT, format_amount
 from services.order.countries import COUNTRIES, WITHOUT_POSTAL_CODE
-from services.order.documents import NewOrder
-from services.order.domain import Line, OrderRefused, looks_like_card_number, place
+from services.order.domain import Line, OrderRefused, looks_like_card_number, price_order
+from services.order.requests import NewOrder
 from tests.factories import NOON
 from tests.order_service import a_new_order
 
@@ -32,7 +32,7 @@ def placed(currency: str, *lines: Line, **changes: Any) -> Order:
         "lines": lines,
         "payment_method": "pm_card_visa",
     }
-    return place(uuid7(), NOON, **fields | changes)
+    return price_order(uuid7(), NOON, **fields | changes)
 
 
 def refused(currency: str, *lines: Line, **changes: Any) -> list[tuple[tuple[str | int, ...], str]]:
@@ -112,7 +112,7 @@ def test_one_sku_may_stand_in_several_lines_at_one_price_or_at_several() -> None
         ([line("99999999999.99", 100_000, "0.999999")], "total_too_large"),
     ],
 )
-def test_a_total_is_more_than_nothing_and_within_the_limit(lines: list[Line], code: str) -> None:
+def test_a_total_of_zero_or_beyond_the_limit_is_refused(lines: list[Line], code: str) -> None:
     assert refused("EUR", *lines) == [(("items",), code)]
 
 
@@ -167,10 +167,10 @@ def test_a_country_without_postal_codes_needs_none(country: str) -> None:
 
 
 @pytest.mark.parametrize("given", [{}, {"postal_code": None}, {"postal_code": "-"}])
-def test_readers_of_before_find_a_postal_code_in_every_event(given: dict[str, str | None]) -> None:
+def test_events_always_carry_a_postal_code_for_older_readers(given: dict[str, str | None]) -> None:
     address = {"line1": "1 Peak Road", "city": "Central", "country": "HK"} | given
     new = NewOrder.model_validate(a_new_order(shipping_address=address))
-    assert new.place(uuid7(), NOON).shipping_address.postal_code == "-"
+    assert new.to_order(uuid7(), NOON).shipping_address.postal_code == "-"
 
 
 @pytest.mark.parametrize("country", ["BR", "DE", "GB", "IN", "JP", "US", "XK"])

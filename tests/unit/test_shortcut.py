@@ -19,7 +19,7 @@ from chassis.application import Shortcut
 from chassis.body import MAX_BYTES, StrictJSONRoute
 from chassis.problems import Problem
 from events.errors import DatabaseUnavailable, Unavailable
-from services.order.documents import NewOrder
+from services.order.requests import NewOrder
 from tests.order_service import Json, a_new_order
 
 RAISED: Final[dict[str, Exception]] = {

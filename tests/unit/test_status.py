@@ -24,7 +24,7 @@ from events.journey import (
     has_passed,
 )
 from services.order.documents import Order
-from services.order.domain import Entry, Progress, status_of
+from services.order.domain import Progress, TimelineEntry, status_of
 from tests.factories import a_delay, an_order, one_of_each
 
 ORDER = an_order()
@@ -46,23 +46,23 @@ JOURNEYS = [
 ]
 
 
-def document(entries: Sequence[Entry]) -> bytes:
+def document(entries: Sequence[TimelineEntry]) -> bytes:
     return Order.of(ORDER, entries).json()
 
 
 @st.composite
-def deliveries(draw: st.DrawFn) -> tuple[list[Entry], list[Entry]]:
+def deliveries(draw: st.DrawFn) -> tuple[list[TimelineEntry], list[TimelineEntry]]:
     """A set of events that begins with the order's own, and a delivery of it: shuffled, with duplicates."""
     pool: list[AnyEvent] = [*EVENT.values(), *CONTRADICTING.values(), *DELAYS]
     seen = draw(st.lists(st.sampled_from(pool), unique_by=lambda event: event.id))
-    entries = [Entry.of(event) for event in (EVENT["ORDER_CREATED"], *seen)]
+    entries = [TimelineEntry.of(event) for event in (EVENT["ORDER_CREATED"], *seen)]
     again = draw(st.lists(st.sampled_from(entries)))
     return entries, draw(st.permutations([*entries, *again]))
 
 
 @given(deliveries())
 def test_any_order_and_any_number_of_deliveries_gives_the_same_status_and_timeline(
-    delivery: tuple[list[Entry], list[Entry]],
+    delivery: tuple[list[TimelineEntry], list[TimelineEntry]],
 ) -> None:
     entries, delivered = delivery
     assert Progress.of(delivered) == Progress.of(entries)
@@ -71,7 +71,7 @@ def test_any_order_and_any_number_of_deliveries_gives_the_same_status_and_timeli
 
 @given(deliveries())
 def test_the_status_is_the_furthest_rank_and_the_timeline_is_sorted_by_it(
-    delivery: tuple[list[Entry], list[Entry]],
+    delivery: tuple[list[TimelineEntry], list[TimelineEntry]],
 ) -> None:
     entries, delivered = delivery
     progress = Progress.of(delivered)
@@ -83,8 +83,8 @@ def test_the_status_is_the_furthest_rank_and_the_timeline_is_sorted_by_it(
 
 
 @given(deliveries())
-def test_it_waits_in_the_furthest_stage_that_said_so_and_was_not_left_behind(
-    delivery: tuple[list[Entry], list[Entry]],
+def test_the_delay_of_the_furthest_stage_that_was_not_passed_is_shown(
+    delivery: tuple[list[TimelineEntry], list[TimelineEntry]],
 ) -> None:
     entries, delivered = delivery
     types = [entry.type for entry in entries if not entry.facts.delay]
@@ -101,7 +101,7 @@ def test_of_any_two_types_the_further_one_is_the_status() -> None:
 
 
 def progress_after(*types: str) -> Progress:
-    return Progress.of([Entry.of(EVENT[each]) for each in types])
+    return Progress.of([TimelineEntry.of(EVENT[each]) for each in types])
 
 
 @pytest.mark.parametrize("journey", JOURNEYS, ids=lambda journey: str(journey[-1]))
@@ -123,7 +123,7 @@ def test_a_journeys_last_event_is_its_status(journey: list[str]) -> None:
         ("PAYMENT_REFUNDED", "refunded", "destination_not_served"),
     ],
 )
-def test_a_status_says_how_the_payment_stands_and_why_it_ended_badly(
+def test_payment_status_and_reason_follow_from_the_status(
     status: str, payment: str | None, reason: str | None
 ) -> None:
     [journey] = [journey for journey in JOURNEYS if journey[-1] == status]
@@ -132,7 +132,7 @@ def test_a_status_says_how_the_payment_stands_and_why_it_ended_badly(
     assert (progress.reason.code if progress.reason else None) == reason
 
 
-def test_an_event_that_overtook_the_others_tells_what_led_to_it() -> None:
+def test_an_event_that_overtook_others_brings_their_facts() -> None:
     progress = progress_after("ORDER_CREATED", "SHIPPED")
     assert progress.invoice
     assert progress.payment
@@ -140,22 +140,22 @@ def test_an_event_that_overtook_the_others_tells_what_led_to_it() -> None:
     assert progress.payment_status == "captured"
 
 
-def test_an_order_that_contradicts_itself_shows_both_lines() -> None:
-    both = [Entry.of(each["SHIPPED"]) for each in (EVENT, CONTRADICTING)]
-    progress = Progress.of([Entry.of(EVENT["ORDER_CREATED"]), *both])
+def test_two_contradicting_events_are_both_in_the_timeline() -> None:
+    both = [TimelineEntry.of(each["SHIPPED"]) for each in (EVENT, CONTRADICTING)]
+    progress = Progress.of([TimelineEntry.of(EVENT["ORDER_CREATED"]), *both])
     assert [entry.type for entry in progress.timeline] == ["ORDER_CREATED", "SHIPPED", "SHIPPED"]
 
 
-def test_a_line_of_a_type_that_only_a_newer_version_knows_changes_nothing() -> None:
-    known = [Entry.of(EVENT["ORDER_CREATED"]), Entry.of(EVENT["INVOICE_CREATED"])]
-    unknown = replace(Entry.of(EVENT["SHIPPED"]), type="ORDER_EXPORTED")
+def test_entries_of_unknown_types_are_ignored() -> None:
+    known = [TimelineEntry.of(EVENT["ORDER_CREATED"]), TimelineEntry.of(EVENT["INVOICE_CREATED"])]
+    unknown = replace(TimelineEntry.of(EVENT["SHIPPED"]), type="ORDER_EXPORTED")
     assert Progress.of([*known, unknown]) == Progress.of(known)
     assert document([*known, unknown]) == document(known)
 
 
 def waiting_after(stage: Stage, *types: str) -> str | None:
-    delay = Entry.of(a_delay(ORDER, stage))
-    progress = Progress.of([delay, *(Entry.of(EVENT[each]) for each in ("ORDER_CREATED", *types))])
+    delay = TimelineEntry.of(a_delay(ORDER, stage))
+    progress = Progress.of([delay, *(TimelineEntry.of(EVENT[each]) for each in ("ORDER_CREATED", *types))])
     return progress.waiting.stage if progress.waiting else None
 
 
@@ -169,7 +169,7 @@ def waiting_after(stage: Stage, *types: str) -> str | None:
     ],
     ids=[stage.name for stage in STAGES],
 )
-def test_the_next_fact_of_the_stage_or_a_later_one_ends_the_waiting(
+def test_a_milestone_of_the_stage_or_a_later_one_ends_the_delay(
     stage: Stage, still: list[str], over: list[str]
 ) -> None:
     assert waiting_after(stage, *still) == stage.name
@@ -177,14 +177,14 @@ def test_the_next_fact_of_the_stage_or_a_later_one_ends_the_waiting(
         assert waiting_after(stage, *still, fact) is None
 
 
-def test_an_order_at_its_end_waits_for_nothing() -> None:
+def test_an_order_with_a_final_status_has_no_delay() -> None:
     for stage in STAGES:
         for end in ENDS:
             assert waiting_after(stage, end) is None
 
 
-def test_a_later_reason_replaces_an_earlier_one_and_no_delay_is_a_line_of_the_timeline() -> None:
-    entries = [Entry.of(EVENT["ORDER_CREATED"]), *(Entry.of(delay) for delay in DELAYS)]
+def test_the_latest_delay_of_a_stage_is_shown_and_the_timeline_has_none() -> None:
+    entries = [TimelineEntry.of(EVENT["ORDER_CREATED"]), *(TimelineEntry.of(delay) for delay in DELAYS)]
     answered = json.loads(document(entries))
     message = "The payment provider has not told the outcome yet. It is asked again about the same refund."
     assert answered["waiting"] == {

@@ -10,7 +10,7 @@ import pytest
 
 from chassis import telemetry
 from chassis.settings import LogSettings
-from ops import journal
+from ops import log_file
 
 FOREIGN = "554 \udce7a ne va pas \0"
 """As Python reads what a server says in Latin-1 (PEP 383)."""
@@ -44,7 +44,7 @@ def test_a_line_of_json_takes_any_text(capsys: pytest.CaptureFixture[str]) -> No
 
 def test_the_log_file_of_make_run_takes_any_text(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "orderflow.log"
-    journal.log_to(file, lambda _: None)
+    log_file.log_to_file(file, lambda _: None)
     logger.warning("the server says: %s", FOREIGN)
     assert "554 \\udce7a ne va pas" in file.read_text()
     assert capsys.readouterr().err == ""

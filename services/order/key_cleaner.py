@@ -1,4 +1,4 @@
-"""Forgetting: an idempotency key is kept for a while, its order for ever."""
+"""Deletes old idempotency keys. Their orders are kept."""
 
 import logging
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class IdempotencyKeyCleaner:
-    """Deletes idempotency keys that are older than their lifetime: asking again is then a new order."""
+    """Deletes idempotency keys older than `lifetime`. A request that repeats one then makes a new order."""
 
     lifetime: timedelta
     name: ClassVar = "idempotency keys"
@@ -25,7 +25,7 @@ class IdempotencyKeyCleaner:
         """See Chore."""
 
         async def clean(tx: Transaction, limit: int) -> int:
-            return await repository.forget_keys(tx, self.lifetime, limit)
+            return await repository.delete_expired_keys(tx, self.lifetime, limit)
 
         if count := await in_batches(transactions, clean):
             logger.info("deleted %d idempotency keys older than %d days", count, self.lifetime.days)

@@ -1,4 +1,4 @@
-"""Walks: going through a table by its ids, a chunk at a time, over and over."""
+"""A cursor over a table with UUIDv7 keys, chunk by chunk, starting over at the end."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
@@ -10,8 +10,8 @@ from events.partitions import first_id
 _BEGINNING: Final = UUID(int=0)
 
 
-class Walk:
-    """A place in a table whose ids are UUIDv7, from the beginning or from a `window` before now, to its end.
+class Cursor:
+    """Reads from the beginning or, with a `window`, from that long before now, up to the end.
 
     It starts over at the end, because a row may become visible after others with greater ids.
     """
@@ -20,8 +20,8 @@ class Walk:
         self._window = window
         self.after = self._start()
 
-    def move(self, chunk: Sequence[UUID], limit: int) -> bool:
-        """Goes behind a chunk, and says whether that was the end."""
+    def advance(self, chunk: Sequence[UUID], limit: int) -> bool:
+        """Moves behind a chunk that was read with this limit. Returns whether it was the last one."""
         ended = len(chunk) < limit
         self.after = self._start() if ended else chunk[-1]
         return ended

@@ -1,4 +1,4 @@
-"""The log of the system in one process: all of it in a file, what matters also before the person's eyes."""
+"""The log of the system in one process: all lines in a file, warnings and errors also on the terminal."""
 
 import logging
 from collections.abc import Callable
@@ -11,31 +11,31 @@ from chassis.telemetry import CountsLostLines, JsonFormatter
 
 MAX_BYTES: Final = 10_000_000
 OLDER_FILES: Final = 3
-"""How many full log files are kept: `orderflow.log.1` to `.3`."""
+"""Number of full log files that are kept: `orderflow.log.1` to `.3`."""
 
 
 class _File(CountsLostLines, RotatingFileHandler):
-    """The file; a full disk ends nothing but its lines."""
+    """On a full disk, lines are lost and the process goes on."""
 
 
 class _Notices(logging.Handler):
-    """Tells a person of warnings and errors, a line each; the tracebacks are in the file."""
+    """Reports the first line of each warning and error; the file has the tracebacks."""
 
-    def __init__(self, tell: Callable[[str], None]) -> None:
+    def __init__(self, notify: Callable[[str], None]) -> None:
         super().__init__(logging.WARNING)
-        self._tell = tell
+        self._notify = notify
 
     def emit(self, record: logging.LogRecord) -> None:
-        """One line: level and message."""
+        """Reports level and message in one line."""
         first_line = record.getMessage().partition("\n")[0]
         try:
-            self._tell(f"{record.levelname.lower()}: {first_line}")
-        except OSError:  # the terminal is gone, and whoever logs has other work
+            self._notify(f"{record.levelname.lower()}: {first_line}")
+        except OSError:  # the terminal is closed, which must not stop the code that logs
             self.handleError(record)
 
 
-def log_to(file: Path, tell: Callable[[str], None]) -> None:
-    """Sends this process's log to `file`, and hands warnings and errors to `tell`.
+def log_to_file(file: Path, notify: Callable[[str], None]) -> None:
+    """Sends this process's log to `file`, and passes warnings and errors to `notify`.
 
     Raises UnusableSettings.
     """
@@ -49,7 +49,7 @@ def log_to(file: Path, tell: Callable[[str], None]) -> None:
         else logging.Formatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s")
     )
     root = logging.getLogger()
-    root.handlers[:] = [lines, _Notices(tell)]
+    root.handlers[:] = [lines, _Notices(notify)]
     root.setLevel(settings.log_level)
     for chatty in ("httpx", "httpcore", "alembic"):
         logging.getLogger(chatty).setLevel(logging.WARNING)

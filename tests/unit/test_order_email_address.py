@@ -8,7 +8,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pydantic_core import PydanticCustomError
 
-from services.order.mailbox import mailbox
+from services.order.email_address import email_address
 
 _PIECES = [
     *("a", "ana", "Z", "9", ".", "..", "-", "--", "+", "_", "!#$%&'*/=?^`{|}~", "@", "@@", " ", "\t", "\n"),
@@ -43,7 +43,7 @@ def is_valid(text: str) -> bool:
 
 def is_taken(text: str) -> bool:
     try:
-        assert mailbox(text) == text
+        assert email_address(text) == text
     except PydanticCustomError as refusal:
         assert refusal.type == "invalid_email"
         return False
@@ -56,7 +56,7 @@ def is_taken(text: str) -> bool:
 @example("<ana@example.com>")
 @example("ana=\u0338@example.com")
 @example("ana@\u0338example.com")
-def test_every_text_is_judged_as_the_library_does(text: str) -> None:
+def test_an_address_is_valid_exactly_if_the_library_says_so(text: str) -> None:
     assert is_taken(text) == is_valid(text)
 
 
@@ -64,20 +64,20 @@ def test_every_text_is_judged_as_the_library_does(text: str) -> None:
     "domain",
     ["x" * 60 + ".com", ("x" * 60 + ".") * 3 + "x" * 10 + ".com", ("中" * 15 + ".") * 4 + "com", "xn--.com"],
 )
-def test_how_much_a_domain_leaves_for_the_part_before_it_is_judged_too(domain: str) -> None:
+def test_the_length_limit_covers_both_parts_of_the_address(domain: str) -> None:
     for length in range(70):
         text = "a" * length + "@" + domain
         assert is_taken(text) == is_valid(text)
 
 
-def test_a_domain_is_judged_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_domain_is_validated_once(monkeypatch: pytest.MonkeyPatch) -> None:
     judged: list[str] = []
 
     def judge(text: str, **options: Any) -> None:
         judged.append(text)
         validate_email(text, **options)
 
-    monkeypatch.setattr("services.order.mailbox.validate_email", judge)
+    monkeypatch.setattr("services.order.email_address.validate_email", judge)
     assert is_taken("ana@judged-once.com")
     assert is_taken("eve@judged-once.com")
     assert len(judged) == 1

@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from ops.moments import NotAMoment, NotASpan, moment, span
+from ops.times import InvalidDuration, InvalidTime, parse_duration, parse_time
 
 NOW = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
 
@@ -21,8 +21,8 @@ NOW = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
         (" 2026-11-24T09:30:00-03:00 ", datetime(2026, 11, 24, 12, 30, tzinfo=UTC)),
     ],
 )
-def test_a_moment_is_a_time_or_how_long_ago(text: str, means: datetime) -> None:
-    assert moment(text, NOW) == means
+def test_a_time_is_absolute_or_so_long_ago(text: str, means: datetime) -> None:
+    assert parse_time(text, NOW) == means
 
 
 @pytest.mark.parametrize(
@@ -40,19 +40,19 @@ def test_a_moment_is_a_time_or_how_long_ago(text: str, means: datetime) -> None:
         "٢h",
     ],
 )
-def test_anything_else_is_refused_with_the_forms_that_are_right(text: str) -> None:
-    with pytest.raises(NotAMoment, match="such as 2026-11-24T09:30Z, or how long ago it was: 90s, 30m, 2h"):
-        moment(text, NOW)
+def test_an_invalid_time_is_refused_and_the_forms_are_named(text: str) -> None:
+    with pytest.raises(InvalidTime, match="such as 2026-11-24T09:30Z, or how long ago it was: 90s, 30m, 2h"):
+        parse_time(text, NOW)
 
 
 @pytest.mark.parametrize(("text", "means"), [("90s", 90), ("30m", 1800), ("2h", 7200), (" 1w ", 604_800)])
-def test_a_span_is_a_number_and_a_unit(text: str, means: int) -> None:
-    assert span(text) == timedelta(seconds=means)
+def test_a_duration_is_a_number_and_a_unit(text: str, means: int) -> None:
+    assert parse_duration(text) == timedelta(seconds=means)
 
 
 @pytest.mark.parametrize(
     "text", ["", "30", "soon", "-2h", "2026-11-24", "2030-01-01", "999999999w", "1.5h", "٢h"]
 )
-def test_what_is_no_span_is_refused_with_the_forms_that_are_right(text: str) -> None:
-    with pytest.raises(NotASpan, match="a number and its unit: 90s, 30m, 2h, 7d or 1w"):
-        span(text)
+def test_an_invalid_duration_is_refused_and_the_forms_are_named(text: str) -> None:
+    with pytest.raises(InvalidDuration, match="a number and its unit: 90s, 30m, 2h, 7d or 1w"):
+        parse_duration(text)

@@ -1,4 +1,4 @@
-"""How a command is carried out: to its end, what goes wrong told in a sentence, its status for the shell."""
+"""Runs a command of `orderflow` and turns its outcome into an exit status."""
 
 import logging
 import sys
@@ -13,11 +13,15 @@ from chassis.settings import UnusableSettings
 from ops.errors import INTERRUPTED, CommandFailed
 
 
-def carry_out(command: Callable[[], Coroutine[Any, Any, int]]) -> NoReturn:
-    """Runs a command to its end and exits with its status; what goes wrong becomes a sentence."""
+def execute(command: Callable[[], Coroutine[Any, Any, int]]) -> NoReturn:
+    """Runs the command to its end and exits with the status that it returns.
+
+    CommandFailed and UnusableSettings are printed as a sentence, with status 1. Any other exception is a
+    defect: it is logged with its traceback, with status 1.
+    """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
-            stream.reconfigure(errors="replace")  # where the locale knows few characters
+            stream.reconfigure(errors="replace")  # the locale's encoding may lack some of our characters
     try:
         status = uvloop.run(command())
     except (CommandFailed, UnusableSettings) as failure:

@@ -1,4 +1,4 @@
-"""Schemas: the owner's transactions in one service's schema, with that service's role and nothing more."""
+"""The owner's access to the database, for commands that act on a service's tables."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -15,18 +15,18 @@ BATCH: Final = 500
 """Most rows that one transaction of a command changes."""
 
 
-class Schemas:
-    """Every service's schema, by the owner's connections."""
+class OwnerDatabase:
+    """The database, connected as its owner."""
 
     def __init__(self, database: str, pool: "asyncpg.Pool[asyncpg.Record]") -> None:
         """`database` is the database's name."""
         self.database = database
         self.transactions = Transactions(pool)
-        """The owner's own."""
+        """Transactions as the owner."""
 
     @asynccontextmanager
-    async def of(self, service: str) -> AsyncIterator[Transaction]:
-        """One transaction as the service would have it."""
+    async def as_service(self, service: str) -> AsyncIterator[Transaction]:
+        """A transaction with the service's role and schema: it can reach nothing else."""
         async with self.transactions() as tx:
             await tx.execute(f'SET LOCAL ROLE "{role_of(self.database, service)}"')
             await tx.execute(f'SET LOCAL search_path TO "{service}"')
@@ -34,7 +34,7 @@ class Schemas:
 
 
 @asynccontextmanager
-async def schemas(owner_url: str, command: str) -> AsyncIterator[Schemas]:
-    """The schemas of the database at `owner_url`, for one command."""
+async def connect_as_owner(owner_url: str, command: str) -> AsyncIterator[OwnerDatabase]:
+    """Connects to the database at `owner_url`, under the name of the command."""
     async with connect(owner_url, pool=2, application=command) as pool:
-        yield Schemas(str(make_url(owner_url).database), pool)
+        yield OwnerDatabase(str(make_url(owner_url).database), pool)
