@@ -146,8 +146,8 @@ def _print_charges(comparison: Comparison, decisions: Sequence[Recovered]) -> No
         typer.echo(f"{_line(unknown)}: {_outcome(unknown, decided.get(unknown.charge.reference))}.")
     for each in comparison.refunds:
         typer.echo(
-            f"{each.refund.reference}  refund of order {each.order_id}: not known here. If the carrier refuses "
-            "the parcel again, billing finds it; if not, 'orderflow audit' names the order."
+            f"{each.refund.reference}  refund of order {each.order_id}: not known here. If the carrier "
+            "refuses the parcel again, billing finds it; if not, 'orderflow audit' names the order."
         )
     if not (comparison.charges or comparison.refunds):
         typer.echo("The provider has no charge and no refund that is unknown here.")
