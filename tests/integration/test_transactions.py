@@ -291,7 +291,7 @@ async def test_a_database_that_is_there_answers_and_one_that_hangs_or_is_away_do
         assert await pinged.answers()
         proxy.silence(also_new=True)
         assert not await pinged.answers()
-        proxy.forget_silent()
+        proxy.reset_silent()
         monkeypatch.undo()
         assert await pinged.answers()
         await proxy.refuse()
