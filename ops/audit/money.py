@@ -7,7 +7,7 @@ records (`orders`, `payments`, …) as they were before the ledger was read. See
 from typing import Final
 
 from ops.audit.check import CUTOFF, QUIET, SINCE, Check
-from ops.audit.orders import BELONGS_TO_AN_ORDER
+from ops.audit.orders import HAS_ORDER
 
 _VALID_CHARGES: Final = """
     (SELECT c.id, coalesce(r.taken_by, c.order_id) AS order_id, c.payment_id, c.amount, c.currency,
@@ -194,7 +194,7 @@ NO_UNKNOWN_REFUNDS: Final = Check(
 
 CHARGES_BELONG_TO_ORDERS: Final = Check(
     "I5",
-    BELONGS_TO_AN_ORDER,
+    HAS_ORDER,
     "{count} charges of the payment provider belong to no order.",
     f"""
     SELECT order_id, NULL AS detail FROM pg_temp.ledger_charges c

@@ -21,9 +21,7 @@ _IN_TRANSIT: Final = " UNION ALL ".join(
     f"SELECT order_id FROM ({in_transit(service)}) to_{service}" for service in _ADVANCING
 )
 
-BELONGS_TO_AN_ORDER: Final = (
-    "Every invoice, payment, refund, shipment, mail and charge belongs to an accepted order."
-)
+HAS_ORDER: Final = "Every invoice, payment, refund, shipment, mail and charge belongs to an accepted order."
 """The promise of I5."""
 
 _PARKED_AT_ORDER: Final = 'SELECT order_id, type FROM "order".parked WHERE order_id IS NOT NULL'
@@ -84,8 +82,7 @@ def _timeline_matches(service: str, types: tuple[str, ...], decided: str) -> Che
                 USING (order_id, type)
             WHERE at IS NULL OR entered IS NULL AND at < {CUTOFF}) differing
         LEFT JOIN (SELECT DISTINCT order_id, type, true AS excused FROM (
-            {_PARKED_AT_ORDER}
-            UNION ALL SELECT order_id, type FROM ({in_transit("order")}) transit) missing) missing
+            {_PARKED_AT_ORDER} UNION ALL SELECT order_id, type FROM ({in_transit("order")}) t) m) missing
             USING (order_id, type)
         WHERE at IS NULL OR excused IS NULL""",
     )
@@ -123,7 +120,7 @@ def _belongs_to_order(things: str, table: str) -> Check:
     """Every row of the table belongs to an order."""
     return Check(
         "I5",
-        BELONGS_TO_AN_ORDER,
+        HAS_ORDER,
         f"{{count}} {things} of {table.partition('.')[0]} belong to no order.",
         f"""
         SELECT order_id, NULL AS detail FROM {table} thing

@@ -99,9 +99,7 @@ async def replay(target: Target, selection: Selection, *, named: str, dry_run: b
         able = [work for work in found if work.replayable]
         for work in found:
             if not work.replayable:
-                typer.echo(
-                    f"{work.id} of {work.service} can't be decoded: it can only be discarded.", err=True
-                )
+                typer.echo(f"{work.id} of {work.service} can't be decoded: only discard it.", err=True)
         done = able if dry_run else await repository.replay(owned, able, actor=who)
     _print_done(done, "would be retried" if dry_run else "is retried now")
     return 0 if done or not (found or selection.ids) else 1

@@ -121,9 +121,7 @@ def _decisions(comparison: Comparison, options: RestoreOptions) -> list[Recovere
         decision
         for unknown in comparison.charges
         if not options.orders or unknown.charge.order_id in options.orders
-        if (
-            decision := unknown.decision(leave=options.leave, named=unknown.charge.order_id in options.orders)
-        )
+        if (decision := unknown.decision(leave=options.leave, named=bool(options.orders)))
     ]
 
 
