@@ -44,4 +44,4 @@ def notes(states: Mapping[str, QueueState | None], checked: "tuple[str, ...]") -
             )
     for service, state in states.items():
         if state and state.dead:
-            yield f"{state.dead} undecodable messages of {service} are dead letters: run 'orderflow dead list'."
+            yield f"{state.dead} messages of {service} are dead letters: run 'orderflow dead list'."
