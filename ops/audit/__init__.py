@@ -1,8 +1,9 @@
-"""The audit: do the services, the broker and the payment provider tell the same story?
+"""The audit: checks that the services, the broker and the payment provider agree with one another.
 
-It reads everything and changes nothing, on a live system, at one moment of the database: what is on its way
-is given some seconds (`patience`) before it counts. What can't be seen is said, and the rest is checked. The
-provider's ledger is read after that moment, beside copies of what is compared with it (`copies`). The
-promises are in `orders`, `money`, `delivery`, `invoices` and `mails`, each with the query that finds who
-breaks it; docs/guarantees.md tells how they are kept.
+It changes nothing, and may run on a live system. It reads the database in one snapshot; work that is younger
+than `patience` seconds may be unfinished. A part that does not answer is reported as unseen, and the rest is
+checked. The provider's ledger is read after the snapshot and compared in temporary tables.
+
+`orders`, `money`, `delivery`, `invoices` and `mails` hold the promises, each with the query that finds its
+breaches. docs/guarantees.md says how the promises are kept.
 """

@@ -1,4 +1,4 @@
-"""The audit itself: one moment of the database, the ledger after it, and every check on both."""
+"""Runs the audit: every check on one snapshot of the database, then those against the ledger."""
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -8,22 +8,22 @@ from typing import Any, Final
 import asyncpg
 
 from events.rabbitmq import QueueState
-from ops.audit import broker, copies, delivery, invoices, mails, money, orders
+from ops.audit import broker, delivery, invoices, mails, money, orders, temporary_tables
 from ops.audit.check import SINCE, Check
-from ops.audit.examination import Examination, number
+from ops.audit.checker import Checker, number
 from ops.audit.ledger import Ledger, LedgerUnavailable
 from ops.audit.report import Report
 from ops.errors import RecordsUnreadable
 from ops.services import SERVICES
 from ops.target import Target
 
-_MOMENT: Final = """
-    SELECT set_config('audit.settled', (now() - $1::interval)::text, false),
+_SET_PARAMETERS: Final = """
+    SELECT set_config('audit.cutoff', (now() - $1::interval)::text, false),
         set_config('audit.quiet', $2, false), set_config('audit.since', $3, false)"""
-_ORDERS: Final = f'SELECT count(*) FROM "order".orders WHERE created_at >= {SINCE}'
-_DEAD: Final = "SELECT count(*) FROM \"{service}\".parked WHERE state = 'dead'"
-_GIVEN_UP: Final = "SELECT count(*) FROM {table} WHERE state = 'dead'"
-_OF_THE_LEDGER: Final = tuple(check.invariant for check in money.AGAINST_THE_LEDGER)
+_COUNT_ORDERS: Final = f'SELECT count(*) FROM "order".orders WHERE created_at >= {SINCE}'
+_COUNT_DEAD_EVENTS: Final = "SELECT count(*) FROM \"{service}\".parked WHERE state = 'dead'"
+_COUNT_DEAD: Final = "SELECT count(*) FROM {table} WHERE state = 'dead'"
+_LEDGER_INVARIANTS: Final = tuple(check.invariant for check in money.LEDGER_CHECKS)
 
 
 async def audit(
@@ -34,20 +34,20 @@ async def audit(
     patience: float = 30.0,
     since: datetime | None = None,
 ) -> Report:
-    """Checks everything that the databases, the broker and the provider's ledger can tell.
+    """Checks the database, the broker and the provider's ledger against one another. Changes nothing.
 
-    What is younger than `patience` (seconds) may still be on its way. `quiet`: the system is said to be at
-    rest, so nothing is on its way, and whatever waits is a breach. With `since` only orders that were
-    accepted since then are judged, with what belongs to them. The database is read at one moment, and the
-    ledger after it, so a live system gives no false alarm. Changes nothing.
+    Work that is younger than `patience` (seconds) may be unfinished. With `quiet` the system must be at rest,
+    so all unfinished work is a breach. With `since` only orders accepted since then are judged, and what
+    belongs to them. The database is read in one snapshot, and the ledger after it, so a live system gives no
+    false alarm.
 
-    What does not answer, or can't be read, is in the report as unseen; everything else is checked.
+    A part that does not answer, or can't be read, is reported as unseen; everything else is checked.
 
     Raises:
         CommandFailed: the database does not answer.
     """
-    states, unknown = await _queues(target.broker_url)
-    backlogged = SERVICES if unknown else tuple(name for name, state in states.items() if _waits(state))
+    states, unknown = await _queue_states(target.broker_url)
+    backlogged = SERVICES if unknown else tuple(name for name, state in states.items() if _has_backlog(state))
     listeners = tuple(service for service in SERVICES if quiet or service not in backlogged)
     checks = (
         *orders.CHECKS,
@@ -58,41 +58,41 @@ async def audit(
     )
     try:
         async with _session(target.database_url) as connection:
-            found = Examination(connection, since)
-            found.breaches += broker.breaches(states)
+            checker = Checker(connection, since)
+            checker.breaches += broker.breaches(states)
             if unknown:
-                found.miss(unknown, *broker.PROMISES)
+                checker.add_unseen(unknown, *broker.PROMISES)
             copied = False
-            async with found.attempt(*_OF_THE_LEDGER):
-                await copies.prepare(connection)
+            async with checker.attempt(*_LEDGER_INVARIANTS):
+                await temporary_tables.create(connection)
                 copied = True
             async with connection.transaction(isolation="repeatable_read", readonly=True):
                 await connection.execute(
-                    _MOMENT,
+                    _SET_PARAMETERS,
                     timedelta(seconds=0 if quiet else patience),
                     "on" if quiet else "off",
                     since.isoformat() if since else "-infinity",
                 )
                 if copied:
                     copied = False
-                    async with found.attempt(*_OF_THE_LEDGER):
-                        await copies.copy_records(connection, since)
+                    async with checker.attempt(*_LEDGER_INVARIANTS):
+                        await temporary_tables.copy_records(connection, since)
                         copied = True
-                await found.check(checks)
+                await checker.run(checks)
                 count = None
-                async with found.attempt():
-                    count = await connection.fetchval(_ORDERS)
-                dead = await _dead(found)
-                notes = [*broker.notes(states, listeners), *await _notes(found, dead, quiet=quiet)]
+                async with checker.attempt():
+                    count = await connection.fetchval(_COUNT_ORDERS)
+                dead = await _dead_events(checker)
+                notes = [*broker.notes(states, listeners), *await _notes(checker, dead, quiet=quiet)]
             if copied:
-                await _against_the_ledger(found, ledger, since)
+                await _check_ledger(checker, ledger, since)
     except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
         raise RecordsUnreadable(error) from error
     return Report(
         orders=count,
-        checked=_promises((*checks, *money.AGAINST_THE_LEDGER), queues=bool(target.broker_url)),
-        breaches=tuple(sorted(found.breaches, key=lambda breach: number(breach.invariant))),
-        unseen=found.unseen,
+        checked=_promises((*checks, *money.LEDGER_CHECKS), queues=bool(target.broker_url)),
+        breaches=tuple(sorted(checker.breaches, key=lambda breach: number(breach.invariant))),
+        unseen=checker.unseen,
         notes=tuple(notes),
         dead=dead,
     )
@@ -100,7 +100,7 @@ async def audit(
 
 @asynccontextmanager
 async def _session(url: str) -> "AsyncIterator[asyncpg.Connection[Any]]":
-    """A connection that may fill temporary tables, and writes nothing else."""
+    """A connection that writes to temporary tables only."""
     connection = await asyncpg.connect(
         url.replace("+asyncpg", "", 1), timeout=5, server_settings={"application_name": "orderflow audit"}
     )
@@ -113,69 +113,66 @@ async def _session(url: str) -> "AsyncIterator[asyncpg.Connection[Any]]":
         await connection.close()
 
 
-async def _queues(url: str | None) -> tuple[dict[str, QueueState | None], str]:
-    """The queues' states, none without a broker; and why they are not known."""
+async def _queue_states(url: str | None) -> tuple[dict[str, QueueState | None], str]:
+    """The queues' states (empty without a broker), and the reason if they are unknown."""
     try:
-        return (dict(await broker.look(url)) if url else {}), ""
+        return (dict(await broker.queue_states(url)) if url else {}), ""
     except broker.QueuesUnknown as error:
         return {}, str(error)
 
 
-def _waits(state: QueueState | None) -> bool:
+def _has_backlog(state: QueueState | None) -> bool:
     return state is None or state.waiting > 0
 
 
-async def _against_the_ledger(found: Examination, ledger: Ledger, since: datetime | None) -> None:
-    """Reads the ledger and checks it against the copies. No transaction is open meanwhile."""
+async def _check_ledger(checker: Checker, ledger: Ledger, since: datetime | None) -> None:
+    """Reads the ledger, in no transaction, and checks it against the copied records."""
     try:
-        await copies.copy_ledger(found.connection, ledger, since)
+        await temporary_tables.copy_ledger(checker.connection, ledger, since)
     except LedgerUnavailable as error:
-        found.miss(str(error), *_OF_THE_LEDGER)
+        checker.add_unseen(str(error), *_LEDGER_INVARIANTS)
         return
-    await found.check(money.AGAINST_THE_LEDGER)
+    await checker.run(money.LEDGER_CHECKS)
 
 
-async def _dead(found: Examination) -> dict[str, int]:
-    """How many events are dead, of each service that has any."""
+async def _dead_events(checker: Checker) -> dict[str, int]:
+    """The number of dead events of each service that has any."""
     dead = {}
     for service in SERVICES:
-        async with found.attempt():
-            if count := await found.connection.fetchval(_DEAD.format(service=service)):
+        async with checker.attempt():
+            if count := await checker.connection.fetchval(_COUNT_DEAD_EVENTS.format(service=service)):
                 dead[service] = count
     return dead
 
 
-async def _notes(found: Examination, dead: dict[str, int], *, quiet: bool) -> list[str]:
-    """What is no breach, and worth knowing: what was given up, and what waits by its retry policy."""
+async def _notes(checker: Checker, dead: dict[str, int], *, quiet: bool) -> list[str]:
+    """Sentences about dead work, and about work that waits for its next retry."""
     notes = [
-        f"{count} events of {service} are dead, and wait for a person: 'orderflow dead list'."
+        f"{count} events of {service} are dead and need a person: run 'orderflow dead list'."
         for service, count in dead.items()
     ]
-    for name, table in delivery.WORK.items():
-        async with found.attempt():
-            if count := await found.connection.fetchval(_GIVEN_UP.format(table=table)):
-                notes.append(
-                    f"{count} rows of work in {name} were given up, and wait for a person: "
-                    "'orderflow dead list'."
-                )
-    async with found.attempt():
-        if refused := await found.connection.fetchrow(mails.PUT_OFF_TO_THE_END):
+    for name, table in delivery.WORK_TABLES.items():
+        async with checker.attempt():
+            if count := await checker.connection.fetchval(_COUNT_DEAD.format(table=table)):
+                notes.append(f"{count} rows of {name} are dead and need a person: run 'orderflow dead list'.")
+    async with checker.attempt():
+        if given_up := await checker.connection.fetchrow(mails.DEFERRED_TOO_LONG):
             notes.append(
-                f"{refused['count']} mails were put off by the mail server until they were given up; "
-                f"the newest after this: {refused['error']}"
+                f"{given_up['count']} mails were given up because the mail server kept deferring them; "
+                f"the newest error: {given_up['error']}"
             )
-    for name, query in {} if quiet else delivery.PATIENT.items():
-        async with found.attempt():
-            if waiting := await found.connection.fetchrow(query):
+    for name, query in {} if quiet else delivery.AWAITING_RETRY.items():
+        async with checker.attempt():
+            if waiting := await checker.connection.fetchrow(query):
                 notes.append(
-                    f"{waiting['count']} rows of work in {name} wait for their next try, the first since "
-                    f"{waiting['since']:%Y-%m-%d %H:%M} UTC, after this: {waiting['error']}"
+                    f"{waiting['count']} rows of {name} wait for their next retry, the oldest since "
+                    f"{waiting['since']:%Y-%m-%d %H:%M} UTC; its last error: {waiting['error']}"
                 )
     return notes
 
 
 def _promises(checks: Sequence[Check], *, queues: bool) -> dict[str, str]:
-    """The first promise of each invariant, in their order; several checks may stand for one."""
+    """The promise of each invariant, sorted; of several checks of one invariant the first has it."""
     promises = dict(broker.PROMISES) if queues else {}
     for check in checks:
         promises.setdefault(check.invariant, check.promise)

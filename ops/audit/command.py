@@ -1,10 +1,9 @@
-"""`orderflow audit`: what it prints."""
+"""`orderflow audit`: runs the audit and prints its report."""
 
 import json
 import time
 from dataclasses import asdict
 from datetime import datetime
-from pathlib import Path
 from typing import Final
 
 import typer
@@ -12,35 +11,26 @@ import typer
 from ops.audit.audit import audit
 from ops.audit.ledger import ledger_of
 from ops.audit.report import Report
-from ops.target import open_target
+from ops.target import Target
 
-NOT_ALL_SEEN: Final = 3
-"""Exit status of an audit that found no breach, and could not check everything."""
+INCOMPLETE: Final = 3
+"""Exit status of an audit that found no breach but could not check everything."""
 
 
 async def command(
-    database_url: str,
-    broker_url: str,
-    state: Path,
-    *,
-    quiet: bool,
-    patience: float,
-    since: datetime | None,
-    as_json: bool,
+    target: Target, *, quiet: bool, patience: float, since: datetime | None, as_json: bool
 ) -> int:
-    """Audits the system and prints the report; returns the exit status."""
+    """Audits the system and prints the report; returns the exit status. Raises CommandFailed."""
     began = time.monotonic()
-    async with open_target(database_url, broker_url, state) as found:
-        report = await audit(
-            found, ledger=ledger_of(found.database_url), quiet=quiet, patience=patience, since=since
-        )
+    ledger = ledger_of(target.database_url)
+    report = await audit(target, ledger=ledger, quiet=quiet, patience=patience, since=since)
     if as_json:
         typer.echo(json.dumps(asdict(report) | {"holds": report.holds}, default=str))
     else:
         _print(report, since, time.monotonic() - began)
     if report.breaches:
         return 1
-    return NOT_ALL_SEEN if report.unseen else 0
+    return INCOMPLETE if report.unseen else 0
 
 
 def _print(report: Report, since: datetime | None, seconds: float) -> None:
@@ -72,7 +62,7 @@ def _print(report: Report, since: datetime | None, seconds: float) -> None:
 
 
 def _verdict(report: Report, broken: int) -> str:
-    """What may be said of all promises together."""
+    """The last sentence of the report."""
     if report.holds:
         return "Every promise is kept."
     words = f"{broken} of the promises are not kept." if broken else "No breach was found."

@@ -1,10 +1,10 @@
-"""What must hold of the events: each arrives, has its one effect, and is dropped by nobody."""
+"""Promises about events: each arrives, has exactly one effect, and is never dropped."""
 
 from collections.abc import Iterable, Sequence
 from typing import Final
 
 from events.contracts import OrderDelayed, type_of
-from ops.audit.check import QUIET, SETTLED, Check
+from ops.audit.check import CUTOFF, QUIET, Check
 from ops.services import SERVICES
 from ops.subscriptions import subscriptions
 
@@ -22,9 +22,9 @@ _EFFECTS: Final = {
     "shipment": "EXISTS (SELECT FROM shipment.shipments x WHERE x.order_id = e.order_id)",
     "email": "EXISTS (SELECT FROM email.mails x WHERE x.order_id = e.order_id AND x.stage = e.type)",
 }
-"""SQL that tells whether an event `e` (event_id, order_id, type) had its effect in a service.
+"""SQL condition, by service: the event `e` (event_id, order_id, type) had its effect.
 
-A delay of an order that was never accepted has none.
+A delay of an order that was never accepted has no effect.
 """
 
 _UNIQUE: Final = {
@@ -37,11 +37,11 @@ _UNIQUE: Final = {
     '"order".delays': "order_id,event_id",
     '"order".idempotency_keys': "key",
 }
-"""The business key beside every inbox: whatever comes twice has one effect."""
+"""The unique business key of each table: an event that is handled twice has one effect."""
 
 
 def _announced(listener: str) -> str:
-    """SQL for every event that a service listens to, with what is known of its message.
+    """SQL for every event that a service listens to, with its message's state.
 
     Columns: event_id, order_id, type, published_at, state, claimed_until.
     """
@@ -58,15 +58,15 @@ def _listed(texts: Iterable[str]) -> str:
     return ", ".join(f"'{text}'" for text in texts)
 
 
-def on_its_way(listener: str) -> str:
-    """SQL for the events (event_id, order_id, type) that are on their way to a service.
+def in_transit(listener: str) -> str:
+    """SQL for the events (event_id, order_id, type) in transit to a service: in an outbox or in its queue.
 
-    They wait in an outbox or a queue, for as long as an outage takes. One that is lost in a queue is found by
-    `arrived`; one that nobody publishes any more is not on its way, and none is in a system at rest.
+    An outage can keep them there for any time. An event that a queue has lost counts too (`arrived` finds
+    it); one whose publishing is overdue does not. In a system at rest no event is in transit.
     """
     return f"""
         SELECT e.event_id, e.order_id, e.type FROM ({_announced(listener)}) e
-        WHERE NOT {QUIET} AND (e.state = 'published' OR e.state = 'pending' AND e.claimed_until >= {SETTLED})
+        WHERE NOT {QUIET} AND (e.state = 'published' OR e.state = 'pending' AND e.claimed_until >= {CUTOFF})
             AND NOT EXISTS (SELECT FROM "{listener}".inbox i WHERE i.event_id = e.event_id)"""
 
 
@@ -75,24 +75,24 @@ ARRIVES: Final = "Every event was handled or is parked by every service that lis
 
 
 def arrived(listener: str) -> Check:
-    """That everything announced has arrived at a service. Inboxes may have forgotten what is older."""
+    """Every event of the last 29 days has arrived at the service; inboxes may have dropped older ones."""
     return Check(
         "I13",
         ARRIVES,
         f"{{count}} events never arrived at {listener}, such as one of type {{detail}}.",
         f"""
         SELECT e.order_id, e.type AS detail FROM ({_announced(listener)}) e
-        WHERE e.published_at < {SETTLED} AND e.published_at > now() - interval '29 days'
+        WHERE e.published_at < {CUTOFF} AND e.published_at > now() - interval '29 days'
             AND NOT EXISTS (SELECT FROM "{listener}".inbox i WHERE i.event_id = e.event_id)""",
     )
 
 
 def had_its_effect(listener: str) -> Check:
-    """That everything taken over had its effect, or is parked."""
+    """Every event in the service's inbox had its effect, or is parked."""
     return Check(
         "I16",
-        "Nothing that a service took over was dropped: it had its effect, or is parked with its reason.",
-        f"{{count}} events were taken over by {listener} and dropped, such as one of type {{detail}}.",
+        "No event that a service has received is dropped: it had its effect, or is parked with its reason.",
+        f"{{count}} events were received by {listener} and had no effect, such as one of type {{detail}}.",
         f"""
         SELECT e.order_id, e.type AS detail FROM ({_announced(listener)}) e
         JOIN "{listener}".inbox i ON i.event_id = e.event_id
@@ -101,12 +101,12 @@ def had_its_effect(listener: str) -> Check:
     )
 
 
-def _taken_over(listener: str, effects: str) -> Check:
-    """That nothing had an effect in a service without being taken over, so that it could have it again."""
+def _in_inbox(listener: str, effects: str) -> Check:
+    """Every effect's event is in the inbox; otherwise the event could have its effect again."""
     return Check(
         "I14",
-        "Every effect in a service belongs to an event that its inbox knows.",
-        f"{{count}} effects in {listener} are of events that its inbox does not know, such as of {{detail}}.",
+        "Every effect in a service belongs to an event in its inbox.",
+        f"{{count}} effects in {listener} belong to events that are not in its inbox, such as {{detail}}.",
         f"""
         SELECT x.order_id, x.type AS detail FROM ({effects}) x
         WHERE x.at > now() - interval '29 days'
@@ -115,11 +115,11 @@ def _taken_over(listener: str, effects: str) -> Check:
 
 
 def _unique_key(table: str, columns: str) -> Check:
-    """That the table has its business key."""
+    """The table has its unique business key."""
     name = table.replace('"', "")
     return Check(
         "I14",
-        "A unique business key stands beside every inbox.",
+        "Every table of effects has a unique business key.",
         f"The unique key of {name} ({columns}) is missing.",
         f"""
         SELECT NULL::uuid AS order_id, NULL AS detail
@@ -135,7 +135,7 @@ _OUTBOXES: Final = " UNION ALL ".join(
     f"SELECT unnest(event_ids) AS event_id, body, '{service}.outbox' AS place FROM \"{service}\".outbox"
     for service in SERVICES
 )
-_COPIES: Final = {
+_STORED_EVENTS: Final = {
     **{
         f"{service}.parked": f'SELECT id AS event_id, order_id, body FROM "{service}".parked'
         for service in SERVICES
@@ -159,17 +159,16 @@ ONE_MESSAGE: Final = Check(
 
 
 def _same_payload(place: str, copies: str) -> Check:
-    """That the events that are kept in this place are those that were announced, word for word."""
+    """The events stored in this place have the payload that was announced."""
     return Check(
         "I15",
         _ONE_PAYLOAD,
-        f"{{count}} events are told in another way in {place} than in the message that announced them, "
-        "such as {detail}.",
+        f"{{count}} events in {place} differ from the messages that announced them, such as {{detail}}.",
         f"""
         SELECT DISTINCT copy.order_id, copy.event_id::text AS detail FROM ({copies}) copy
         JOIN ({_OUTBOXES}) original USING (event_id)
         WHERE position(copy.body IN original.body) = 0
-            AND CASE WHEN copy.order_id IS NULL THEN true  -- kept as it came: it need not be JSON
+            AND CASE WHEN copy.order_id IS NULL THEN true  -- stored undecoded: it need not be JSON
                 ELSE NOT convert_from(original.body, 'UTF8')::jsonb
                     @> jsonb_build_array(convert_from(copy.body, 'UTF8')::jsonb) END""",
     )
@@ -186,65 +185,63 @@ _WAITING: Final = {
     "shipment.shipments": ("pending", "order_id"),
     "email.mails": ("pending", "order_id"),
 }
-"""Every table of work to be done: the state of what waits, and where its order is named."""
-WORK: Final = {table.replace('"', ""): table for table in _WAITING if not table.endswith(".parked")}
-"""The tables of work that may be given up, by their names for people: not the events that came in."""
-PATIENT: Final = {
+"""Every table of work: the state of a row that waits, and SQL for its order's id."""
+WORK_TABLES: Final = {table.replace('"', ""): table for table in _WAITING if not table.endswith(".parked")}
+"""The tables of outgoing work, by their names without quotes; parked events are reported on their own."""
+AWAITING_RETRY: Final = {
     table.replace('"', ""): f"""
         SELECT count(*), min(waits_since) AT TIME ZONE 'UTC' AS since,
             (array_agg(coalesce(last_error, 'it was never tried') ORDER BY waits_since))[1] AS error
         FROM {table}
-        WHERE state = '{state}' AND claimed_until >= {SETTLED} AND waits_since < {SETTLED}
+        WHERE state = '{state}' AND claimed_until >= {CUTOFF} AND waits_since < {CUTOFF}
         HAVING count(*) > 0"""
     for table, (state, _) in _WAITING.items()
 }
-"""SQL for what has waited for a while and is not late: it is tried again when its retry policy says so."""
+"""SQL for rows that have waited for some time and are not overdue: their retry policy sets the next try."""
 
 
 def _overdue(table: str, state: str) -> str:
-    """SQL: that a row's time has come long ago, and that it does not wait for the end of an outage.
+    """SQL condition: a row is overdue, and no outage explains it.
 
-    There is an outage if the other side was away when a row of the table was tried last.
+    An outage explains it while another row of the table waits because its last try met one.
     """
-    return f"""claimed_until < {SETTLED} AND NOT EXISTS (
+    return f"""claimed_until < {CUTOFF} AND NOT EXISTS (
         SELECT FROM {table}
-        WHERE state = '{state}' AND last_failure = 'outage' AND claimed_until > {SETTLED})"""
+        WHERE state = '{state}' AND last_failure = 'outage' AND claimed_until > {CUTOFF})"""
 
 
 def _in_time(table: str, *, quiet: bool) -> Check:
-    """That nothing waits in a table of work for longer than it should; at rest, that nothing waits at all."""
+    """No row of the table is overdue; with `quiet`, no row waits at all."""
     state, order = _WAITING[table]
     name = table.replace('"', "")
     return Check(
         "I17",
-        "Nothing waits: the system is said to be at rest."
+        "No work waits, since the system is at rest."
         if quiet
-        else "No message, intent or due retry waits for longer than 30 seconds after its time.",
-        f"{{count}} rows of work in {name} "
-        + ("still wait" if quiet else "are due, and nobody does them")
-        + ", the first of them {detail}.",
+        else "No message, intent or retry is overdue by more than 30 seconds.",
+        f"{{count}} rows of {name} {'still wait' if quiet else 'are overdue'}; the first {{detail}}",
         f"""
-        SELECT {order} AS order_id, coalesce('after this: ' || last_error, 'never tried') AS detail
+        SELECT {order} AS order_id, coalesce('failed: ' || last_error, 'was never tried.') AS detail
         FROM {table} WHERE state = '{state}' AND {"true" if quiet else _overdue(table, state)}""",
     )
 
 
 def checks(listeners: Sequence[str], *, quiet: bool) -> tuple[Check, ...]:
-    """All of them. Only the `listeners` have nothing in their queues, so only they must have everything."""
+    """All checks of this module; arrivals only at `listeners`, the services whose queues are empty."""
     return (
         *(arrived(service) for service in listeners),
         *(had_its_effect(service) for service in SERVICES if service in _EFFECTS),
-        _taken_over(
+        _in_inbox(
             "order",
             'SELECT order_id, event_id, type, time AS at FROM "order".timeline '
             "WHERE type <> 'ORDER_CREATED' "
             'UNION ALL SELECT order_id, event_id, type, time FROM "order".delays',
         ),
-        _taken_over(
+        _in_inbox(
             "email", "SELECT order_id, id AS event_id, stage AS type, written_at AS at FROM email.mails"
         ),
         *(_unique_key(table, columns) for table, columns in _UNIQUE.items()),
         ONE_MESSAGE,
-        *(_same_payload(place, copies) for place, copies in _COPIES.items()),
+        *(_same_payload(place, copies) for place, copies in _STORED_EVENTS.items()),
         *(_in_time(table, quiet=quiet) for table in _WAITING),
     )

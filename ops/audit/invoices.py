@@ -1,4 +1,4 @@
-"""What must hold of the invoices: their numbers, and that none ever changes."""
+"""Promises about invoices: their numbers have no gaps, and no invoice ever changes."""
 
 from typing import Final
 
@@ -6,11 +6,11 @@ from ops.audit.check import Check
 
 GAPLESS: Final = Check(
     "I18",
-    "Invoice numbers are unique and without gaps, from 1, in every year (lost in a restore: recorded).",
-    "The invoice numbers of {count} years are not right: {detail}.",
+    "Invoice numbers are unique and without gaps, from 1, in every year, but for those recorded as lost.",
+    "The invoice numbers are wrong in {count} cases: {detail}.",
     """
     SELECT NULL::uuid AS order_id,
-        format('in %s %s invoices and %s lost numbers from %s to %s, the counter is at %s', year,
+        format('%s has %s invoices and %s lost numbers from %s to %s, and its counter is at %s', year,
             coalesce(i.invoices, 0), coalesce(i.lost, 0), i.first, i.last, coalesce(c.last, 0)) AS detail
     FROM (
         SELECT year, min(first) AS first, max(last) AS last, sum(invoices)::bigint AS invoices,
@@ -25,15 +25,15 @@ GAPLESS: Final = Check(
     WHERE (i.first, i.last, c.last) IS DISTINCT FROM (1::bigint, i.invoices + i.lost, i.invoices + i.lost)
     UNION ALL
     SELECT i.order_id,
-        format('%s-%s was lost in a restore, and issued again', i.year, lpad(i.serial::text, 6, '0'))
+        format('%s-%s is recorded as lost, but was issued again', i.year, lpad(i.serial::text, 6, '0'))
     FROM invoice.invoices i JOIN invoice.lost_numbers l
         ON l.year = i.year AND i.serial BETWEEN l.first AND l.last""",
 )
 
 ONE_EACH: Final = Check(
     "I19",
-    "One invoice per order, over what was ordered, and never changed.",
-    "{count} invoices are not what was ordered, such as {detail}.",
+    "Every order has at most one invoice, which matches it and never changes.",
+    "{count} invoices are duplicates, differ from their orders or can be changed, such as {detail}.",
     """
     SELECT i.order_id, i.year || '-' || lpad(i.serial::text, 6, '0') AS detail
     FROM invoice.invoices i JOIN "order".orders o ON o.id = i.order_id
@@ -44,11 +44,10 @@ ONE_EACH: Final = Check(
     SELECT order_id, count(*) || ' invoices for one order'
     FROM invoice.invoices GROUP BY order_id HAVING count(*) > 1
     UNION ALL
-    SELECT NULL, 'all, for the trigger that refuses changes is not there'
+    SELECT NULL, 'all of them: the trigger that refuses changes is missing'
     WHERE NOT EXISTS (SELECT FROM pg_trigger
         WHERE tgrelid = 'invoice.invoices'::regclass AND NOT tgisinternal AND tgenabled <> 'D')""",
 )
-
-"""A process of the version before does not know `key_hash`, and leaves it out."""
+"""`key_hash` is not compared: a process of the previous version leaves it out."""
 
 CHECKS: Final = (GAPLESS, ONE_EACH)

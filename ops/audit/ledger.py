@@ -1,4 +1,4 @@
-"""The payment provider's own record of what it charged and gave back, whoever the provider is."""
+"""The payment provider's ledger: its own record of charges and refunds, read from either provider."""
 
 from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass
@@ -16,18 +16,18 @@ from services.billing.stripe.amounts import iso_amount
 
 STRIPE: Final = "https://api.stripe.com"
 PAGE: Final = 100
-"""Most objects in one of Stripe's pages."""
+"""Most objects in one page of Stripe's."""
 CHUNK: Final = 5_000
-"""Most rows that are taken from the simulated provider's ledger at once."""
+"""Most rows in one page of the simulated provider's ledger."""
 
 
 class LedgerUnavailable(CommandFailed):
-    """The payment provider does not tell what it charged."""
+    """The payment provider's ledger can't be read."""
 
 
 @dataclass(frozen=True, slots=True)
 class LedgerCharge:
-    """A charge, as the provider tells it. Amounts are in the currency's own minor units (ISO 4217)."""
+    """A charge in the ledger. Its amount is in the currency's minor units (ISO 4217)."""
 
     id: str
     payment_id: UUID
@@ -44,7 +44,7 @@ class LedgerCharge:
 
 @dataclass(frozen=True, slots=True)
 class LedgerRefund:
-    """A refund, as the provider tells it."""
+    """A refund in the ledger. Its amount is in the currency's minor units (ISO 4217)."""
 
     id: str
     refund_id: UUID
@@ -54,23 +54,22 @@ class LedgerRefund:
 
 
 class Ledger(Protocol):
-    """What a payment provider can be asked about the past.
+    """Reads a payment provider's ledger page by page, so memory use does not grow with its length.
 
-    It answers page by page, so that a whole ledger need not be held in memory. The pages have every record
-    that was there when the first page was asked for; a later record may be missing.
+    The pages have every record that existed when the first page was requested; later ones may be missing.
     """
 
     @property
     def provider(self) -> str:
-        """Its name, as payments have it."""
+        """The provider's name, as in `billing.payments`."""
         ...
 
     def charges(self, since: datetime | None = None) -> AsyncGenerator[Sequence[LedgerCharge], None]:
-        """Every charge that was made since then, also those that failed. Raises LedgerUnavailable."""
+        """Every charge made since then, failed ones too. Raises LedgerUnavailable."""
         ...
 
     def refunds(self, since: datetime | None = None) -> AsyncGenerator[Sequence[LedgerRefund], None]:
-        """Every refund that was made since then. Raises LedgerUnavailable."""
+        """Every refund made since then. Raises LedgerUnavailable."""
         ...
 
 
@@ -88,7 +87,7 @@ _NEXT: Final = """
 
 
 class SimulatedLedger:
-    """The simulated provider's, in its own schema."""
+    """The simulated provider's ledger, in its own schema."""
 
     provider = "simulated"
 
@@ -106,7 +105,7 @@ class SimulatedLedger:
     async def _pages(
         self, records: str, kind: type[_R], since: datetime | None
     ) -> AsyncGenerator[Sequence[_R], None]:
-        """By id, each page in a statement of its own: no snapshot stays open between them."""
+        """Pages by id, each by a statement of its own, so no snapshot stays open between them."""
         statement, after = _NEXT.format(records=records), ""
         try:
             connection = await asyncpg.connect(self._dsn, timeout=5)
@@ -121,7 +120,7 @@ class SimulatedLedger:
 
 
 class StripeLedger:
-    """Stripe's, or that of whoever answers as Stripe does: its lists of payment intents and of refunds.
+    """Stripe's ledger: its lists of payment intents and of refunds. A server with Stripe's API will do.
 
     https://docs.stripe.com/api/pagination
     """
@@ -133,7 +132,7 @@ class StripeLedger:
         self._headers = {"Authorization": f"Bearer {api_key}"}
 
     def charges(self, since: datetime | None = None) -> AsyncGenerator[Sequence[LedgerCharge], None]:
-        """See Ledger. An intent that has not succeeded counts as a charge that failed."""
+        """See Ledger. An intent that has not succeeded is a failed charge."""
         return self._pages("/v1/payment_intents", _charge, since)
 
     def refunds(self, since: datetime | None = None) -> AsyncGenerator[Sequence[LedgerRefund], None]:
@@ -143,7 +142,7 @@ class StripeLedger:
     async def _pages(
         self, path: str, read: Callable[[dict[str, Any]], _R | None], since: datetime | None
     ) -> AsyncGenerator[Sequence[_R], None]:
-        """Newest first, so what is made meanwhile moves no page."""
+        """Pages newest first, so records made meanwhile do not shift a page."""
         asked = {"limit": str(PAGE)} | ({"created[gte]": str(int(since.timestamp()))} if since else {})
         after: dict[str, str] = {}
         try:
@@ -162,7 +161,7 @@ class StripeLedger:
 
 
 def _charge(intent: dict[str, Any]) -> LedgerCharge | None:
-    """None for one that is not ours."""
+    """The charge; None for an intent that is not ours."""
     if not {"payment_id", "order_id"} <= intent["metadata"].keys():
         return None
     return LedgerCharge(
@@ -179,7 +178,7 @@ def _charge(intent: dict[str, Any]) -> LedgerCharge | None:
 
 
 def _refund(refund: dict[str, Any]) -> LedgerRefund | None:
-    """None for one that is not ours, or that gave nothing back."""
+    """The refund; None for one that is not ours, or that failed."""
     if "refund_id" not in refund["metadata"] or refund["status"] in ("failed", "canceled"):
         return None
     return LedgerRefund(
@@ -192,7 +191,7 @@ def _refund(refund: dict[str, Any]) -> LedgerRefund | None:
 
 
 def ledger_of(database_url: str) -> Ledger:
-    """The ledger of the provider that billing's environment names; the simulated one's is in the database.
+    """The ledger of the provider that PAYMENT_PROVIDER names; the simulated one's is in the database.
 
     Raises UnusableSettings.
     """

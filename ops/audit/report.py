@@ -1,4 +1,4 @@
-"""What an audit finds."""
+"""The audit's report."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -14,37 +14,37 @@ class Breach:
     sentence: str
     """What is wrong, for a person."""
     order_ids: tuple[UUID, ...] = ()
-    """The orders concerned, at most twenty of them."""
+    """The orders concerned, at most twenty."""
     count: int = 1
     """How many cases there are in all."""
 
 
 @dataclass(frozen=True)
 class Unseen:
-    """Something that the audit could not look at."""
+    """A part of the system that the audit could not read."""
 
     reason: str
     """Why, for a person."""
     invariants: tuple[str, ...]
-    """The ids of what was not checked for this reason, or not in full."""
+    """The ids of the promises that were not checked for this reason, or not in full."""
 
 
 @dataclass(frozen=True)
 class Report:
-    """Everything that an audit has to say."""
+    """The result of an audit."""
 
     orders: int | None
-    """How many there are, or were accepted since the moment asked for; None where they can't be read."""
+    """How many orders were judged; None if they can't be read."""
     checked: Mapping[str, str]
-    """What there is to check: each invariant's promise in words, by its id."""
+    """Every promise of this audit as a sentence, by its id; `unseen` tells which could not be checked."""
     breaches: tuple[Breach, ...]
     unseen: tuple[Unseen, ...] = ()
     notes: tuple[str, ...] = ()
-    """What is no breach, and worth knowing: what waits, and what could not be judged."""
+    """Sentences about work that waits, or that could not be judged; none is a breach."""
     dead: Mapping[str, int] = field(default_factory=dict)
-    """How many events each service has set aside as dead, for a person to look at."""
+    """The number of dead events of each service that has any; they wait for a person."""
 
     @property
     def holds(self) -> bool:
-        """Whether everything was seen, and every promise is kept."""
+        """Whether everything was checked and every promise is kept."""
         return not self.breaches and not self.unseen

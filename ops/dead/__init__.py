@@ -1,5 +1,6 @@
-"""Dead work: what the services have set aside for a person, and what a person may do about it.
+"""Dead events and dead work: lists them for an operator, who replays or discards them.
 
-It owns nothing of its own: dead events and dead work lie in the services' tables, what could not be decoded
-is taken from the broker into them, and every act is recorded in the service's `interventions`.
+It owns no table: dead rows stay in the services' tables, and messages that could not be decoded are moved
+there from the broker's dead-letter queues. Each replay and discard is recorded in the service's
+`interventions`.
 """

@@ -1,4 +1,4 @@
-"""`orderflow dead` as typer sees it."""
+"""`orderflow dead`: options and help."""
 
 from collections.abc import Callable, Coroutine
 from pathlib import Path
@@ -14,19 +14,19 @@ if TYPE_CHECKING:
     from ops.target import Target
 
 app = typer.Typer(
-    help="See what was set aside for a person, and try it again or give it up.", no_args_is_help=True
+    help="List failed events and work that need a person, and replay or discard them.", no_args_is_help=True
 )
 
-Service = Annotated[str | None, typer.Option(metavar="NAME", help="Only what this service has set aside.")]
+Service = Annotated[str | None, typer.Option(metavar="NAME", help="Only of this service.")]
 Reason = Annotated[
     str | None, typer.Option(metavar="WORD", help="Only with this reason, as `list` shows it.")
 ]
 EventType = Annotated[str | None, typer.Option("--type", metavar="TYPE", help="Only of this type.")]
 Order = Annotated[UUID | None, typer.Option(metavar="ID", help="Only about this order.")]
 Ids = Annotated[list[UUID] | None, typer.Argument(metavar="[EVENT_ID]...", show_default=False)]
-All = Annotated[bool, typer.Option("--all", help="Everything that the other options leave.")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")]
-Json = Annotated[bool, typer.Option("--json", help="For scripts.")]
+All = Annotated[bool, typer.Option("--all", help="All that match the other options.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Only print what would be done.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 @app.command("list")
@@ -36,18 +36,18 @@ def list_(
     reason: Reason = None,
     event_type: EventType = None,
     order: Order = None,
-    each: Annotated[bool, typer.Option("--each", help="A line each, instead of groups.")] = False,
+    each: Annotated[bool, typer.Option("--each", help="One line for each, instead of groups.")] = False,
     as_json: Json = False,
     database_url: DatabaseUrl = "",
     broker_url: BrokerUrl = "",
     state: StatePath = Path("var/run"),
 ) -> None:
-    """What is dead, grouped by failure: events, and other work that its service has given up."""
+    """List dead events and dead work, grouped by service, type and reason."""
     from ops.dead import command  # noqa: PLC0415
 
-    choice = command.Choice(service, reason, event_type, order)
+    selection = command.Selection(service, reason, event_type, order)
     _carry_out(
-        database_url, broker_url, state, lambda on: command.list_(on, choice, each=each, as_json=as_json)
+        database_url, broker_url, state, lambda on: command.list_(on, selection, each=each, as_json=as_json)
     )
 
 
@@ -59,7 +59,7 @@ def show(
     broker_url: BrokerUrl = "",
     state: StatePath = Path("var/run"),
 ) -> None:
-    """All that is known of one event or other work that failed, but for its payment method."""
+    """Show everything about one failed event or row of work, with its payment method masked."""
     from ops.dead import command  # noqa: PLC0415
 
     _carry_out(database_url, broker_url, state, lambda on: command.show(on, event_id, as_json=as_json))
@@ -80,26 +80,27 @@ def replay(
     broker_url: BrokerUrl = "",
     state: StatePath = Path("var/run"),
 ) -> None:
-    """Try dead work again, now and with its attempts counted anew; by its id also work that waits.
+    """Retry dead events and work now, with their attempts reset to zero.
 
-    The service does it as soon as it runs. Asking twice does no harm. Every act is recorded.
+    With its id, work that waits for its next try is retried at once too. The service does it as soon as it
+    runs. Replaying twice does no harm. Every replay is recorded.
     """
     from ops.dead import command  # noqa: PLC0415
 
-    _choosing(event_ids, every, service, reason, event_type, order)
-    choice = command.Choice(service, reason, event_type, order, tuple(event_ids or ()))
+    _check_selected(event_ids, every, service, reason, event_type, order)
+    selection = command.Selection(service, reason, event_type, order, tuple(event_ids or ()))
     _carry_out(
         database_url,
         broker_url,
         state,
-        lambda on: command.replay(on, choice, named=named, dry_run=dry_run),
+        lambda on: command.replay(on, selection, named=named, dry_run=dry_run),
     )
 
 
 @app.command()
 def discard(
     *,
-    note: Annotated[str, typer.Option(metavar="TEXT", help="Why; it is kept.")],
+    note: Annotated[str, typer.Option(metavar="TEXT", help="The reason, for the record.")],
     event_ids: Ids = None,
     every: All = False,
     service: Service = None,
@@ -112,29 +113,29 @@ def discard(
     broker_url: BrokerUrl = "",
     state: StatePath = Path("var/run"),
 ) -> None:
-    """Give dead events and mails up for good; by its id also one that waits for its next try.
+    """Discard dead events and mails for good: the rows are kept, but nothing retries them.
 
-    They are kept, and nothing brings them back. Every act is recorded.
+    With its id, one that waits for its next try is discarded too. Every discard is recorded.
     """
     from ops.dead import command  # noqa: PLC0415
 
-    _choosing(event_ids, every, service, reason, event_type, order)
+    _check_selected(event_ids, every, service, reason, event_type, order)
     if not note.strip():
-        raise typer.BadParameter("say why", param_hint="--note")
-    choice = command.Choice(service, reason, event_type, order, tuple(event_ids or ()))
+        raise typer.BadParameter("give a reason", param_hint="--note")
+    selection = command.Selection(service, reason, event_type, order, tuple(event_ids or ()))
     _carry_out(
         database_url,
         broker_url,
         state,
-        lambda on: command.discard(on, choice, named=named, note=note, dry_run=dry_run),
+        lambda on: command.discard(on, selection, named=named, note=note, dry_run=dry_run),
     )
 
 
-def _choosing(*given: object) -> None:
-    """Nothing is done to everything because an option was forgotten."""
+def _check_selected(*given: object) -> None:
+    """Raises BadParameter if nothing was selected, so that a forgotten option does not select everything."""
     if not any(given):
         raise typer.BadParameter(
-            "name event ids, or say which with --service, --reason, --type, --order or --all"
+            "give event ids, or select with --service, --reason, --type, --order or --all"
         )
 
 

@@ -1,4 +1,4 @@
-"""`orderflow dead`: list, show, replay, discard."""
+"""`orderflow dead`: list, show, replay and discard, and what they print."""
 
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -12,27 +12,27 @@ import typer
 
 from events.errors import BrokerUnavailable, Unavailable
 from ops.actor import resolve_actor
-from ops.dead import letters, shelf
-from ops.dead.masking import shown
-from ops.dead.shelf import Dead
+from ops.dead import dead_letters, repository
+from ops.dead.masking import masked
+from ops.dead.repository import FailedWork
 from ops.errors import CommandFailed
 from ops.owner_database import OwnerDatabase, connect_as_owner
 from ops.services import SERVICES, check_service
 from ops.target import Target
 
 
-class NotDead(CommandFailed):
-    """Nothing of that id is dead, or waits for its next try."""
+class NoSuchWork(CommandFailed):
+    """No event and no work of that id is dead or waits for its next try."""
 
     def __init__(self, row_id: UUID) -> None:
-        super().__init__(f"Nothing with the id {row_id} is dead, or waits for its next try.")
+        super().__init__(f"Nothing with the id {row_id} is dead or waits for its next try.")
 
 
 @dataclass(frozen=True)
-class Choice:
-    """Which of the dead are meant: those that every given point fits.
+class Selection:
+    """Selects the dead rows that match every given field.
 
-    An id of which nothing is dead means work that waits for its next try.
+    An id under which nothing is dead selects a row that waits for its next try.
     """
 
     service: str | None = None
@@ -41,41 +41,41 @@ class Choice:
     order_id: UUID | None = None
     ids: tuple[UUID, ...] = ()
 
-    def fits(self, dead: Dead) -> bool:
-        """Whether it is one of them."""
+    def matches(self, work: FailedWork) -> bool:
+        """Whether the row is selected; its service is not compared."""
         return (
-            self.reason in {None, dead.reason}
-            and self.event_type in {None, dead.type}
-            and self.order_id in {None, dead.order_id}
-            and (not self.ids or dead.id in self.ids)
+            self.reason in {None, work.reason}
+            and self.event_type in {None, work.type}
+            and self.order_id in {None, work.order_id}
+            and (not self.ids or work.id in self.ids)
         )
 
 
-async def list_(target: Target, choice: Choice, *, each: bool, as_json: bool) -> int:
-    """Prints what is dead: grouped by failure, or each on a line."""
-    async with _found(target, choice) as (_, found):
+async def list_(target: Target, selection: Selection, *, each: bool, as_json: bool) -> int:
+    """Prints dead rows: grouped by service, type and reason, or each on a line."""
+    async with _selected(target, selection) as (_, found):
         if as_json:
-            typer.echo(msgspec.json.format(msgspec.json.encode([asdict(dead) for dead in found])))
+            typer.echo(msgspec.json.format(msgspec.json.encode([asdict(work) for work in found])))
         elif not found:
             typer.echo("Nothing is dead.")
         elif each:
-            for dead in found:
-                typer.echo(_line(dead))
+            for work in found:
+                typer.echo(_line(work))
         else:
             _print_groups(found)
     return 0
 
 
 async def show(target: Target, row_id: UUID, *, as_json: bool) -> int:
-    """Prints whole rows, but for payment methods. Raises NotDead."""
-    async with _found(target, Choice()) as (owned, _):
+    """Prints whole rows, with payment methods masked. Raises NoSuchWork."""
+    async with _selected(target, Selection()) as (owned, _):
         rows = [
-            {"service": service, "table": table, **shown(columns), "interventions": shown(acts)}
+            {"service": service, "table": table, **masked(columns), "interventions": masked(acts)}
             for service in SERVICES
-            for table, columns, acts in await shelf.rows(owned, service, row_id)
+            for table, columns, acts in await repository.full_rows(owned, service, row_id)
         ]
     if not rows:
-        raise NotDead(row_id)
+        raise NoSuchWork(row_id)
     if as_json:
         typer.echo(msgspec.json.format(msgspec.json.encode(rows)))
         return 0
@@ -89,99 +89,101 @@ async def show(target: Target, row_id: UUID, *, as_json: bool) -> int:
     return 0
 
 
-async def replay(target: Target, choice: Choice, *, named: str, dry_run: bool) -> int:
-    """Puts dead work back to be done now; 1 when something was asked for and nothing could be done.
+async def replay(target: Target, selection: Selection, *, named: str, dry_run: bool) -> int:
+    """Has the selected rows retried now; returns 1 if some were selected and none could be.
 
-    `named` is who does it, as `actor` takes it.
+    `named` is the operator's name, as `actor` takes it.
     """
     who = "" if dry_run else resolve_actor(named)
-    async with _found(target, choice) as (owned, found):
-        able = [dead for dead in found if dead.replayable]
-        for dead in found:
-            if not dead.replayable:
-                typer.echo(
-                    f"{dead.id} of {dead.service} can't be decoded: it can only be discarded.", err=True
-                )
-        done = able if dry_run else await shelf.replay(owned, able, actor=who)
-    _tell(done, "would be tried again" if dry_run else "is tried again now")
-    return 0 if done or not (found or choice.ids) else 1
+    async with _selected(target, selection) as (owned, found):
+        able = [work for work in found if work.replayable]
+        for work in found:
+            if not work.replayable:
+                typer.echo(f"{work.id} of {work.service} can't be decoded: only discard it.", err=True)
+        done = able if dry_run else await repository.replay(owned, able, actor=who)
+    _print_done(done, "would be retried" if dry_run else "is retried now")
+    return 0 if done or not (found or selection.ids) else 1
 
 
-async def discard(target: Target, choice: Choice, *, named: str, note: str, dry_run: bool) -> int:
-    """Gives events and mails up, with a note why; 1 when something was asked for and nothing was done.
+async def discard(target: Target, selection: Selection, *, named: str, note: str, dry_run: bool) -> int:
+    """Discards the selected events and mails; returns 1 if some were selected and none could be.
 
-    `named` is who does it, as `actor` takes it.
+    `named` is the operator's name, as `actor` takes it; `note` is the reason.
     """
     who = "" if dry_run else resolve_actor(named)
-    async with _found(target, choice) as (owned, found):
-        able = [dead for dead in found if dead.discardable]
-        for dead in found:
-            if not dead.discardable:
-                by_hand = ", or do it by hand and `orderflow refunds record` it"
+    async with _selected(target, selection) as (owned, found):
+        able = [work for work in found if work.discardable]
+        for work in found:
+            if not work.discardable:
+                by_hand = ", or refund by hand and run 'orderflow refunds record'"
                 typer.echo(
-                    f"{dead.id} in {dead.service}'s {dead.table} is work that is owed: replay it"
-                    f"{by_hand if dead.table == 'refunds' else ''}.",
+                    f"{work.id} in {work.service}'s {work.table} can't be discarded, as it is owed: replay it"
+                    f"{by_hand if work.table == 'refunds' else ''}.",
                     err=True,
                 )
-        done = able if dry_run else await shelf.discard(owned, able, actor=who, note=note)
-    _tell(done, "would be discarded" if dry_run else "is discarded")
-    return 0 if done or not (found or choice.ids) else 1
+        done = able if dry_run else await repository.discard(owned, able, actor=who, note=note)
+    _print_done(done, "would be discarded" if dry_run else "is discarded")
+    return 0 if done or not (found or selection.ids) else 1
 
 
 @asynccontextmanager
-async def _found(target: Target, choice: Choice) -> AsyncIterator[tuple[OwnerDatabase, list[Dead]]]:
-    """The schemas, and the dead that are meant, also those that the broker has kept. Raises CommandFailed."""
-    services = [check_service(choice.service)] if choice.service else SERVICES
+async def _selected(
+    target: Target, selection: Selection
+) -> AsyncIterator[tuple[OwnerDatabase, list[FailedWork]]]:
+    """The schemas and the selected rows, after importing the broker's dead letters. Raises CommandFailed."""
+    services = [check_service(selection.service)] if selection.service else SERVICES
     try:
         async with connect_as_owner(target.database_url, "dead") as owned:
             if target.broker_url:
-                await _take_letters_in(owned, target.broker_url, services)
+                await _import_dead_letters(owned, target.broker_url, services)
             found = [
-                dead for service in services for dead in await shelf.dead(owned, service) if choice.fits(dead)
+                work
+                for service in services
+                for work in await repository.dead(owned, service)
+                if selection.matches(work)
             ]
-            if not_dead := set(choice.ids) - {dead.id for dead in found}:
+            if not_dead := set(selection.ids) - {work.id for work in found}:
                 found += [
-                    waiting
+                    work
                     for service in services
-                    for waiting in await shelf.put_off(owned, service, not_dead)
-                    if choice.fits(waiting)
+                    for work in await repository.waiting(owned, service, not_dead)
+                    if selection.matches(work)
                 ]
-            for row_id in set(choice.ids) - {dead.id for dead in found}:
-                typer.echo(NotDead(row_id), err=True)
+            for row_id in set(selection.ids) - {work.id for work in found}:
+                typer.echo(NoSuchWork(row_id), err=True)
             yield owned, found
     except Unavailable as error:
         raise CommandFailed(str(error)) from error
 
 
-async def _take_letters_in(owned: OwnerDatabase, broker_url: str, services: Sequence[str]) -> None:
+async def _import_dead_letters(owned: OwnerDatabase, broker_url: str, services: Sequence[str]) -> None:
     try:
         for service in services:
-            await letters.take_in(owned, broker_url, service)
+            await dead_letters.import_from_broker(owned, broker_url, service)
     except BrokerUnavailable as error:
-        typer.echo(f"What lies in the broker's dead-letter queues is left out: {error}", err=True)
+        typer.echo(f"The broker's dead-letter queues are left out: {error}", err=True)
 
 
-def _line(dead: Dead) -> str:
+def _line(work: FailedWork) -> str:
     return (
-        f"{dead.id}  {dead.service:<8}  {dead.type:<17}  order {dead.order_id or '-'!s:<36}  "
-        f"{dead.attempts} attempts, {_moment(dead.first_at)} to {_moment(dead.last_at)}  "
-        f"{dead.reason}: {_one_line(dead.error)}"
+        f"{work.id}  {work.service:<8}  {work.type:<17}  order {work.order_id or '-'!s:<36}  "
+        f"{work.attempts} attempts, {_time(work.first_at)} to {_time(work.last_at)}  "
+        f"{work.reason}: {_one_line(work.error)}"
     )
 
 
-def _print_groups(found: Sequence[Dead]) -> None:
-    key: Callable[[Dead], tuple[str, str, str]] = lambda dead: (dead.service, dead.type, dead.reason)  # noqa: E731
+def _print_groups(found: Sequence[FailedWork]) -> None:
+    key: Callable[[FailedWork], tuple[str, str, str]] = lambda work: (work.service, work.type, work.reason)  # noqa: E731
     for (service, event_type, reason), members in groupby(sorted(found, key=key), key):
         group = list(members)
-        first, last = min(dead.first_at for dead in group), max(dead.last_at for dead in group)
+        first, last = min(work.first_at for work in group), max(work.last_at for work in group)
         typer.echo(
-            f"{len(group):>6}  {service:<8}  {event_type:<17}  {reason}  "
-            f"({_moment(first)} to {_moment(last)})"
+            f"{len(group):>6}  {service:<8}  {event_type:<17}  {reason}  ({_time(first)} to {_time(last)})"
         )
         typer.echo(f"{'':8}such as {group[-1].id}: {_one_line(group[-1].error)}")
 
 
-def _moment(at: datetime) -> str:
+def _time(at: datetime) -> str:
     return f"{at:%Y-%m-%d %H:%M:%SZ}"
 
 
@@ -190,8 +192,8 @@ def _one_line(text: str | None) -> str:
     return line if len(line) <= 200 else f"{line[:199]}…"
 
 
-def _tell(done: Sequence[Dead], fate: str) -> None:
-    for dead in done:
-        typer.echo(f"{dead.id} ({dead.type} at {dead.service}) {fate}.")
+def _print_done(done: Sequence[FailedWork], outcome: str) -> None:
+    for work in done:
+        typer.echo(f"{work.id} ({work.type} at {work.service}) {outcome}.")
     if not done:
         typer.echo("Nothing was changed.")

@@ -1,6 +1,6 @@
-"""Restore: settles what a restored database has forgotten, and the payment provider and the mails have not.
+"""Restore: brings a restored database in line with the payment provider and with the mails that were sent.
 
-`charges` finds the charges that no payment is known for, decides about each and gives back what is to be
-given back; `standstill` makes sure that nothing works meanwhile. What was decided is kept in billing's
+`charges` finds the provider's charges that billing has no payment for, decides what to do with each, and
+makes the refunds; `preconditions` checks that the services are stopped. The decisions are stored in billing's
 `recovered_charges` and invoice's `lost_numbers`, and recorded in their `interventions`.
 """

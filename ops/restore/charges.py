@@ -1,4 +1,4 @@
-"""Charges that the provider has and our records have not: what they are, and what becomes of each."""
+"""Charges that the provider has and billing does not: finds them, decides about each and makes refunds."""
 
 import asyncio
 from collections import Counter
@@ -26,16 +26,15 @@ from services.billing.provider import (
 from services.billing.recovered_charges import ChargeToRefund, RecoveredCharge
 
 CHUNK: Final = 1000
-"""How many of the provider's charges are compared at a time."""
-TOGETHER: Final = 16
-"""Most refunds under way at a time."""
-TELL_EVERY: Final = 10_000
-"""After how many charges or refunds that were read the progress is told."""
+"""Charges or refunds that are compared by one statement."""
+CONCURRENT_REFUNDS: Final = 16
+PROGRESS_EVERY: Final = 10_000
+"""Progress is reported after this many charges or refunds."""
 
 BY_HAND: Final = "by hand"
-"""In place of the provider's id: a person has given the charge back at the provider."""
+"""Stored instead of the provider's id: a person has refunded the charge at the provider."""
 
-_SITUATIONS: Final = """
+_CAUSES: Final = """
     SELECT made.reference, o.id IS NOT NULL AS ordered, p.id IS NOT NULL AS has_payment,
         (o.total, o.currency) IS NOT DISTINCT FROM (made.amount, made.currency) AS fits,
         (SELECT again.order_id FROM (
@@ -55,103 +54,103 @@ _UNKNOWN_REFUNDS: Final = """
         WHERE r.id = made.refund_id OR r.provider_reference = made.reference)"""
 
 T = TypeVar("T")
-Tell = Callable[[str], None]
+Progress = Callable[[str], None]
 
 
-class NotGivenBack(Exception):
-    """The provider refuses to give a charge back; the message says why."""
+class RefundRefused(Exception):
+    """The provider refuses a refund; the message says why."""
 
 
-class Situation(Enum):
-    """Why our records do not know a charge. The value says it to a person."""
+class Cause(Enum):
+    """Why no payment has a charge; the value is the sentence that is printed."""
 
-    LOST = "its order is lost"
-    WAITING = "its order is here, and its payment is lost"
-    REPEATED = "its order is lost, and was placed and paid again with the same Idempotency-Key"
-    SURPLUS = "its order has another payment"
+    ORDER_LOST = "its order is lost"
+    PAYMENT_LOST = "its order is here, and its payment is lost"
+    PLACED_AGAIN = "its order is lost, and was placed and paid again with the same Idempotency-Key"
+    PAID_OTHERWISE = "its order has another payment"
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
-    """A charge that belongs to no payment of ours."""
+class UnknownCharge:
+    """A charge that belongs to no payment of billing."""
 
     charge: ListedCharge
-    situation: Situation
-    left: int
-    """What of it was not given back, in minor units."""
+    cause: Cause
+    remaining: int
+    """The amount that is not refunded yet, in minor units."""
     kept: bool = False
-    """Whether an earlier run has kept it."""
+    """Whether an earlier run decided to keep it."""
 
-    def decided(self, *, leave: bool, named: bool) -> RecoveredCharge | None:
-        """What is to become of it; None when that was decided before. `named`: a person has named its order.
+    def decision(self, *, leave: bool, named: bool) -> RecoveredCharge | None:
+        """What to do with it; None if an earlier decision stands. `named`: its order was named by --order.
 
-        The charge of an order that is here pays for it. Whoever has paid again gets the money back, whatever
-        is asked for.
+        A charge whose order is here without its payment is kept as that payment. A customer who has paid
+        twice gets one charge refunded, also with `leave`.
         """
-        match self.situation:
-            case Situation.WAITING:
+        match self.cause:
+            case Cause.PAYMENT_LOST:
                 return None if self.kept else RecoveredCharge(self.charge, "kept")
-            case Situation.LOST if self.left:
+            case Cause.ORDER_LOST if self.remaining:
                 if self.kept and (leave or not named):
                     return None
-                return RecoveredCharge(self.charge, "kept") if leave else self._given_back
+                return RecoveredCharge(self.charge, "kept") if leave else self._refund
             case _:
-                return self._given_back
+                return self._refund
 
     @property
-    def _given_back(self) -> RecoveredCharge:
-        return RecoveredCharge(self.charge, "refund", self.left)
+    def _refund(self) -> RecoveredCharge:
+        return RecoveredCharge(self.charge, "refund", self.remaining)
 
 
 @dataclass(frozen=True, slots=True)
-class FoundRefund:
-    """A refund of a payment of ours that billing has no row for."""
+class UnknownRefund:
+    """A refund of one of billing's payments for which billing has no row."""
 
     refund: ListedRefund
     order_id: UUID
 
 
 @dataclass(frozen=True, slots=True)
-class Findings:
-    """All that the provider has and our records have not."""
+class Comparison:
+    """The provider's charges and refunds that billing does not know."""
 
-    charges: Sequence[Found]
-    refunds: Sequence[FoundRefund]
+    charges: Sequence[UnknownCharge]
+    refunds: Sequence[UnknownRefund]
     refunded: "Counter[str]"
-    """What was given back of each charge, in minor units."""
+    """The amount that was refunded of each charge, in minor units."""
 
 
-async def find(
-    owned: OwnerDatabase, provider: ListingProvider, since: datetime | None, tell: Tell
-) -> Findings:
-    """Compares the provider's charges and refunds since then with the records.
+async def compare(
+    owned: OwnerDatabase, provider: ListingProvider, since: datetime | None, progress: Progress
+) -> Comparison:
+    """Compares the provider's charges and refunds since then with billing's rows.
 
-    The provider is asked first: what it tells of has its row in billing's tables since before it was asked,
-    unless that row was lost.
+    Each page is read from the provider before billing's rows. Billing commits a row before it asks the
+    provider, so a charge or refund without a row was lost, and is not just new.
     """
     refunded: Counter[str] = Counter()
-    refunds: list[FoundRefund] = []
-    async for made_back in _in_chunks(provider.list_refunds(since), "refunds", tell):
-        for refund in made_back:
+    refunds: list[UnknownRefund] = []
+    async for refunds_made in _in_chunks(provider.list_refunds(since), "refunds", progress):
+        for refund in refunds_made:
             refunded[refund.charge_reference] += refund.amount
-        refunds += await _unknown_refunds(owned, made_back)
-    charges: list[Found] = []
-    async for made in _in_chunks(provider.list_charges(since), "charges", tell):
+        refunds += await _unknown_refunds(owned, refunds_made)
+    charges: list[UnknownCharge] = []
+    async for made in _in_chunks(provider.list_charges(since), "charges", progress):
         async with owned.as_service("billing") as tx:
             unknown = await recovered_charges.find_unknown(tx, made)
-        charges += await _found(
+        charges += await _unknown_charges(
             owned, [charge for charge in made if charge.reference in unknown], refunded, kept=False
         )
     async with owned.as_service("billing") as tx:
         kept = await recovered_charges.unassigned(tx, provider.name)
-    charges += await _found(owned, kept, refunded, kept=True)
-    return Findings(_one_each(charges), refunds, refunded)
+    charges += await _unknown_charges(owned, kept, refunded, kept=True)
+    return Comparison(_at_most_one_each(charges), refunds, refunded)
 
 
-async def decide(
+async def record_decisions(
     owned: OwnerDatabase, provider: str, decisions: Sequence[RecoveredCharge], *, actor: str, note: str | None
 ) -> None:
-    """Writes the decisions down, each with its record."""
+    """Stores the decisions, each with its intervention."""
     for start in range(0, len(decisions), BATCH):
         batch = decisions[start : start + BATCH]
         async with owned.as_service("billing") as tx:
@@ -169,28 +168,27 @@ async def decide(
             await interventions.record(tx, "restore", subjects, actor=actor, note=note)
 
 
-async def give_back(
-    owned: OwnerDatabase, provider: ListingProvider, refunded: "Counter[str]", tell: Tell
+async def make_refunds(
+    owned: OwnerDatabase, provider: ListingProvider, refunded: "Counter[str]", progress: Progress
 ) -> list[str]:
-    """Gives back what was decided to be, also by an earlier run; says why for each that could not be.
+    """Makes all refunds that were decided, by earlier runs too; returns a sentence for each that failed.
 
-    Each charge has its own key, so a refund that was made while nobody learned of it is not made again.
-    Raises Unavailable.
+    Each charge has its own key, so a refund whose answer was lost is not made twice. Raises Unavailable.
     """
     async with owned.as_service("billing") as tx:
         waiting = await recovered_charges.refunds_to_make(tx, provider.name)
     failures: list[str] = []
-    slots = asyncio.Semaphore(TOGETHER)
+    slots = asyncio.Semaphore(CONCURRENT_REFUNDS)
     done = 0
 
     async def one(giving: ChargeToRefund) -> None:
         nonlocal done
         async with slots:
             try:
-                reference = await _give_back_one(provider, giving)
+                reference = await _refund(provider, giving)
             except Unavailable:
                 raise
-            except Exception as error:  # noqa: BLE001  # whatever the provider says is for a person
+            except Exception as error:  # noqa: BLE001  # the provider's answer is reported to the operator
                 undecided = isinstance(error, UnknownOutcome | Postponed)
                 if undecided or refunded[giving.charge] < giving.charged:
                     failures.append(f"{giving.charge} of order {giving.order_id}: {error}")
@@ -200,7 +198,7 @@ async def give_back(
                 await recovered_charges.record_refund(tx, giving.charge, reference)
             done += 1
             if done % 100 == 0:
-                tell(f"{done} of {len(waiting)} charges are given back …")
+                progress(f"{done} of {len(waiting)} charges are refunded …")
 
     try:
         async with asyncio.TaskGroup() as group:
@@ -211,10 +209,10 @@ async def give_back(
     return failures
 
 
-async def _give_back_one(provider: ListingProvider, giving: ChargeToRefund) -> str:
-    """The provider's own id of the refund.
+async def _refund(provider: ListingProvider, giving: ChargeToRefund) -> str:
+    """Makes one refund and returns the provider's id of it.
 
-    Raises NotGivenBack; or what is no definite answer: UnknownOutcome, Postponed, Unavailable.
+    Raises RefundRefused, or without a definite answer UnknownOutcome, Postponed or Unavailable.
     """
     answer = await provider.refund(
         RefundRequest(
@@ -230,12 +228,12 @@ async def _give_back_one(provider: ListingProvider, giving: ChargeToRefund) -> s
         case RefundSucceeded(reference):
             return reference
         case RefundFailed(reason):
-            raise NotGivenBack(reason)
+            raise RefundRefused(reason)
         case KeyVoid():
-            raise UnknownOutcome("The provider has done nothing yet.")
+            raise UnknownOutcome("The provider has not made the refund yet.")
 
 
-async def _in_chunks(listing: AsyncIterator[T], what: str, tell: Tell) -> AsyncIterator[list[T]]:
+async def _in_chunks(listing: AsyncIterator[T], what: str, progress: Progress) -> AsyncIterator[list[T]]:
     chunk: list[T] = []
     read = 0
     async for each in listing:
@@ -244,58 +242,58 @@ async def _in_chunks(listing: AsyncIterator[T], what: str, tell: Tell) -> AsyncI
         if len(chunk) == CHUNK:
             yield chunk
             chunk = []
-        if read % TELL_EVERY == 0:
-            tell(f"{read:,} {what} of the provider are compared …")
+        if read % PROGRESS_EVERY == 0:
+            progress(f"{read:,} {what} of the provider are compared …")
     if chunk:
         yield chunk
 
 
-async def _found(
+async def _unknown_charges(
     owned: OwnerDatabase, charges: Sequence[ListedCharge], refunded: "Counter[str]", *, kept: bool
-) -> list[Found]:
+) -> list[UnknownCharge]:
     if not charges:
         return []
     rows = [(c.reference, c.order_id, c.key_hash, c.amount, c.currency) for c in charges]
     async with owned.transactions() as tx:
-        records = await tx.fetch(_SITUATIONS, *statements.columns_of(rows, 5))
+        records = await tx.fetch(_CAUSES, *statements.columns_of(rows, 5))
     by_reference = {record["reference"]: record for record in records}
-    found: list[Found] = []
+    found: list[UnknownCharge] = []
     for charge in charges:
         record = by_reference[charge.reference]
         if not record["ordered"]:
-            situation = Situation.REPEATED if record["paid_again"] else Situation.LOST
+            cause = Cause.PLACED_AGAIN if record["paid_again"] else Cause.ORDER_LOST
         elif record["has_payment"] or not record["fits"]:
-            situation = Situation.SURPLUS
+            cause = Cause.PAID_OTHERWISE
         else:
-            situation = Situation.WAITING
-        left = max(0, charge.amount - refunded[charge.reference])
-        found.append(Found(charge, situation, left, kept=kept))
+            cause = Cause.PAYMENT_LOST
+        remaining = max(0, charge.amount - refunded[charge.reference])
+        found.append(UnknownCharge(charge, cause, remaining, kept=kept))
     return found
 
 
-def _one_each(charges: Sequence[Found]) -> list[Found]:
-    """The charges, of which at most one pays for an order that is here, and at most one for a repeat."""
+def _at_most_one_each(charges: Sequence[UnknownCharge]) -> list[UnknownCharge]:
+    """The charges; of several for one order or one Idempotency-Key, only the first may still pay."""
     paying: set[UUID | str] = set()
-    found: list[Found] = []
+    found: list[UnknownCharge] = []
     for each in sorted(charges, key=lambda each: (not each.kept, each.charge.at)):
-        charge, situation = each.charge, each.situation
+        charge, cause = each.charge, each.cause
         payer: UUID | str | None = None
-        if situation is Situation.WAITING:
+        if cause is Cause.PAYMENT_LOST:
             payer = charge.order_id
-        elif situation is Situation.LOST and each.left:
+        elif cause is Cause.ORDER_LOST and each.remaining:
             payer = charge.key_hash
         if payer in paying:
-            again = Situation.SURPLUS if situation is Situation.WAITING else Situation.REPEATED
-            each = Found(charge, again, each.left, kept=each.kept)  # noqa: PLW2901
+            again = Cause.PAID_OTHERWISE if cause is Cause.PAYMENT_LOST else Cause.PLACED_AGAIN
+            each = UnknownCharge(charge, again, each.remaining, kept=each.kept)  # noqa: PLW2901
         elif payer is not None:
             paying.add(payer)
         found.append(each)
     return sorted(found, key=lambda each: each.charge.at)
 
 
-async def _unknown_refunds(owned: OwnerDatabase, refunds: Collection[ListedRefund]) -> list[FoundRefund]:
+async def _unknown_refunds(owned: OwnerDatabase, refunds: Collection[ListedRefund]) -> list[UnknownRefund]:
     by_reference = {refund.reference: refund for refund in refunds}
     rows = [(refund.reference, refund.charge_reference, refund.refund_id) for refund in refunds]
     async with owned.transactions() as tx:
         records = await tx.fetch(_UNKNOWN_REFUNDS, *statements.columns_of(rows, 3))
-    return [FoundRefund(by_reference[record["reference"]], record["order_id"]) for record in records]
+    return [UnknownRefund(by_reference[record["reference"]], record["order_id"]) for record in records]

@@ -1,4 +1,4 @@
-"""`orderflow restore`: what it prints, and in which order it does what it was asked for."""
+"""`orderflow restore`: the order of its steps, and what it prints."""
 
 import os
 from collections.abc import Sequence
@@ -21,8 +21,8 @@ from ops.actor import resolve_actor
 from ops.errors import CommandFailed
 from ops.owner_database import OwnerDatabase, connect_as_owner
 from ops.restore import charges
-from ops.restore.charges import Findings, Found, Situation
-from ops.restore.standstill import check_migrated, check_standstill
+from ops.restore.charges import Cause, Comparison, UnknownCharge
+from ops.restore.preconditions import check_migrated, check_services_stopped
 from ops.services import SERVICES
 from ops.target import Target
 from services.billing.main import connect_provider
@@ -34,35 +34,35 @@ from services.invoice.domain import Number
 
 
 class NoLastInvoice(CommandFailed):
-    """The highest invoice number has to be told, so that none is given out twice."""
+    """Without the highest invoice number that was mailed, a number could be issued twice."""
 
     def __init__(self, present: Number | None) -> None:
         here = f"the highest here is {present}" if present else "there is none here"
         super().__init__(
-            "Name the highest invoice number that was mailed, with --last-invoice 2026-000123 "
-            f"({here}: name that one if no invoice was mailed since the backup)."
+            "Give the highest invoice number that was mailed, as --last-invoice 2026-000123 "
+            f"({here}: give that one if no invoice was mailed since the backup)."
         )
 
 
 @dataclass(frozen=True)
-class Asked:
-    """What is to be done."""
+class RestoreOptions:
+    """The options of the command."""
 
     last_invoices: Sequence[Number] = ()
-    """The highest number that was mailed, of each year."""
+    """The highest number that was mailed in each year."""
     leave: bool = False
-    """Whether the charges of lost orders stay with the provider, in place of being given back."""
+    """Whether the charges of lost orders are left at the provider instead of refunded."""
     orders: frozenset[UUID] = frozenset()
-    """Only the charges of these orders; empty for all."""
+    """Only the charges of these orders are decided; empty for all."""
     since: datetime | None = None
     apply: bool = False
     named: str = ""
-    """Who does it, as `actor` takes it."""
+    """The operator's name, as `actor` takes it."""
     note: str | None = None
 
 
-async def command(target: Target, asked: Asked) -> int:
-    """Finds what the database has forgotten, and settles it if asked to; returns the exit status.
+async def command(target: Target, options: RestoreOptions) -> int:
+    """Prints what the database has lost and, with `apply`, corrects it; returns the exit status.
 
     Raises CommandFailed.
     """
@@ -70,37 +70,39 @@ async def command(target: Target, asked: Asked) -> int:
         async with connect_as_owner(target.database_url, "restore") as owned:
             await check_migrated(owned)
             async with _provider(target.database_url) as provider:
-                return await _settle(target, asked, owned, provider)
+                return await _restore(target, options, owned, provider)
     except (Unavailable, UnknownOutcome) as error:
-        raise CommandFailed(f"{error} Run it again: nothing is done twice.") from error
+        raise CommandFailed(f"{error} Run it again: no step is done twice.") from error
 
 
-async def _settle(target: Target, asked: Asked, owned: OwnerDatabase, provider: ListingProvider) -> int:
+async def _restore(
+    target: Target, options: RestoreOptions, owned: OwnerDatabase, provider: ListingProvider
+) -> int:
     async with owned.as_service("invoice") as tx:
         present = await invoices.last_number(tx)
-    who = resolve_actor(asked.named) if asked.apply else ""
-    if asked.apply:
-        if not asked.last_invoices:
+    who = resolve_actor(options.named) if options.apply else ""
+    if options.apply:
+        if not options.last_invoices:
             raise NoLastInvoice(present)
-        await check_standstill(owned, target.broker_url)
-    findings = await charges.find(owned, provider, asked.since, _tell)
-    decisions = _decided(findings, asked)
-    _print_charges(findings, decisions)
+        await check_services_stopped(owned, target.broker_url)
+    comparison = await charges.compare(owned, provider, options.since, _print_progress)
+    decisions = _decisions(comparison, options)
+    _print_charges(comparison, decisions)
     typer.echo(f"The highest invoice number here is {present or 'none'}.")
-    for last in asked.last_invoices:
-        await _lose_numbers(owned, last, asked, who)
-    if not asked.apply:
-        typer.echo("Nothing was changed. With --apply it is done.")
+    for last in options.last_invoices:
+        await _record_lost_numbers(owned, last, options, who)
+    if not options.apply:
+        typer.echo("Nothing was changed. To make these changes, add --apply.")
         return 0
     if target.broker_url:
         for service, count in (await purge(target.broker_url, SERVICES)).items():
             typer.echo(f"{count} messages in the queue of {service} were dropped.")
-    await charges.decide(owned, provider.name, decisions, actor=who, note=asked.note)
-    failures = await charges.give_back(owned, provider, findings.refunded, _tell)
+    await charges.record_decisions(owned, provider.name, decisions, actor=who, note=options.note)
+    failures = await charges.make_refunds(owned, provider, comparison.refunded, _print_progress)
     for failure in failures:
-        typer.secho(f"Not given back: {failure}", fg="red", err=True)
+        typer.secho(f"Not refunded: {failure}", fg="red", err=True)
     typer.echo(
-        f"{len(failures)} charges could not be given back: run it again, or give them back at the provider."
+        f"{len(failures)} charges could not be refunded: run it again, or refund them at the provider."
         if failures
         else "Done. Start the services, then run 'orderflow audit'."
     )
@@ -108,7 +110,7 @@ async def _settle(target: Target, asked: Asked, owned: OwnerDatabase, provider: 
 
 
 def _provider(database_url: str) -> AbstractAsyncContextManager[ListingProvider]:
-    """The provider that billing's environment names; the simulated one is in the database, unless told."""
+    """The provider that PAYMENT_PROVIDER names; the simulated one is in this database by default."""
     given: dict[str, Any] = {"database_url": database_url}
     if not os.environ.get("PROVIDER_DATABASE_URL"):
         password = migrate.passwords_from_environment()[migrate.PROVIDER]
@@ -116,64 +118,64 @@ def _provider(database_url: str) -> AbstractAsyncContextManager[ListingProvider]
     return connect_provider(read(BillingSettings, **given))
 
 
-def _decided(findings: Findings, asked: Asked) -> list[RecoveredCharge]:
+def _decisions(comparison: Comparison, options: RestoreOptions) -> list[RecoveredCharge]:
     return [
         decision
-        for found in findings.charges
-        if not asked.orders or found.charge.order_id in asked.orders
-        if (decision := found.decided(leave=asked.leave, named=found.charge.order_id in asked.orders))
+        for unknown in comparison.charges
+        if not options.orders or unknown.charge.order_id in options.orders
+        if (decision := unknown.decision(leave=options.leave, named=bool(options.orders)))
     ]
 
 
-async def _lose_numbers(owned: OwnerDatabase, last: Number, asked: Asked, who: str) -> None:
+async def _record_lost_numbers(owned: OwnerDatabase, last: Number, options: RestoreOptions, who: str) -> None:
     async with owned.as_service("invoice") as tx:
         first = await invoices.next_number(tx, last.year)
         if first > last:
-            typer.echo(f"{last} is not beyond it: no number is lost.")
+            typer.echo(f"{last} is not higher: no number is lost.")
             return
         typer.echo(f"{first} to {last} are lost: the next invoice is {Number(last.year, last.serial + 1)}.")
-        if asked.apply:
+        if options.apply:
             await invoices.record_lost_up_to(tx, last)
             lost = Subject(type="invoice numbers", reason=f"lost: {first} to {last}")
-            await interventions.record(tx, "restore", [lost], actor=who, note=asked.note)
+            await interventions.record(tx, "restore", [lost], actor=who, note=options.note)
 
 
-def _print_charges(findings: Findings, decisions: Sequence[RecoveredCharge]) -> None:
+def _print_charges(comparison: Comparison, decisions: Sequence[RecoveredCharge]) -> None:
     decided = {decision.charge.reference: decision for decision in decisions}
-    for found in findings.charges:
-        typer.echo(f"{_line(found)}: {_fate(found, decided.get(found.charge.reference))}.")
-    for each in findings.refunds:
+    for unknown in comparison.charges:
+        typer.echo(f"{_line(unknown)}: {_outcome(unknown, decided.get(unknown.charge.reference))}.")
+    for each in comparison.refunds:
         typer.echo(
-            f"{each.refund.reference}  refund of order {each.order_id}: not known here. It is found when the "
-            "parcel is refused again; if the carrier takes it this time, 'orderflow audit' names the order."
+            f"{each.refund.reference}  refund of order {each.order_id}: not known here. If the carrier "
+            "refuses the parcel again, billing finds it; if not, 'orderflow audit' names the order."
         )
-    if not (findings.charges or findings.refunds):
-        typer.echo("The provider has no charge and no refund that is not known here.")
+    if not (comparison.charges or comparison.refunds):
+        typer.echo("The provider has no charge and no refund that is unknown here.")
 
 
-def _line(found: Found) -> str:
-    charge = found.charge
+def _line(unknown: UnknownCharge) -> str:
+    charge = unknown.charge
     reference = f" ({charge.order_reference})" if charge.order_reference else ""
     amount = f"{format_amount(charge.amount, charge.currency)} {charge.currency}"
     return (
         f"{charge.reference}  {charge.at:%Y-%m-%d %H:%M:%SZ}  {amount}  order {charge.order_id}{reference}: "
-        f"{found.situation.value}"
+        f"{unknown.cause.value}"
     )
 
 
-def _fate(found: Found, decision: RecoveredCharge | None) -> str:
+def _outcome(unknown: UnknownCharge, decision: RecoveredCharge | None) -> str:
     match decision:
-        case RecoveredCharge(decision="kept") if found.situation is Situation.WAITING:
+        case RecoveredCharge(decision="kept") if unknown.cause is Cause.PAYMENT_LOST:
             return "it pays for the order"
         case RecoveredCharge(decision="kept"):
             return "it is left, and pays if the order is placed again with the same Idempotency-Key"
         case RecoveredCharge(to_refund=0):
-            return "it was given back already"
+            return "it was refunded already"
         case RecoveredCharge():
-            return "it is given back"
+            return "it is refunded"
         case None:
-            return "it was kept before" if found.kept else "it is not touched now"
+            return "an earlier run kept it" if unknown.kept else "it is not changed"
 
 
-def _tell(progress: str) -> None:
-    typer.echo(progress, err=True)
+def _print_progress(sentence: str) -> None:
+    typer.echo(sentence, err=True)

@@ -1,5 +1,4 @@
-"""Stuck orders: which orders are held up or late, what each waits for, and what helps.
+"""Stuck orders: finds orders that are delayed or late, and says what each waits for and what to do.
 
-Nothing here changes anything. What waits goes on by itself as soon as what it needs is there; this tells what
-that is.
+It changes nothing. An order continues by itself as soon as the system that it waits for is available.
 """

@@ -1,24 +1,22 @@
-"""`orderflow stuck`: what it prints."""
+"""`orderflow stuck`: finds the stuck orders and prints them."""
 
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import asyncpg
 import typer
 
 from ops.errors import RecordsUnreadable
-from ops.stuck.search import MOST, stuck_orders
+from ops.stuck.search import MAX_ORDERS, stuck_orders
 from ops.stuck.waiting import StuckOrder
-from ops.target import open_target
+from ops.target import Target
 
 
-async def command(database_url: str, state: Path, *, older_than: timedelta | None, as_json: bool) -> int:
-    """Prints the stuck orders; returns the exit status."""
-    async with open_target(database_url, "", state) as found:
-        orders = await _search(found.database_url, older_than)
+async def command(target: Target, *, older_than: timedelta | None, as_json: bool) -> int:
+    """Prints the stuck orders; returns the exit status. Raises CommandFailed."""
+    orders = await _search(target.database_url, older_than)
     if as_json:
         typer.echo(json.dumps([_document(order) for order in orders], default=str))
     else:
@@ -39,7 +37,7 @@ async def _search(url: str, older_than: timedelta | None) -> list[StuckOrder]:
 
 def _document(order: StuckOrder) -> dict[str, object]:
     waits = [
-        asdict(waiting) | {"words": waiting.words(), "helps": waiting.helps(order.id)}
+        asdict(waiting) | {"words": waiting.description(), "helps": waiting.advice(order.id)}
         for waiting in order.waits_for
     ]
     return asdict(order) | {"waits_for": waits}
@@ -52,26 +50,26 @@ def _print(orders: Sequence[StuckOrder]) -> None:
     now = datetime.now(UTC)
     for order in orders:
         reference = f" ({order.reference})" if order.reference else ""
-        typer.secho(f"{order.id}{reference}: {order.status} for {_ago(now - order.since)}", bold=True)
+        typer.secho(f"{order.id}{reference}: {order.status} for {_rounded(now - order.since)}", bold=True)
         for waiting in order.waits_for:
             failures = f", {waiting.attempts} failures" if waiting.attempts else ""
             since = f"since {waiting.since:%Y-%m-%d %H:%M:%S} UTC"
-            typer.echo(f"  {waiting.words()}, {since}{failures}{_next(waiting.next_try, now)}")
+            typer.echo(f"  {waiting.description()}, {since}{failures}{_next_try(waiting.next_try, now)}")
             if waiting.error:
                 typer.echo(f"    last error: {waiting.error}")
-            typer.secho(f"    {waiting.helps(order.id)}", fg="yellow")
-    more = ", and perhaps more" if len(orders) == MOST else ""
+            typer.secho(f"    {waiting.advice(order.id)}", fg="yellow")
+    more = ", and perhaps more" if len(orders) == MAX_ORDERS else ""
     typer.secho(f"\n{len(orders)} orders are stuck{more}.", bold=True)
 
 
-def _next(at: datetime | None, now: datetime) -> str:
+def _next_try(at: datetime | None, now: datetime) -> str:
     if at is None:
         return ""
     return ", next try is due" if at <= now else f", next try at {at:%Y-%m-%d %H:%M:%S} UTC"
 
 
-def _ago(span: timedelta) -> str:
-    """A span of time in its largest unit."""
+def _rounded(span: timedelta) -> str:
+    """A duration in its largest unit."""
     seconds = int(span.total_seconds())
     for unit, size in (("days", 86_400), ("hours", 3_600), ("minutes", 60)):
         if seconds >= 2 * size:

@@ -1,4 +1,4 @@
-"""What an order can wait for, in words, and what helps."""
+"""What an order can wait for: a description of each kind, and advice for the person on call."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,63 +9,63 @@ from uuid import UUID
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """One kind of thing to wait for."""
+    """A kind of waiting."""
 
-    words: str
-    """With `{service}` and `{type}`."""
-    helps: str
-    """What to do, with `{service}`, `{order}` and `{id}`."""
+    description: str
+    """A template with `{service}` and `{type}`."""
+    advice: str
+    """What to do: a template with `{service}`, `{order}` and `{id}`."""
 
 
 KINDS: Final[Mapping[str, Kind]] = {
     "publishing": Kind(
         "{service} has not published {type} yet",
-        "Does the broker answer {service}? It is published by itself then.",
+        "Check that {service} can reach the broker. The event is then published by itself.",
     ),
     "handling": Kind(
-        "{type} was published, and {service} has not handled it",
-        "Does {service} run? 'reconcile' sends again what was lost; to hand it over now: "
+        "{type} was published, but {service} has not handled it",
+        "Check that {service} runs. 'reconcile' sends lost events again; to deliver it now: "
         "orderflow replay --service {service} --order {order} --since 30d",
     ),
     "retry": Kind(
-        "{service} failed at {type}, and tries it again",
-        "It is tried eight times; the error tells what is wrong: orderflow dead show {id}",
+        "{service} failed to handle {type} and will retry it",
+        "It is tried eight times in all. For the whole event and its error: orderflow dead show {id}",
     ),
     "dead": Kind(
-        "{service} has set {type} aside as dead",
-        "Mend the cause, then: orderflow dead replay {id}",
+        "{type} is dead at {service}: it is not retried",
+        "Fix the cause, then: orderflow dead replay {id}",
     ),
     "discarded": Kind(
-        "a person has discarded {type} at {service}",
-        "What becomes of the order is decided by hand: orderflow dead show {id}",
+        "an operator discarded {type} at {service}",
+        "Decide by hand what happens to the order. For who discarded it and why: orderflow dead show {id}",
     ),
     "payment": Kind(
-        "the payment provider has not told the payment's outcome",
-        "Does the provider answer billing, and take its key? It is asked again by itself.",
+        "the payment provider has not confirmed the payment's outcome",
+        "Check that billing can reach the provider and that its API key is valid. It asks again by itself.",
     ),
     "refund": Kind(
-        "the payment provider has not told the refund's outcome",
-        "Does the provider answer billing, and take its key? It is asked again by itself.",
+        "the payment provider has not confirmed the refund's outcome",
+        "Check that billing can reach the provider and that its API key is valid. It asks again by itself.",
     ),
     "booking": Kind(
-        "the carrier has not answered",
-        "Does the carrier answer shipment? It is asked again by itself.",
+        "the carrier has not confirmed the booking",
+        "Check that shipment can reach the carrier. It asks again by itself.",
     ),
     "mail": Kind(
-        "the mail server has not taken the mail about {type}",
-        "Does the mail server take mails? It is offered again by itself; now: orderflow dead replay {id}",
+        "the mail server has not accepted the mail about {type}",
+        "Check the mail server. The mail is sent again by itself; to send it now: orderflow dead replay {id}",
     ),
     "mail given up": Kind(
-        "the mail server has put off the mail about {type} until it was given up",
-        "It is not sent any more: tell the customer in another way, and ask whoever runs the mail server.",
+        "the mail about {type} was given up because the mail server kept deferring it",
+        "It is not sent any more. Tell the customer in another way, and have the mail server checked.",
     ),
     "dead work": Kind(
-        "{service} has given up its {type}",
-        "Mend the cause, then: orderflow dead replay {id}",
+        "{service}'s work ({type}) is dead: it is not retried",
+        "Fix the cause, then: orderflow dead replay {id}",
     ),
     "nothing": Kind(
-        "nothing is left that would carry it on",
-        "This should not be: 'orderflow audit' tells more.",
+        "it waits for no known event or work",
+        "An event may be lost. Run 'orderflow audit' to find where.",
     ),
 }
 
@@ -78,33 +78,33 @@ class Waiting:
     """A key of KINDS."""
     service: str
     type: str
-    """The event's type, or what the work is."""
+    """The event's type, or the kind of work: payment, refund, booking; of a mail, its stage."""
     id: UUID | None
-    """Of the event or the row of work."""
+    """The id of the event or of the row of work."""
     since: datetime
     attempts: int
-    """Failed ones."""
+    """The number of failed attempts."""
     error: str | None
-    """Why the last one failed."""
+    """The last attempt's error."""
     next_try: datetime | None
-    """When it is tried again by itself, at the earliest; None where that is not planned."""
+    """The earliest time of the next automatic try; None if there is none."""
 
-    def words(self) -> str:
-        """In words."""
-        return KINDS[self.kind].words.format(service=self.service, type=self.type)
+    def description(self) -> str:
+        """What the order waits for."""
+        return KINDS[self.kind].description.format(service=self.service, type=self.type)
 
-    def helps(self, order_id: UUID) -> str:
-        """What helps."""
-        return KINDS[self.kind].helps.format(service=self.service, order=order_id, id=self.id)
+    def advice(self, order_id: UUID) -> str:
+        """What to do about it."""
+        return KINDS[self.kind].advice.format(service=self.service, order=order_id, id=self.id)
 
 
 @dataclass(frozen=True, slots=True)
 class StuckOrder:
-    """An order that has not moved on in time, or whose mails have not."""
+    """An order that is delayed or late, or whose mails are."""
 
     id: UUID
     reference: str | None
     status: str
     since: datetime
-    """When it reached this status."""
+    """When the order reached this status; for late mails, when the first was written."""
     waits_for: tuple[Waiting, ...]

@@ -1,1 +1,1 @@
-"""End to end: the system as `docker compose up` runs it, met only through the ports that it publishes."""
+"""End to end: the system as `docker compose up` runs it, tested only through its published ports."""

@@ -1,4 +1,4 @@
-"""One system in containers for the whole run, always taken down; a failure shows what they said last."""
+"""One system in containers for the whole run, always removed; a failed test shows the containers' logs."""
 
 from collections.abc import Generator, Iterator
 
@@ -10,7 +10,7 @@ from tests.e2e.stack import Stack
 
 @pytest.fixture(scope="session")
 def stack() -> Iterator[Stack]:
-    """The system, built from this checkout and healthy."""
+    """The system, built from this checkout; every container is healthy."""
     stack = Stack()
     try:
         stack.build()
@@ -32,7 +32,7 @@ def shop(stack: Stack) -> Iterator[Shop]:
 def pytest_runtest_makereport(
     item: pytest.Function, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Show the containers' last words beside a failure."""
+    """Adds the containers' latest logs to the report of a failed test."""
     report = yield
     stack = item.funcargs.get("stack")
     if report.failed and call.when == "call" and isinstance(stack, Stack):

@@ -1,4 +1,4 @@
-"""Lambda's Runtime API as the runtime client sees it: events to handle, and what came of them."""
+"""A server for Lambda's Runtime API: it hands events to a function and receives the responses."""
 
 import json
 import queue
@@ -15,40 +15,40 @@ HEADERS = {
     "Lambda-Runtime-Invoked-Function-Arn": "arn:aws:lambda:us-east-1:123456789012:function:orderflow",
     "Lambda-Runtime-Trace-Id": "Root=1-65e0c0de-00112233445566778899aabb;Parent=0011223344556677;Sampled=0",
 }
-"""What the real one always sends: without its trace the runtime client dies of a segmentation fault."""
+"""Headers that the real API always sends; without the trace id the runtime client crashes."""
 
 
 class RuntimeApi(ThreadingHTTPServer):
-    """One function's Runtime API on the loopback interface."""
+    """The Runtime API of one function, on the loopback interface."""
 
     daemon_threads = True
 
     def __init__(self, timeout_seconds: float = 60) -> None:
-        super().__init__(("127.0.0.1", 0), _Conversation)
+        super().__init__(("127.0.0.1", 0), _Handler)
         self.timeout_seconds = timeout_seconds
-        """The function's timeout, as it is configured."""
+        """The function's configured timeout."""
         self.events: queue.Queue[Any] = queue.Queue()
         self.outcomes: queue.Queue[tuple[str, Any]] = queue.Queue()
         self.polls: queue.Queue[None] = queue.Queue()
-        """One for each time that the function has asked for an event: it is idle then."""
+        """One entry for each time that the function has asked for an event, and so was idle."""
 
     @property
     def address(self) -> str:
-        """What AWS_LAMBDA_RUNTIME_API is to be."""
+        """The value for AWS_LAMBDA_RUNTIME_API."""
         return f"127.0.0.1:{self.server_port}"
 
     def invoke(self, event: object, *, seconds: float = 60) -> Any:
-        """What the function answers to the event; an AssertionError with its error where it raises."""
+        """The function's response to the event; an AssertionError with its error if it raises."""
         self.events.put(event)
-        how, outcome = self.outcomes.get(timeout=seconds)
-        assert how == "response", outcome
+        kind, outcome = self.outcomes.get(timeout=seconds)
+        assert kind == "response", outcome
         return outcome
 
 
-class _Conversation(BaseHTTPRequestHandler):
+class _Handler(BaseHTTPRequestHandler):
     server: RuntimeApi
     protocol_version = "HTTP/1.1"
-    disable_nagle_algorithm = True  # headers and body are written apart; each waited for the other's arrival
+    disable_nagle_algorithm = True  # else the body waits for the acknowledgement of the headers
 
     def do_GET(self) -> None:
         self.server.polls.put(None)
@@ -70,7 +70,7 @@ class _Conversation(BaseHTTPRequestHandler):
         self.end_headers()
 
     def log_message(self, *_: object) -> None:
-        """Says nothing."""
+        """Logs nothing."""
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""A merchant's backend: places orders through the gateway, follows them, reads its customers' mails."""
+"""A merchant's backend: places and follows orders through the gateway, and reads the customers' mails."""
 
 import uuid
 from typing import Any
@@ -12,26 +12,26 @@ Json = dict[str, Any]
 
 
 class Shop:
-    """Speaks HTTP with the gateway and with the mail server's page; ignores proxies."""
+    """A client of the gateway and of the mail server's API; it ignores HTTP proxies."""
 
     def __init__(self, stack: Stack) -> None:
         self.gateway = httpx.Client(base_url=stack.gateway_url, trust_env=False, timeout=30)
         self._mailbox = httpx.Client(base_url=stack.mail_url, trust_env=False, timeout=30)
 
     def close(self) -> None:
-        """Give the connections back."""
+        """Close the connections."""
         self.gateway.close()
         self._mailbox.close()
 
     def place(self, order: Json, key: str | None = None) -> Json:
-        """Place an order that is accepted, and return it as it is known then."""
+        """Place an order that must be accepted, and return the answer."""
         answer = self.gateway.post("/orders", json=order, headers={"Idempotency-Key": key} if key else {})
         assert answer.status_code == 201, answer.text
         placed: Json = answer.json()
         return placed
 
     def order(self, order_id: str) -> Json:
-        """Where an order stands."""
+        """The order as it is now."""
         answer = self.gateway.get(f"/orders/{order_id}")
         assert answer.status_code == 200, answer.text
         order: Json = answer.json()
@@ -55,7 +55,7 @@ class Shop:
 
 
 def an_order(**changes: Any) -> Json:
-    """A good order of a customer who has no other: 46.57 BRL, to Brazil, with a card that pays."""
+    """A valid order of a new customer: 46.57 BRL, to Brazil, with a card that pays."""
     order: Json = {
         "reference": "WEB-1042",
         "customer": {"name": "Ana Souza", "email": f"{uuid.uuid4().hex}@example.com", "locale": "pt-BR"},

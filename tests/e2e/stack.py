@@ -1,4 +1,4 @@
-"""The system in containers, under a project, ports and an image name of its own."""
+"""The system in containers, with its own project name, ports and image name."""
 
 import json
 import os
@@ -18,17 +18,17 @@ PASSWORDS = (
     *(f"{role.upper()}_DB_PASSWORD" for role in (*SERVICES, "provider", "carrier", "auditor")),
 )
 ANY_PASSWORD = "p@ss:w/o%r#d? &='\"\\$1+[::1]"
-"""What the stack's passwords are: any that can be printed works."""
+"""All passwords of the stack: any printable characters must work."""
 T = TypeVar("T")
 NOTHING: Mapping[str, str] = {}
 
 
 class ComposeFailed(Exception):
-    """A `docker compose` command failed; the message holds what it and the containers said."""
+    """A `docker compose` command failed; the message has its output and the containers' logs."""
 
 
 class Stack:
-    """One `docker compose` project. Nothing of it is shared with another on the same machine."""
+    """A `docker compose` project that shares nothing with others on the same machine."""
 
     def __init__(self) -> None:
         self.project = os.environ.get("E2E_PROJECT", f"orderflow-e2e-{uuid.uuid4().hex[:8]}")
@@ -47,7 +47,7 @@ class Stack:
         }
 
     def compose(self, *arguments: str, settings: Mapping[str, str] = NOTHING, seconds: float = 300) -> str:
-        """Run a compose command and return what it printed; there is no `.env` and no input."""
+        """Run a compose command, without `.env` and without input, and return its output."""
         done = subprocess.run(
             ["sh", "deploy/compose.sh", "-p", self.project, "--env-file", os.devnull, *arguments],
             cwd=ROOT,
@@ -59,8 +59,8 @@ class Stack:
             check=False,
         )
         if done.returncode:
-            said = f"{done.stdout}\n{done.stderr}\n{self.logs()}"
-            raise ComposeFailed(f"docker compose {' '.join(arguments)} failed:\n{said}")
+            output = f"{done.stdout}\n{done.stderr}\n{self.logs()}"
+            raise ComposeFailed(f"docker compose {' '.join(arguments)} failed:\n{output}")
         return done.stdout
 
     def build(self) -> None:
@@ -82,7 +82,7 @@ class Stack:
         subprocess.run(images, capture_output=True, timeout=60, check=False)
 
     def containers(self, *services: str) -> list[dict[str, Any]]:
-        """What the engine knows of the containers of these services, stopped ones too."""
+        """`docker inspect` of the containers of these services, stopped ones too."""
         ids = self.compose("ps", "--all", "--quiet", *services).split()
         inspected = subprocess.run(["docker", "inspect", *ids], capture_output=True, timeout=60, check=True)
         containers: list[dict[str, Any]] = json.loads(inspected.stdout)
@@ -97,14 +97,14 @@ class Stack:
         }
 
     def logs(self, *services: str) -> str:
-        """What the containers said last."""
+        """The containers' latest log lines."""
         command = ["docker", "compose", "-p", self.project, "logs", "--no-color", "--tail=40", *services]
-        said = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
-        return said.stdout + said.stderr
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+        return done.stdout + done.stderr
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports on the loopback interface that nobody listens on."""
+    """Free ports on the loopback interface."""
     sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
     ports = [each.getsockname()[1] for each in sockets]
     for each in sockets:
@@ -113,9 +113,9 @@ def free_ports(count: int) -> list[int]:
 
 
 def eventually(probe: Callable[[], T], holds: Callable[[T], bool], seconds: float = 60) -> T:
-    """Ask until the answer holds, and return it; fail with the last answer when the time is over."""
+    """Call `probe` until its answer holds, and return the answer; fail with the last one after `seconds`."""
     deadline = time.monotonic() + seconds
     while not holds(answer := probe()):
-        assert time.monotonic() < deadline, f"still not so after {seconds} s: {answer}"
+        assert time.monotonic() < deadline, f"does not hold after {seconds} s: {answer}"
         time.sleep(0.2)
     return answer

@@ -1,4 +1,4 @@
-"""The gateway: what it refuses is a problem document of its own; what the services answer passes through."""
+"""The gateway: its own errors are problem documents, and the services' answers pass through."""
 
 import json
 import socket
@@ -26,7 +26,7 @@ def problem(answer: httpx.Response, status: int) -> dict[str, Any]:
     return document
 
 
-def test_it_says_that_it_runs_and_that_orders_can_be_taken(shop: Shop) -> None:
+def test_health_and_readiness_are_reported(shop: Shop) -> None:
     assert shop.gateway.get("/healthz").json() == {"status": "ok"}
     assert shop.gateway.get("/readyz").status_code == 200
 
@@ -38,7 +38,7 @@ def test_an_unknown_path_is_a_404(shop: Shop, path: str) -> None:
     problem(shop.gateway.get(path), 404)
 
 
-def test_a_method_that_nobody_serves_is_a_405(shop: Shop) -> None:
+def test_an_unknown_method_is_a_405(shop: Shop) -> None:
     problem(shop.gateway.request("TRACE", "/orders"), 405)
     problem(shop.gateway.delete("/orders"), 405)
 
@@ -64,7 +64,7 @@ def test_a_long_address_is_a_414_and_a_large_header_a_431(shop: Shop) -> None:
 
 
 @pytest.mark.parametrize("request_line", [b"NONSENSE", b"GET /orders HTTP/1.1", b"GET /../orders HTTP/1.1"])
-def test_what_is_not_http_is_a_400(stack: Stack, request_line: bytes) -> None:
+def test_a_malformed_request_is_a_400(stack: Stack, request_line: bytes) -> None:
     address = urlsplit(stack.gateway_url)
     with socket.create_connection((address.hostname, address.port), timeout=10) as connection:
         connection.sendall(request_line + b"\r\n\r\n")
@@ -83,15 +83,15 @@ def test_a_services_own_errors_pass_through(shop: Shop) -> None:
     assert missing["detail"] != problem(shop.gateway.get("/nothing"), 404)["detail"]
 
 
-def test_a_requests_name_is_kept_or_given(shop: Shop) -> None:
-    named = shop.gateway.get("/readyz", headers={"X-Request-Id": "WEB-1042.a_b"})
-    assert named.headers.get_list("x-request-id") == ["WEB-1042.a_b"]
+def test_a_request_id_is_kept_or_made(shop: Shop) -> None:
+    given = shop.gateway.get("/readyz", headers={"X-Request-Id": "WEB-1042.a_b"})
+    assert given.headers.get_list("x-request-id") == ["WEB-1042.a_b"]
 
-    unnamed = shop.gateway.get("/nothing", headers={"X-Request-Id": "no good <name>"})
-    assert len(unnamed.headers["x-request-id"]) == 32
+    made = shop.gateway.get("/nothing", headers={"X-Request-Id": "no good <name>"})
+    assert len(made.headers["x-request-id"]) == 32
 
 
-def test_a_flood_is_a_429_that_says_when_to_come_back(stack: Stack, shop: Shop) -> None:
+def test_too_many_requests_are_a_429_with_retry_after(stack: Stack, shop: Shop) -> None:
     slow = {"GATEWAY_REQUESTS_PER_SECOND": "1", "GATEWAY_BURST": "2"}
     stack.up("--no-deps", "gateway", settings=slow)
     try:
@@ -105,12 +105,12 @@ def test_a_flood_is_a_429_that_says_when_to_come_back(stack: Stack, shop: Shop) 
         assert answer.headers["retry-after"] == "1"
 
 
-def test_a_service_that_is_away_is_a_502_until_it_is_back(stack: Stack, shop: Shop) -> None:
+def test_a_stopped_service_is_a_502_or_504_until_it_is_back(stack: Stack, shop: Shop) -> None:
     stack.compose("stop", "invoice")
     try:
-        away = shop.gateway.get("/invoices/2026-000001")
+        stopped = shop.gateway.get("/invoices/2026-000001")
     finally:
         stack.up("--no-recreate")
-    assert problem(away, away.status_code)["status"] in {502, 504}
-    assert away.headers["retry-after"]
+    assert problem(stopped, stopped.status_code)["status"] in {502, 504}
+    assert stopped.headers["retry-after"]
     assert shop.gateway.get("/invoices/none-such").status_code == 404

@@ -1,4 +1,4 @@
-"""Orders go all the way through five services that meet only in events, and customers hear of every stage."""
+"""Orders go through all five services, and customers get a mail at every stage."""
 
 import json
 import re
@@ -37,7 +37,7 @@ def test_the_readmes_order_is_shipped_and_its_customer_gets_a_mail_at_every_stag
     assert any(shipped["shipment"]["tracking_number"] in mail["text"] for mail in mails)
 
 
-def test_an_accepted_order_has_an_address_of_its_own_and_its_totals(shop: Shop) -> None:
+def test_an_accepted_order_has_a_location_and_totals(shop: Shop) -> None:
     answer = shop.gateway.post("/orders", json=an_order())
 
     assert answer.status_code == 201
@@ -56,7 +56,7 @@ def test_the_invoice_of_an_order_can_be_read(shop: Shop) -> None:
     assert shipped["total"] in answer.text
 
 
-def test_a_declined_card_ends_the_order_and_the_customer_learns_why(shop: Shop) -> None:
+def test_a_declined_card_ends_the_order_with_a_reason(shop: Shop) -> None:
     order = an_order(payment_method="pm_card_chargeDeclinedInsufficientFunds")
     failed = shop.finished(shop.place(order)["id"])
 

@@ -1,4 +1,4 @@
-"""Lambda's package and image, made as for a deployment, handle events where nothing else is there."""
+"""The Lambda package and image, built as for a deployment, handle events in a bare container."""
 
 import json
 import os
@@ -26,8 +26,8 @@ SANDBOX: Final = ("--rm", "--network", "host", "--read-only", "--cap-drop", "ALL
 PYTHON: Final = os.environ.get("PYTHON_IMAGE", "python:3.13-slim")
 INVOKE: Final = """
 import importlib, json, sys
-module, _, door = sys.argv[1].rpartition(".")
-json.dump(getattr(importlib.import_module(module), door)(json.loads(sys.argv[2]), None), sys.stdout)
+module, _, name = sys.argv[1].rpartition(".")
+json.dump(getattr(importlib.import_module(module), name)(json.loads(sys.argv[2]), None), sys.stdout)
 """
 
 
@@ -64,11 +64,11 @@ def image() -> Iterator[str]:
 
 @contextmanager
 def function(image: str, handler: str, environment: dict[str, str]) -> Iterator[RuntimeApi]:
-    """A function in a container of the image, which asks this Runtime API for events."""
+    """Starts a function in a container of the image, with this Runtime API."""
     name = f"orderflow-lambda-{uuid.uuid4().hex[:8]}"
     with runtime_api() as api:
-        told = environment | {"AWS_LAMBDA_RUNTIME_API": api.address, "AWS_DEFAULT_REGION": "us-east-1"}
-        variables = [f"--env={key}={value}" for key, value in told.items()]
+        settings = environment | {"AWS_LAMBDA_RUNTIME_API": api.address, "AWS_DEFAULT_REGION": "us-east-1"}
+        variables = [f"--env={key}={value}" for key, value in settings.items()]
         run("docker", "run", "--detach", "--name", name, *SANDBOX, *variables, image, handler)
         try:
             yield api
@@ -77,9 +77,9 @@ def function(image: str, handler: str, environment: dict[str, str]) -> Iterator[
 
 
 def invoke(package: Path, handler: str, event: object, environment: dict[str, str]) -> Any:
-    """What the handler answers, in a container with Python and the package."""
-    told = {"PYTHONDONTWRITEBYTECODE": "1", "AWS_DEFAULT_REGION": "us-east-1"} | environment
-    variables = [f"--env={key}={value}" for key, value in told.items()]
+    """The handler's response, in a container with Python and the package."""
+    settings = {"PYTHONDONTWRITEBYTECODE": "1", "AWS_DEFAULT_REGION": "us-east-1"} | environment
+    variables = [f"--env={key}={value}" for key, value in settings.items()]
     mount = ["--volume", f"{package}:/var/task:ro", "--workdir", "/var/task"]
     return json.loads(
         run(
@@ -100,7 +100,7 @@ def invoke(package: Path, handler: str, event: object, environment: dict[str, st
 
 @pytest.fixture
 async def owned_database(fresh_database: str) -> str:
-    """URL of a database whose owner is what RDS's is: no superuser, but allowed to make roles."""
+    """URL of a database whose owner is like that of RDS: no superuser, but may create roles."""
     url = make_url(fresh_database)
     owner = f"{url.database}_owner"
     server = create_async_engine(url, isolation_level="AUTOCOMMIT")
@@ -115,11 +115,13 @@ async def owned_database(fresh_database: str) -> str:
 REVISIONS: Final = {schema: revisions.head(history) for schema, history in HISTORIES.items()}
 
 
-async def test_the_package_brings_a_database_up_to_date(package: Path, owned_database: str) -> None:
+async def test_the_package_migrates_a_database(package: Path, owned_database: str) -> None:
     assert invoke(package, "ops.aws_lambda.handler", {}, {"DATABASE_URL": owned_database}) == REVISIONS
 
 
-async def test_the_image_does_so_through_aws_s_runtime_client(image: str, owned_database: str) -> None:
+async def test_the_image_migrates_a_database_through_the_runtime_client(
+    image: str, owned_database: str
+) -> None:
     with function(image, "ops.aws_lambda.handler", {"DATABASE_URL": owned_database}) as api:
         assert api.invoke({}) == REVISIONS
         assert api.invoke({}) == REVISIONS, "it is safe to repeat"
@@ -137,7 +139,7 @@ HEALTHZ: Final = {
     },
     "isBase64Encoded": False,
 }
-"""A request as an HTTP API hands it over: payload format 2.0."""
+"""A request from an HTTP API, in payload format 2.0."""
 UNREADABLE: Final = {
     "Records": [
         {
@@ -152,10 +154,10 @@ UNREADABLE: Final = {
         }
     ]
 }
-"""What the queue holds can't be read, and nowhere is a dead-letter queue to put it: it must come again."""
+"""An undecodable message; the dead-letter queue can't be reached, so it must be delivered again."""
 
 
-async def test_a_service_in_the_image_answers_requests_and_gives_back_what_it_can_not_take(
+async def test_a_service_in_the_image_answers_requests_and_returns_an_undecodable_message(
     image: str, owned_database: str
 ) -> None:
     with function(image, "ops.aws_lambda.handler", {"DATABASE_URL": owned_database}) as api:
@@ -178,7 +180,7 @@ async def test_a_service_in_the_image_answers_requests_and_gives_back_what_it_ca
         assert failure["itemIdentifier"] == UNREADABLE["Records"][0]["messageId"]
 
 
-async def test_what_is_in_the_way_is_told(image: str, owned_database: str) -> None:
+async def test_a_refused_login_is_reported(image: str, owned_database: str) -> None:
     unknown = {"DATABASE_URL": owned_database.replace(":owner@", ":another@")}
     with function(image, "ops.aws_lambda.handler", unknown) as api, pytest.raises(AssertionError) as failure:
         api.invoke({})

@@ -1,4 +1,4 @@
-"""Running it: scaled, restarted, started in any order, taken down and up; nothing accepted is lost."""
+"""Operations: scaling, restarting, starting in any order, down and up; no accepted order is lost."""
 
 import json
 from concurrent.futures import ThreadPoolExecutor
@@ -10,7 +10,7 @@ from tests.e2e.shop import Json, Shop, an_order
 from tests.e2e.stack import SERVICES, ComposeFailed, Stack, eventually
 
 BATCH = 60
-OURS = (*SERVICES, "reconcile")
+OWN_CONTAINERS = (*SERVICES, "reconcile")
 
 
 def ship(shop: Shop, count: int) -> list[Json]:
@@ -22,13 +22,13 @@ def ship(shop: Shop, count: int) -> list[Json]:
     return finished
 
 
-def sequence(orders: list[Json]) -> list[int]:
-    """The running numbers of the orders' invoices, sorted."""
+def serials(orders: list[Json]) -> list[int]:
+    """The serial numbers of the orders' invoices, sorted."""
     return sorted(int(order["invoice"]["number"].split("-")[1]) for order in orders)
 
 
-def answering(stack: Stack) -> set[str]:
-    """The addresses that the gateway's latest requests for orders went to."""
+def upstreams(stack: Stack) -> set[str]:
+    """The addresses to which the gateway sent the latest requests for orders."""
     lines = (line.partition("| ")[2] for line in stack.logs("gateway").splitlines())
     requests = [json.loads(line) for line in lines if line.startswith("{")]
     return {
@@ -39,15 +39,15 @@ def answering(stack: Stack) -> set[str]:
     }
 
 
-def test_services_run_as_an_ordinary_user_and_cannot_write_to_their_image(stack: Stack) -> None:
-    for container in stack.containers(*OURS):
+def test_services_do_not_run_as_root_and_can_not_write_to_their_image(stack: Stack) -> None:
+    for container in stack.containers(*OWN_CONTAINERS):
         assert container["Config"]["User"] not in {"", "root", "0"}
         assert container["HostConfig"]["ReadonlyRootfs"]
-    for service in OURS:
+    for service in OWN_CONTAINERS:
         assert stack.compose("exec", "-T", service, "id", "-u").strip() != "0"
 
 
-def test_only_the_gateway_and_two_pages_are_published_and_only_on_this_machine(stack: Stack) -> None:
+def test_only_three_ports_are_published_and_only_on_the_loopback_interface(stack: Stack) -> None:
     published = {
         (container["Config"]["Labels"]["com.docker.compose.service"], port, binding["HostIp"])
         for container in stack.containers()
@@ -66,26 +66,24 @@ def test_scaled_services_share_the_work_and_invoice_numbers_have_no_gap(stack: S
     replicas = stack.addresses("order")
     assert len(replicas) == 2
 
-    numbers = sequence(ship(shop, BATCH))
+    numbers = serials(ship(shop, BATCH))
 
     assert numbers == list(range(numbers[0], numbers[0] + BATCH))
-    eventually(lambda: (ship(shop, 4), answering(stack))[1], replicas.issubset)
+    eventually(lambda: (ship(shop, 4), upstreams(stack))[1], replicas.issubset)
 
 
-def test_replicas_that_come_back_under_other_addresses_are_found(stack: Stack, shop: Shop) -> None:
+def test_the_gateway_finds_replicas_with_new_addresses(stack: Stack, shop: Shop) -> None:
     stack.up("--no-recreate", "--scale", "billing=3", "--scale", "order=2")
     before = stack.addresses("order")
     stack.compose("stop", "order", "billing")
-    stack.up(
-        "--no-recreate", "--no-deps", "--scale", "shipment=3", "shipment"
-    )  # takes addresses that were let go
+    stack.up("--no-recreate", "--no-deps", "--scale", "shipment=3", "shipment")  # takes the freed addresses
     stack.up("--no-recreate", "--scale", "billing=3", "--scale", "order=2", "--scale", "shipment=3")
     after = stack.addresses("order")
     assert after != before
 
     ship(shop, 20)
 
-    assert answering(stack) & (after - before)
+    assert upstreams(stack) & (after - before)
 
 
 def test_restarting_services_under_load_loses_no_accepted_order(stack: Stack, shop: Shop) -> None:
@@ -97,14 +95,16 @@ def test_restarting_services_under_load_loses_no_accepted_order(stack: Stack, sh
     stack.up("--no-recreate")
 
 
-def test_services_stop_in_order_when_asked(stack: Stack) -> None:
-    stack.compose("stop", *OURS)
-    codes = {container["Name"]: container["State"]["ExitCode"] for container in stack.containers(*OURS)}
+def test_services_exit_with_0_after_sigterm(stack: Stack) -> None:
+    stack.compose("stop", *OWN_CONTAINERS)
+    codes = {
+        container["Name"]: container["State"]["ExitCode"] for container in stack.containers(*OWN_CONTAINERS)
+    }
     stack.up("--no-recreate")
     assert set(codes.values()) == {0}, codes
 
 
-def test_a_queue_that_was_purged_heals_by_itself(stack: Stack, shop: Shop) -> None:
+def test_reconcile_resends_the_events_of_a_purged_queue(stack: Stack, shop: Shop) -> None:
     stack.compose("stop", "shipment")
     placed = shop.reached(shop.place(an_order())["id"], "PAYMENT_CONFIRMED")
     stack.compose("exec", "-T", "rabbitmq", "rabbitmqctl", "purge_queue", "orderflow.shipment")
@@ -112,7 +112,7 @@ def test_a_queue_that_was_purged_heals_by_itself(stack: Stack, shop: Shop) -> No
     assert shop.finished(placed["id"])["status"] == "SHIPPED"
 
 
-def test_the_command_runs_in_a_container_of_its_own_and_finds_everything_as_promised(stack: Stack) -> None:
+def test_the_orderflow_command_runs_in_a_container_and_finds_no_breach(stack: Stack) -> None:
     def orderflow(*arguments: str) -> str:
         return stack.compose("run", "--rm", "-T", "orderflow", *arguments)
 
@@ -121,7 +121,7 @@ def test_the_command_runs_in_a_container_of_its_own_and_finds_everything_as_prom
     assert "Every promise is kept." in orderflow("audit")
 
 
-def test_a_setting_that_can_not_be_is_one_sentence_and_an_act_asks_for_a_name(stack: Stack) -> None:
+def test_an_invalid_setting_and_a_missing_name_are_errors_without_a_traceback(stack: Stack) -> None:
     run = ("run", "--rm", "-T", "--no-deps")
     with pytest.raises(ComposeFailed, match=r"(?m)^LOG_LEVEL: Input should be 'DEBUG', ") as refusal:
         stack.compose(*run, "-e", "LOG_LEVEL=LOUD", "order")
@@ -133,7 +133,7 @@ def test_a_setting_that_can_not_be_is_one_sentence_and_an_act_asks_for_a_name(st
     )
 
 
-def test_payments_go_through_the_server_that_answers_as_stripe_does(stack: Stack, shop: Shop) -> None:
+def test_payments_go_through_the_stripe_compatible_server(stack: Stack, shop: Shop) -> None:
     settings = {
         "PAYMENT_PROVIDER": "stripe",
         "STRIPE_API_KEY": "sk_test_e2e",
@@ -143,13 +143,13 @@ def test_payments_go_through_the_server_that_answers_as_stripe_does(stack: Stack
     stack.up("stripe", "billing", settings=settings)
     placed = shop.place(an_order())
     assert shop.finished(placed["id"])["status"] == "SHIPPED"
-    said = stack.compose("run", "--rm", "-T", "orderflow", "audit", settings=settings)
-    assert "Every promise is kept." in said
+    report = stack.compose("run", "--rm", "-T", "orderflow", "audit", settings=settings)
+    assert "Every promise is kept." in report
     stack.compose("rm", "--stop", "--force", "stripe", settings=settings)
     stack.up("billing")
 
 
-def test_what_was_accepted_survives_down_and_up(stack: Stack, shop: Shop) -> None:
+def test_accepted_orders_survive_down_and_up(stack: Stack, shop: Shop) -> None:
     shipped = ship(shop, 1)[0]
     stack.compose("stop", "billing")
     waiting = shop.reached(shop.place(an_order())["id"], "INVOICE_CREATED")
@@ -159,10 +159,10 @@ def test_what_was_accepted_survives_down_and_up(stack: Stack, shop: Shop) -> Non
 
     assert shop.order(shipped["id"]) == shipped
     assert shop.finished(waiting["id"])["status"] == "SHIPPED"
-    assert sequence(ship(shop, 1))[0] == sequence([waiting])[0] + 1
+    assert serials(ship(shop, 1))[0] == serials([waiting])[0] + 1
 
 
-def test_services_wait_for_what_they_need_in_whatever_order_it_comes(stack: Stack, shop: Shop) -> None:
+def test_services_wait_for_the_database_and_the_broker_in_any_order(stack: Stack, shop: Shop) -> None:
     stack.compose("stop", "postgres", "rabbitmq")
     stack.compose("restart", *SERVICES)
     assert eventually(lambda: ready(shop), {502, 503, 504}.__contains__)
@@ -172,15 +172,15 @@ def test_services_wait_for_what_they_need_in_whatever_order_it_comes(stack: Stac
 
     stack.compose("start", "postgres")
     eventually(lambda: ready(shop), (200).__eq__)
-    placed = shop.place(an_order())  # no broker yet: the announcement waits
+    placed = shop.place(an_order())  # without a broker, the event waits in the outbox
     stack.compose("start", "rabbitmq")
 
     assert shop.finished(placed["id"])["status"] == "SHIPPED"
-    assert {container["RestartCount"] for container in stack.containers(*OURS)} == {0}
+    assert {container["RestartCount"] for container in stack.containers(*OWN_CONTAINERS)} == {0}
 
 
 def ready(shop: Shop) -> int:
-    """The status of the gateway's readiness, 0 while it closes the connection."""
+    """The status of the gateway's /readyz; 0 if it closes the connection."""
     try:
         return shop.gateway.get("/readyz").status_code
     except httpx.TransportError:

@@ -1,4 +1,4 @@
-"""The system under faults: a cluster of real processes, a load on it, what breaks it, and what checks it.
+"""Fault runs: a cluster of real processes under load, faults that break it, and checks of the outcome.
 
-`make faults` strikes every listed fault once, `make soak` a random schedule that a seed repeats.
+`make faults` strikes every listed fault once; `make soak` strikes a random schedule that a seed repeats.
 """

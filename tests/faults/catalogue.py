@@ -1,4 +1,4 @@
-"""The catalogue: which faults there are, how often a soak strikes each kind, and on what."""
+"""The catalogue of faults: every kind, its targets, and how often a soak strikes it."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,12 +20,12 @@ from sandbox.stripe.faults import Behaviour
 from tests.faults import postgres, rabbitmq
 from tests.faults.cluster import REPLICAS, Provider
 from tests.faults.cuts import LINES, MOMENTS, Cut, CutAt, HalfOpen, Line, Refused, Silenced, Slow
-from tests.faults.deaths import AskedToEnd, Killed, KilledAt, KilledByMoment, Paused
-from tests.faults.deliveries import SORTS, DeliveredAgain, Newer, Poison
+from tests.faults.deaths import Killed, KilledAt, KilledByMoment, Paused, Sigterm
+from tests.faults.deliveries import POISON_BODIES, DeliveredAgain, NewerEvent, Poison
 from tests.faults.fault import Fault
 from tests.faults.lanes import Pace
-from tests.faults.letterbox import Grumpy
-from tests.faults.provider import AWAY, STEPS, Away, Misbehaves
+from tests.faults.mail_server import WrongAnswer
+from tests.faults.provider import OUTAGES, STEPS, Misbehaves, Outage
 from tests.faults.upgrades import RolledBack
 
 WORKER: Final = (
@@ -61,36 +61,36 @@ TASKS: Final[dict[str, dict[str, Sequence[KillPoint]]]] = {
     },
     "email": {"email worker": WORKER, "email delivery": RUNNER},
 }
-"""Where each service can be killed: its tasks by their names, and the kill points that they reach.
+"""The kill points that each task of a service reaches, by the task's name.
 
-`group commit` is the order's intake, and the books of the simulated provider and carrier.
+`group commit` is the order service's intake, and the ledgers of the simulated provider and carrier.
 """
-OF_SERVICES: Final = tuple(
+SERVICE_REPLICAS: Final = tuple(
     f"{service}-{number}" for service, count in REPLICAS.items() for number in range(1, count + 1)
 )
 """Every process of a service."""
 _REPLICAS: Final[dict[Provider, Sequence[str]]] = {
-    "simulated": (*OF_SERVICES, "reconcile-1"),
-    "stripe": (*OF_SERVICES, "reconcile-1", "stripe-1"),
+    "simulated": (*SERVICE_REPLICAS, "reconcile-1"),
+    "stripe": (*SERVICE_REPLICAS, "reconcile-1", "stripe-1"),
 }
 
-DISTURBANCE: Final[Mapping[str, Line]] = {
+INTERRUPTED_LINE: Final[Mapping[str, Line]] = {
     "relay": "broker",
     "payments": "ledger",
     "refunds": "ledger",
     "bookings": "database",
     "delivery": "mail",
 }
-"""What has to be away for a moment before a runner claims anything: else its work is done from memory."""
+"""What must fail before a runner claims rows: otherwise it does the work from memory."""
 SERVICES: Final = tuple(REPLICAS)
-LISTENS: Final = {
+LOSABLE_BINDINGS: Final = {
     "order": (InvoiceCreated, PaymentConfirmed, Shipped),
     "invoice": (OrderCreated,),
     "billing": (InvoiceCreated, ShipmentError),
     "shipment": (PaymentConfirmed,),
     "email": (OrderCreated, InvoiceCreated, PaymentFailed, PaymentConfirmed, Shipped),
 }
-"""Some of what each service listens to, whose binding may get lost."""
+"""Some of the events that each service listens to, whose bindings faults remove."""
 TABLES: Final = (
     '"order".timeline',
     "invoice.invoices",
@@ -100,7 +100,7 @@ TABLES: Final = (
     "email.mails",
     "email.inbox",
 )
-MOODS: Final = (
+MAIL_ANSWERS: Final = (
     ("RCPT", "451 4.7.1 Greylisted, try again later"),
     ("MAIL", "421 4.3.2 Shutting down"),
     ("DATA", "452 4.3.1 Out of space"),
@@ -108,7 +108,7 @@ MOODS: Final = (
     ("CONTENT", ""),
     ("RCPT", ""),
 )
-"""Other answers of a mail server than usual, by command; an empty one is a reset."""
+"""A mail server's temporary errors, by command; an empty answer is a reset."""
 
 
 @dataclass(frozen=True)
@@ -117,9 +117,9 @@ class Kind:
 
     name: str
     weight: int
-    """How often a soak strikes it, against the others."""
+    """How often a soak strikes it, relative to the others."""
     make: Callable[[Random], tuple[Fault, Sequence[str]]]
-    """One of them, and its targets: no two faults strike one target at a time."""
+    """Makes a fault and its targets; no two faults strike one target at a time."""
 
 
 def _killed(provider: Provider, dice: Random) -> tuple[Fault, Sequence[str]]:
@@ -131,8 +131,8 @@ def _all_of(service: str) -> list[str]:
     return [f"{service}-{number}" for number in range(1, REPLICAS[service] + 1)]
 
 
-def places(provider: Provider) -> list[tuple[str, str, KillPoint]]:
-    """Where processes can be killed: service, task and point. Stripe's books are not billing's."""
+def kill_sites(provider: Provider) -> list[tuple[str, str, KillPoint]]:
+    """Every service, task and kill point. With Stripe, billing has no ledger and so no group commit."""
     return [
         (service, task, point)
         for service, tasks in TASKS.items()
@@ -145,8 +145,8 @@ def places(provider: Provider) -> list[tuple[str, str, KillPoint]]:
 def killed_at(
     provider: Provider, replica: str, task: str, point: KillPoint
 ) -> tuple[KilledAt, Sequence[str]]:
-    """The death of a replica at one of these places, and its targets."""
-    line = DISTURBANCE.get(task.rpartition(" ")[2]) if point is KillPoint.CLAIMED else None
+    """The fault that kills a replica at one of these sites, and its targets."""
+    line = INTERRUPTED_LINE.get(task.rpartition(" ")[2]) if point is KillPoint.CLAIMED else None
     if line == "ledger" and provider == "stripe":
         line = "provider"
     targets = [*_all_of(replica.rpartition("-")[0]), line] if line else [replica]
@@ -154,22 +154,22 @@ def killed_at(
 
 
 def _killed_at(provider: Provider, dice: Random) -> tuple[Fault, Sequence[str]]:
-    service, task, point = dice.choice(places(provider))
+    service, task, point = dice.choice(kill_sites(provider))
     return killed_at(provider, f"{service}-{dice.randint(1, REPLICAS[service])}", task, point)
 
 
-def _asked_to_end(provider: Provider, dice: Random) -> tuple[Fault, Sequence[str]]:
+def _sigterm(provider: Provider, dice: Random) -> tuple[Fault, Sequence[str]]:
     replica = dice.choice(_REPLICAS[provider])
-    return AskedToEnd(replica), [replica]
+    return Sigterm(replica), [replica]
 
 
 def _rolled_back(dice: Random) -> tuple[Fault, Sequence[str]]:
-    replica = dice.choice((*OF_SERVICES, "reconcile-1"))
+    replica = dice.choice((*SERVICE_REPLICAS, "reconcile-1"))
     return RolledBack((replica,), dice.uniform(2, 15)), [replica]
 
 
 def _all_rolled_back(dice: Random) -> tuple[Fault, Sequence[str]]:
-    replicas = tuple(dice.sample(OF_SERVICES, len(OF_SERVICES)))
+    replicas = tuple(dice.sample(SERVICE_REPLICAS, len(SERVICE_REPLICAS)))
     return RolledBack(replicas, dice.uniform(2, 8)), replicas
 
 
@@ -204,7 +204,7 @@ def _slow(provider: Provider, dice: Random) -> tuple[Fault, Sequence[str]]:
     return Slow(line, pace, dice.uniform(2, 6)), [line]
 
 
-def _answer_lost(provider: Provider, dice: Random) -> tuple[Fault, Sequence[str]]:
+def _lost_answer(provider: Provider, dice: Random) -> tuple[Fault, Sequence[str]]:
     line = dice.choice(LINES[provider])
     return CutAt(line, MOMENTS[line][0]), [line]
 
@@ -254,7 +254,7 @@ def _closed_by_broker(_: Random) -> tuple[Fault, Sequence[str]]:
 
 def _lost_in_broker(dice: Random) -> tuple[Fault, Sequence[str]]:
     service = dice.choice(SERVICES)
-    event_type = type_of(dice.choice(LISTENS[service]))
+    event_type = type_of(dice.choice(LOSABLE_BINDINGS[service]))
     faults: tuple[Fault, ...] = (
         rabbitmq.QueueDeleted(service),
         rabbitmq.QueuePurged(service),
@@ -263,22 +263,22 @@ def _lost_in_broker(dice: Random) -> tuple[Fault, Sequence[str]]:
     return dice.choice(faults), ["broker", *_all_of(service)]
 
 
-def _again(dice: Random) -> tuple[Fault, Sequence[str]]:
+def _delivered_again(dice: Random) -> tuple[Fault, Sequence[str]]:
     service = dice.choice(("order", "invoice", "billing", "shipment"))
     return DeliveredAgain(service, dice.randint(1, 60), dice.randrange(1 << 30)), ["broker"]
 
 
 def _poison(dice: Random) -> tuple[Fault, Sequence[str]]:
-    return Poison(dice.choice(SERVICES), dice.choice(tuple(SORTS))), ["broker"]
+    return Poison(dice.choice(SERVICES), dice.choice(tuple(POISON_BODIES))), ["broker"]
 
 
 def _newer(dice: Random) -> tuple[Fault, Sequence[str]]:
-    return Newer(dice.choice(SERVICES)), ["broker"]
+    return NewerEvent(dice.choice(SERVICES)), ["broker"]
 
 
-def _grumpy(dice: Random) -> tuple[Fault, Sequence[str]]:
-    command, answer = dice.choice(MOODS)
-    return Grumpy(command, answer, dice.uniform(1, 5)), ["mail"]
+def _mail_answer(dice: Random) -> tuple[Fault, Sequence[str]]:
+    command, answer = dice.choice(MAIL_ANSWERS)
+    return WrongAnswer(command, answer, dice.uniform(1, 5)), ["mail"]
 
 
 def _misbehaves(dice: Random) -> tuple[Fault, Sequence[str]]:
@@ -287,16 +287,16 @@ def _misbehaves(dice: Random) -> tuple[Fault, Sequence[str]]:
     return Misbehaves(behaviour, step, dice.randint(1, 20)), ["provider"]
 
 
-def _provider_away(dice: Random) -> tuple[Fault, Sequence[str]]:
-    return Away(dice.choice(AWAY), dice.uniform(1, 6)), ["provider"]
+def _provider_outage(dice: Random) -> tuple[Fault, Sequence[str]]:
+    return Outage(dice.choice(OUTAGES), dice.uniform(1, 6)), ["provider"]
 
 
 def kinds(provider: Provider) -> tuple[Kind, ...]:
-    """Every kind that a soak with this payment provider strikes."""
+    """The kinds that a soak with this payment provider strikes."""
     every = (
         Kind("process killed", 200, partial(_killed, provider)),
         Kind("process killed at a kill point", 300, partial(_killed_at, provider)),
-        Kind("process asked to end", 40, partial(_asked_to_end, provider)),
+        Kind("process terminated", 40, partial(_sigterm, provider)),
         Kind("process replaced by the previous version's", 30, _rolled_back),
         Kind("every process replaced in turn", 3, _all_rolled_back),
         Kind("process paused", 15, partial(_paused, provider)),
@@ -305,7 +305,7 @@ def kinds(provider: Provider) -> tuple[Kind, ...]:
         Kind("connections gone silent", 6, partial(_silenced, provider)),
         Kind("connections half open", 6, partial(_half_open, provider)),
         Kind("connections slow", 15, partial(_slow, provider)),
-        Kind("answer lost", 120, partial(_answer_lost, provider)),
+        Kind("answer lost", 120, partial(_lost_answer, provider)),
         Kind("connection cut at a moment", 80, partial(_cut_at, provider)),
         Kind("client killed at a moment", 40, partial(_killed_by_moment, provider)),
         Kind("PostgreSQL terminates connections", 60, _terminated),
@@ -317,22 +317,22 @@ def kinds(provider: Provider) -> tuple[Kind, ...]:
         Kind("RabbitMQ out of memory", 6, _out_of_memory),
         Kind("RabbitMQ closes connections", 10, _closed_by_broker),
         Kind("queue or binding lost", 8, _lost_in_broker),
-        Kind("messages delivered again", 60, _again),
+        Kind("messages delivered again", 60, _delivered_again),
         Kind("poison delivered", 60, _poison),
         Kind("event of a newer version delivered", 10, _newer),
-        Kind("mail server grumpy", 40, _grumpy),
+        Kind("mail server answers with an error", 40, _mail_answer),
     )
     if provider == "stripe":
         return (
             *every,
             Kind("provider misbehaves", 250, _misbehaves),
-            Kind("provider out of order", 20, _provider_away),
+            Kind("provider down", 20, _provider_outage),
         )
     return every
 
 
 def schedule(seed: int, provider: Provider) -> Iterator[tuple[Kind, Fault, Sequence[str]]]:
-    """Faults without end: the same ones in the same order for the same seed and provider."""
+    """Endless faults: the same seed and provider give the same faults in the same order."""
     dice = Random(seed)
     every = kinds(provider)
     weights = [kind.weight for kind in every]

@@ -1,4 +1,4 @@
-"""An HTTP client of one connection: just enough HTTP/1.1, and little of the processor."""
+"""An HTTP client for load: just enough HTTP/1.1, so that it costs little CPU."""
 
 import asyncio
 from dataclasses import dataclass
@@ -13,14 +13,14 @@ class NoAnswer(Exception):
 
 @dataclass
 class Client:
-    """One connection that is kept as long as it lasts: just enough HTTP/1.1, and little of the processor."""
+    """One keep-alive connection, opened again after it fails."""
 
     port: int
     _reader: asyncio.StreamReader | None = None
     _writer: asyncio.StreamWriter | None = None
 
     async def post(self, path: str, body: bytes, key: str) -> tuple[int, bytes]:
-        """Status and body of the answer. Raises NoAnswer."""
+        """Returns the status and body of the answer. Raises NoAnswer."""
         head = (
             f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1:{self.port}\r\nContent-Type: application/json\r\n"
             f"Idempotency-Key: {key}\r\nContent-Length: {len(body)}\r\n\r\n"
@@ -36,7 +36,7 @@ class Client:
             raise
 
     async def get(self, path: str) -> tuple[int, bytes]:
-        """Status and body of the answer. Raises NoAnswer."""
+        """Returns the status and body of the answer. Raises NoAnswer."""
         try:
             async with asyncio.timeout(ANSWER_SECONDS):
                 return await self._ask(f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{self.port}\r\n\r\n".encode())
@@ -45,7 +45,7 @@ class Client:
             raise NoAnswer(type(error).__name__) from error
 
     def close(self) -> None:
-        """Ends the connection."""
+        """Closes the connection."""
         if self._writer:
             self._writer.transport.abort()
         self._reader = self._writer = None

@@ -1,4 +1,4 @@
-"""The whole system as a run's own: containers, proxies before them, a mailbox, and supervised processes."""
+"""The system of a run: containers, proxies in front of them, a mail server, and supervised processes."""
 
 import asyncio
 import os
@@ -22,67 +22,67 @@ from tests.faults.replica import ROOT, Replica
 from tests.ports import free_port
 
 REPLICAS: Final[Mapping[str, int]] = {"order": 1, "invoice": 1, "billing": 2, "shipment": 1, "email": 2}
-"""How many processes of each service there are."""
+"""The number of processes of each service."""
 ROLES: Final = ("order", "invoice", "billing", "shipment", "email", "provider", "carrier", "auditor")
 START_SECONDS: Final = 180.0
-"""Until every process serves, on a machine that has other work too."""
+"""Most seconds until every process serves, on a busy machine."""
 Provider: TypeAlias = Literal["simulated", "stripe"]
 
 
 class MigrationFailed(Exception):
-    """`orderflow migrate` did not make the system's tables."""
+    """`orderflow migrate` failed."""
 
 
 @dataclass
 class Cluster:
-    """A running system and everything that faults and checks need to reach of it."""
+    """A running system, with everything that faults and checks need."""
 
     folder: Path
-    """Logs, the history and the report of this run."""
+    """For the logs, the history and the report of this run."""
     postgres: Container
     rabbitmq: Container
     database: Proxy
     """Between the services and PostgreSQL."""
     ledger: Proxy
-    """Between the simulated payment provider and PostgreSQL, which keeps its ledger."""
+    """Between the simulated payment provider and PostgreSQL, which has its ledger."""
     provider: Proxy
-    """Between billing and the Stripe-compatible server, where there is one."""
+    """Between billing and the Stripe-compatible server, if that is used."""
     payment_provider: Provider
     provider_port: int
-    """Where the Stripe-compatible server answers."""
+    """The port of the Stripe-compatible server."""
     broker: Proxy
     mail: Proxy
     mailbox: Mailbox
     port: int
-    """Where the order service answers."""
+    """The port of the order service."""
     password: str
     previous: EarlierVersion
-    """The code that replicas run for a while, beside those that run this checkout's."""
+    """The code of the previous version, which some replicas run for some time."""
     poison: set[str] = field(default_factory=set)
-    """What must end up dead: service and event id, or what tells an undecodable message."""
-    poison_perhaps: set[str] = field(default_factory=set)
-    """Poison of which nobody knows whether the broker took it."""
+    """What must end up dead: the service, and the event id or the digest of an undecodable message."""
+    poison_unconfirmed: set[str] = field(default_factory=set)
+    """Poison that the broker did not confirm: it may or may not have been delivered."""
     newer: set[str] = field(default_factory=set)
-    """Events of a newer version, which must wait for it: service and event id."""
-    newer_perhaps: set[str] = field(default_factory=set)
-    """Those of which nobody knows whether the broker took them."""
+    """Events of a newer version, which must stay parked: service and event id."""
+    newer_unconfirmed: set[str] = field(default_factory=set)
+    """Those that the broker did not confirm."""
     replicas: dict[str, Replica] = field(default_factory=dict)
     _connection: "asyncpg.Connection[Any] | None" = None
-    _asking: asyncio.Lock = field(default_factory=asyncio.Lock)
+    _fetching: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     @property
     def database_url(self) -> str:
-        """PostgreSQL as its owner, by no proxy."""
+        """PostgreSQL as its owner, without a proxy."""
         return f"postgresql+asyncpg://{OWNER}:{self.password}@127.0.0.1:{self.postgres.port}/{DATABASE}"
 
     @property
     def broker_url(self) -> str:
-        """RabbitMQ, by no proxy."""
+        """RabbitMQ, without a proxy."""
         return f"amqp://{OWNER}:{self.password}@127.0.0.1:{self.rabbitmq.port}/"
 
     @property
     def provider_ledger(self) -> Ledger:
-        """What the payment provider itself says, by no proxy."""
+        """The payment provider's own ledger, without a proxy."""
         if self.payment_provider == "stripe":
             return StripeLedger(self.provider_key, f"http://127.0.0.1:{self.provider_port}")
         return SimulatedLedger(self.database_url)
@@ -92,28 +92,28 @@ class Cluster:
         """The API key of the Stripe-compatible server."""
         return f"sk_test_{self.password}"
 
-    def of(self, service: str) -> list[Replica]:
+    def replicas_of(self, service: str) -> list[Replica]:
         """The replicas of a service."""
         return [replica for replica in self.replicas.values() if replica.service == service]
 
-    def logs_from_now(self) -> "Tails":
-        """What all processes will have logged from now on."""
+    def logs_from_now(self) -> "LogTails":
+        """The log lines that all processes write from now on."""
         logs = [replica.log for replica in self.replicas.values() if replica.log.exists()]
-        return Tails({log: log.stat().st_size for log in logs})
+        return LogTails({log: log.stat().st_size for log in logs})
 
-    async def keep_database(self) -> None:
-        """Writes the whole database to `database.dump` in the run's folder, for pg_restore."""
-        there = f"/tmp/{DATABASE}.dump"
-        await self.postgres.execute("pg_dump", "-U", OWNER, "-Fc", "-f", there, DATABASE)
-        await self.postgres.copy(there, self.folder / "database.dump")
+    async def dump_database(self) -> None:
+        """Dumps the database to `database.dump` in the run's folder, for pg_restore."""
+        path = f"/tmp/{DATABASE}.dump"
+        await self.postgres.execute("pg_dump", "-U", OWNER, "-Fc", "-f", path, DATABASE)
+        await self.postgres.copy(path, self.folder / "database.dump")
 
     def role(self, service: str) -> str:
-        """Name of a service's role."""
+        """The name of a service's role."""
         return f"{DATABASE}_{service}"
 
     def add(self, service: str) -> Replica:
-        """One more replica of a service, not started yet. The order service's first has the known port."""
-        number = len(self.of(service)) + 1
+        """Adds a replica of a service, not started yet. The first of the order service listens on `port`."""
+        number = len(self.replicas_of(service)) + 1
         port = self.port if (service, number) == ("order", 1) else free_port()
         name = f"{service}-{number}"
         self.replicas[name] = Replica(
@@ -126,12 +126,12 @@ class Cluster:
         return self.replicas[name]
 
     async def connect(self) -> "asyncpg.Connection[Any]":
-        """A connection of one's own to the database, as its owner, by no proxy."""
+        """A new connection to the database as its owner, without a proxy."""
         return await asyncpg.connect(self.database_url.replace("+asyncpg", ""), timeout=5)
 
     async def fetch(self, query: str, *arguments: object, patience: float = 120.0) -> list[asyncpg.Record]:
-        """What the database says to its owner; waits for it while it is away."""
-        async with self._asking, asyncio.timeout(patience):
+        """Runs a query as the database's owner; waits up to `patience` seconds while the database is down."""
+        async with self._fetching, asyncio.timeout(patience):
             while True:
                 try:
                     if self._connection is None or self._connection.is_closed():
@@ -153,13 +153,13 @@ class Cluster:
                 await asyncio.sleep(0.2)
 
     def role_url(self, service: str, proxy: Proxy) -> str:
-        """PostgreSQL as a service's role, by way of a proxy."""
+        """PostgreSQL as a service's role, through a proxy."""
         return proxy.through(
             f"postgresql+asyncpg://{DATABASE}_{service}:{self.password}@127.0.0.1:{self.postgres.port}/{DATABASE}"
         )
 
     def environment(self, service: str, port: int) -> dict[str, str]:
-        """The environment of a process of this service, as compose would set it."""
+        """The environment of a process of this service, as in docker-compose.yml."""
         inherited = {name: os.environ[name] for name in ("PATH", "LANG", "HOME") if name in os.environ}
         return inherited | {
             "DATABASE_URL": self.role_url(service, self.database),
@@ -171,20 +171,20 @@ class Cluster:
             "PROVIDER_DATABASE_URL": self.role_url("provider", self.ledger),
             "CARRIER_DATABASE_URL": self.role_url("carrier", self.database),
             "SMTP_URL": self.mail.through(f"smtp://127.0.0.1:{self.mailbox.port}"),
-            "MAIL_RETRY_SECONDS": "6",  # a fault lasts for 5: it leaves a mail at most two unknown outcomes
+            "MAIL_RETRY_SECONDS": "6",  # faults last 5 s: a mail gets at most two unknown outcomes
         }
 
 
 @dataclass(frozen=True)
-class Tails:
-    """What is added to the logs of a system from a moment on."""
+class LogTails:
+    """The lines that are added to log files from given offsets on."""
 
-    _from: Mapping[Path, int]
+    _offsets: Mapping[Path, int]
 
     def lines_with(self, text: str) -> list[str]:
-        """The lines so far that have this text."""
+        """The lines so far that contain this text."""
         lines = []
-        for log, begin in self._from.items():
+        for log, begin in self._offsets.items():
             with log.open("rb") as file:
                 file.seek(begin)
                 lines += [line for line in file.read().decode(errors="replace").splitlines() if text in line]
@@ -195,9 +195,9 @@ class Tails:
 async def cluster(
     folder: Path, *, provider: Provider = "simulated", replicas: Mapping[str, int] = REPLICAS
 ) -> AsyncIterator[Cluster]:
-    """A fresh system that takes orders and is removed at the end; its logs stay in `folder`.
+    """Starts a fresh system and removes it at the end; its logs stay in `folder`.
 
-    Every process serves already. Raises NoEarlierVersion, NoDocker, MigrationFailed or NotServing.
+    On entry every process serves. Raises NoEarlierVersion, NoDocker, MigrationFailed or NotServing.
     """
     logs = folder / "logs"
     logs.mkdir(parents=True, exist_ok=True)
@@ -237,14 +237,16 @@ async def cluster(
         if provider == "stripe":
             system.replicas["stripe-1"] = _stripe(system)
         for replica in system.replicas.values():
-            replica.keep()
-        stack.push_async_callback(_closed, system)
-        await asyncio.gather(*(replica.answering(START_SECONDS) for replica in system.replicas.values()))
+            replica.supervise()
+        stack.push_async_callback(_stop, system)
+        await asyncio.gather(
+            *(replica.wait_until_serving(START_SECONDS) for replica in system.replicas.values())
+        )
         yield system
 
 
 def _stripe(system: Cluster) -> Replica:
-    """The Stripe-compatible server, to be told how to misbehave."""
+    """The Stripe-compatible server, which faults can script."""
     environment = system.environment("stripe", system.provider_port)
     return Replica(
         "stripe-1",
@@ -255,8 +257,8 @@ def _stripe(system: Cluster) -> Replica:
     )
 
 
-async def _closed(system: Cluster) -> None:
-    await asyncio.gather(*(replica.close() for replica in system.replicas.values()))
+async def _stop(system: Cluster) -> None:
+    await asyncio.gather(*(replica.stop() for replica in system.replicas.values()))
     if system._connection:
         system._connection.terminate()
 

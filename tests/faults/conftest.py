@@ -1,4 +1,4 @@
-"""The system of a fault run: one for all its tests, under a gentle load from the first to the last."""
+"""The system of the fault run: one for all tests, under a light load from the first to the last."""
 
 import asyncio
 import random
@@ -15,19 +15,19 @@ from bench.earlier import NoEarlierVersion
 from tests.faults.cluster import Cluster, cluster
 from tests.faults.containers import NoDocker
 from tests.faults.history import History
-from tests.faults.load import Load, Wishes
+from tests.faults.load import Load, OrderGenerator
 from tests.faults.replica import ROOT, NotServing
 from tests.faults.strikes import Strikes
 from tests.faults.vitals import Vitals
 
 CLIENTS = 4
 PAUSE = 0.12
-"""Seconds that each client waits between two orders."""
+"""Seconds between two orders of a client."""
 
 
 @dataclass
 class Run:
-    """A fault run."""
+    """A running system with its load, and the records of the run."""
 
     system: Cluster
     history: History
@@ -43,7 +43,7 @@ async def run() -> AsyncIterator[Run]:
     folder = ROOT / "var" / "faults" / f"{datetime.now(UTC):%Y%m%d-%H%M%S}-every-fault-once"
     folder.mkdir(parents=True)
 
-    async def gently() -> None:
+    async def pause() -> None:
         await asyncio.sleep(PAUSE)
 
     async with AsyncExitStack() as stack:
@@ -53,8 +53,8 @@ async def run() -> AsyncIterator[Run]:
             pytest.exit(str(error), returncode=1)
         history = History(folder / "history.jsonl")
         stack.callback(history.close)
-        wishes = Wishes(random.Random(1), "faults", undeliverable=0.15)
-        load = Load(history, wishes, system.port, sys.maxsize, gently, random.Random(1))
+        order_generator = OrderGenerator(random.Random(1), "faults", undeliverable=0.15)
+        load = Load(history, order_generator, system.port, sys.maxsize, pause, random.Random(1))
         vitals = Vitals(system)
         watching = asyncio.create_task(vitals.watch())
         placing = asyncio.create_task(load.run(CLIENTS))

@@ -1,4 +1,4 @@
-"""PostgreSQL and RabbitMQ as a run's own containers, each on a port that it keeps when it comes back."""
+"""PostgreSQL and RabbitMQ in containers of the run, on ports that they keep after a restart."""
 
 import asyncio
 import os
@@ -15,73 +15,73 @@ DATABASE: Final = "orderflow"
 
 
 class NoDocker(Exception):
-    """Docker does not answer: the runs need it for a PostgreSQL and a RabbitMQ that can be broken."""
+    """Docker does not answer; fault runs need it for PostgreSQL and RabbitMQ."""
 
-    def __init__(self, said: str = "") -> None:
-        super().__init__(f"{self.__doc__} {said}".rstrip())
+    def __init__(self, detail: str = "") -> None:
+        super().__init__(f"{self.__doc__} {detail}".rstrip())
 
 
 class DockerFailed(Exception):
-    """Docker did not do what it was asked."""
+    """A docker command failed."""
 
 
 async def docker(*arguments: str, stdin: bytes | None = None) -> str:
-    """What `docker` says. Raises NoDocker when there is none, DockerFailed when it refuses."""
+    """The output of a `docker` command. Raises NoDocker if docker is missing, DockerFailed if it fails."""
     pipe = asyncio.subprocess.PIPE
-    given = pipe if stdin else asyncio.subprocess.DEVNULL
+    input_stream = pipe if stdin else asyncio.subprocess.DEVNULL
     try:
         process = await asyncio.create_subprocess_exec(
             "docker",
             *arguments,
-            stdin=given,
+            stdin=input_stream,
             stdout=pipe,
             stderr=pipe,
         )
     except FileNotFoundError:
         raise NoDocker from None
-    said, complaint = await process.communicate(stdin)
+    output, error = await process.communicate(stdin)
     if process.returncode:
-        raise DockerFailed(f"docker {' '.join(arguments[:3])}: {complaint.decode().strip()}")
-    return said.decode().strip()
+        raise DockerFailed(f"docker {' '.join(arguments[:3])}: {error.decode().strip()}")
+    return output.decode().strip()
 
 
 @dataclass(frozen=True)
 class Container:
-    """One container; its data outlives its ends."""
+    """A container; it keeps its data when it is stopped or killed."""
 
     name: str
     port: int
 
     async def execute(self, *command: str) -> str:
-        """What a command says inside of it. Raises DockerFailed."""
+        """The output of a command in the container. Raises DockerFailed."""
         return await docker("exec", self.name, *command)
 
-    async def copy(self, there: str, here: Path) -> None:
-        """Copies a file out of it."""
-        await docker("cp", f"{self.name}:{there}", str(here))
+    async def copy(self, source: str, target: Path) -> None:
+        """Copies a file out of the container."""
+        await docker("cp", f"{self.name}:{source}", str(target))
 
     async def kill(self) -> None:
-        """SIGKILL to everything in it."""
+        """Kills its processes with SIGKILL."""
         await docker("kill", self.name)
 
     async def stop(self) -> None:
-        """Stops it in order."""
+        """Stops it with SIGTERM."""
         await docker("stop", "--time", "30", self.name)
 
     async def start(self) -> None:
-        """Starts it on the data that it had."""
+        """Starts it again with its data."""
         await docker("start", self.name)
 
     async def started_at(self) -> str:
-        """When it was started last: proof that it was started again."""
+        """The time of the last start: evidence of a restart."""
         return await docker("inspect", "--format", "{{.State.StartedAt}}", self.name)
 
 
 @asynccontextmanager
 async def containers(password: str) -> AsyncIterator[tuple[Container, Container]]:
-    """A fresh PostgreSQL (fsync on, as shipped) and a fresh RabbitMQ, removed with their data at the end.
+    """Starts a fresh PostgreSQL (with fsync) and RabbitMQ, and removes them with their data at the end.
 
-    Both have the user `orderflow` with this password. They need not answer yet.
+    Both have the user `orderflow` with this password. They may not answer yet.
     """
     try:
         await docker("info", "--format", "{{.ServerVersion}}")
@@ -91,7 +91,7 @@ async def containers(password: str) -> AsyncIterator[tuple[Container, Container]
     rabbitmq = Container(f"orderflow-faults-{os.getpid()}-rabbitmq", free_port())
     async with AsyncExitStack() as stack:
         for container in (postgres, rabbitmq):
-            stack.push_async_callback(_removed, container)
+            stack.push_async_callback(_remove, container)
         await docker(
             *_run(postgres, 5432, memory="2g", shm="256m"),
             *_environment(POSTGRES_USER=OWNER, POSTGRES_PASSWORD=password, POSTGRES_DB=DATABASE),
@@ -120,7 +120,7 @@ async def containers(password: str) -> AsyncIterator[tuple[Container, Container]
 
 
 def _run(container: Container, port: int, *, memory: str, shm: str = "64m") -> list[str]:
-    """`docker run` up to the image. Its host name is fixed: RabbitMQ's data belongs to a node's name."""
+    """`docker run` up to the image. The host name is fixed, as RabbitMQ's data belongs to its node name."""
     return [
         *("run", "--detach", "--name", container.name, "--hostname", container.name.rsplit("-", 1)[-1]),
         *("--publish", f"127.0.0.1:{container.port}:{port}", "--memory", memory, "--shm-size", shm),
@@ -131,9 +131,5 @@ def _environment(**variables: str) -> list[str]:
     return [part for name, value in variables.items() for part in ("--env", f"{name}={value}")]
 
 
-def _options(**options: str) -> list[str]:
-    return [part for name, value in options.items() for part in ("-c", f"{name}={value}")]
-
-
-async def _removed(container: Container) -> None:
+async def _remove(container: Container) -> None:
     await docker("rm", "--force", "--volumes", container.name)

@@ -1,4 +1,4 @@
-"""Faults of the network, made by the proxies before PostgreSQL, RabbitMQ and the mail server."""
+"""Faults of the network, made by the proxies in front of the servers."""
 
 import asyncio
 from dataclasses import dataclass
@@ -24,12 +24,12 @@ from tests.faults.moments import (
 from tests.faults.proxy import Proxy
 
 Line: TypeAlias = Literal["database", "ledger", "broker", "mail", "provider"]
-"""A proxy of the cluster, by its name."""
+"""The name of one of the cluster's proxies."""
 LINES: Final[dict[Provider, tuple[Line, ...]]] = {
     "simulated": ("database", "ledger", "broker", "mail"),
     "stripe": ("database", "provider", "broker", "mail"),
 }
-"""Those that are in use, by payment provider."""
+"""The proxies in use, by payment provider."""
 MOMENTS: Final[dict[Line, tuple[Moment, ...]]] = {
     "database": (COMMIT_UNANSWERED, COMMIT_UNSENT),
     "ledger": (COMMIT_UNANSWERED, COMMIT_UNSENT),
@@ -37,7 +37,7 @@ MOMENTS: Final[dict[Line, tuple[Moment, ...]]] = {
     "mail": (MAIL_UNANSWERED, MAIL_UNFINISHED),
     "provider": (CHANGE_UNANSWERED, CHANGE_UNSENT, CHANGE_HALF_ANSWERED),
 }
-"""At which moments each line can be cut; first, where the work is done and its answer lost."""
+"""The moments at which each line can be cut; at the first, the work is done and its answer is lost."""
 PATIENCE: Final = 20.0
 
 
@@ -48,20 +48,20 @@ def _proxy(cluster: Cluster, line: Line) -> Proxy:
 
 
 async def _in_use(cluster: Cluster, line: Line) -> Proxy:
-    """The proxy, once there are connections. Raises NoEffect when nobody connects."""
+    """The proxy, once it has connections. Raises NoEffect if none is made."""
     proxy = _proxy(cluster, line)
     try:
         async with asyncio.timeout(PATIENCE):
             while not proxy.connections:
                 await asyncio.sleep(0.05)
     except TimeoutError:
-        raise NoEffect("Nobody is connected.") from None
+        raise NoEffect("There is no connection.") from None
     return proxy
 
 
 @dataclass(frozen=True)
 class Cut:
-    """Every connection is reset, and may be made again at once."""
+    """Every connection is reset; new ones work."""
 
     line: Line
 
@@ -79,14 +79,14 @@ class Cut:
 
 @dataclass(frozen=True)
 class Refused:
-    """For a while every connection is reset and none is made."""
+    """Every connection is reset, and for some time new ones are refused."""
 
     line: Line
     seconds: float
 
     @property
     def name(self) -> str:
-        return f"{self.line}: away for {self.seconds:.0f} s"
+        return f"{self.line}: refused for {self.seconds:.0f} s"
 
     async def strike(self, cluster: Cluster) -> str:
         proxy = await _in_use(cluster, self.line)
@@ -98,16 +98,16 @@ class Refused:
         return f"{count} connections were reset and none could be made for {self.seconds:.0f} s"
 
     async def heal(self, cluster: Cluster) -> None:
-        """It accepts again since the end of `strike`."""
+        """`strike` has ended it."""
 
 
 @dataclass(frozen=True)
 class Silenced:
-    """A black hole: nothing goes through the connections there are, and nobody is told. New ones work."""
+    """Existing connections forward nothing, and neither side notices. New ones work."""
 
     line: Line
     seconds: float
-    """Until both sides are told at last."""
+    """Until both sides see a reset."""
 
     @property
     def name(self) -> str:
@@ -119,12 +119,12 @@ class Silenced:
         return f"{count} connections went silent for {self.seconds:.0f} s"
 
     async def heal(self, cluster: Cluster) -> None:
-        _proxy(cluster, self.line).forget_silent()
+        _proxy(cluster, self.line).reset_silent()
 
 
 @dataclass(frozen=True)
 class CutAt:
-    """A connection is reset at a moment of its protocol."""
+    """One connection is reset at a moment of its protocol."""
 
     line: Line
     moment: Moment
@@ -147,11 +147,11 @@ class CutAt:
 
 @dataclass(frozen=True)
 class HalfOpen:
-    """The server has lost every connection, and nobody told the clients."""
+    """The server has lost every connection, and the clients do not notice."""
 
     line: Line
     seconds: float
-    """Until they are told at last."""
+    """Until the clients see a reset."""
 
     @property
     def name(self) -> str:
@@ -163,12 +163,12 @@ class HalfOpen:
         return f"{count} connections were half open for {self.seconds:.0f} s"
 
     async def heal(self, cluster: Cluster) -> None:
-        _proxy(cluster, self.line).forget_silent()
+        _proxy(cluster, self.line).reset_silent()
 
 
 @dataclass(frozen=True)
 class Slow:
-    """Every byte takes its time, in both directions."""
+    """Every byte is delayed, in both directions."""
 
     line: Line
     pace: Pace
@@ -180,12 +180,12 @@ class Slow:
 
     async def strike(self, cluster: Cluster) -> str:
         proxy = await _in_use(cluster, self.line)
-        before = proxy.held_up
+        before = proxy.delayed
         proxy.to_server = proxy.to_client = self.pace
         await asyncio.sleep(self.seconds)
-        if proxy.held_up == before:
-            raise NoEffect("Nobody said anything.")
-        return f"{proxy.held_up - before} times bytes were held up"
+        if proxy.delayed == before:
+            raise NoEffect("No bytes were sent.")
+        return f"{proxy.delayed - before} reads were delayed"
 
     async def heal(self, cluster: Cluster) -> None:
         proxy = _proxy(cluster, self.line)

@@ -1,4 +1,4 @@
-"""Faults of processes: killed anywhere, killed at a named point, asked to end, paused."""
+"""Faults of processes: killed anywhere, killed at a kill point, terminated, paused."""
 
 import asyncio
 import signal
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from events.killpoints import KillPoint
-from tests.faults.armed import LAST_WORDS
+from tests.faults.armed import DEATH_LOG
 from tests.faults.cluster import REPLICAS, Cluster
 from tests.faults.fault import Misbehaved, NoEffect
 from tests.faults.moments import Moment
@@ -16,38 +16,38 @@ from tests.faults.proxy import Connection, Proxy
 from tests.faults.replica import Ended, NotServing, Replica
 
 PATIENCE: Final = 60.0
-"""Seconds within which a process must have died as it was told, under load."""
+"""Seconds within which a process must have ended, under load."""
 
 
 async def _running(cluster: Cluster, name: str) -> tuple[Replica, int]:
-    """The replica once its process serves, and the process's id."""
+    """The replica and its process id, once the process serves. Raises NoEffect."""
     replica = cluster.replicas[name]
     try:
-        return replica, await replica.answering(PATIENCE)
+        return replica, await replica.wait_until_serving(PATIENCE)
     except NotServing as error:
         raise NoEffect(str(error)) from error
 
 
-async def asked_to_end(cluster: Cluster, name: str) -> int:
-    """Sends SIGTERM; the id of the process, which ended with 0. Raises NoEffect or Misbehaved."""
+async def terminate(cluster: Cluster, name: str) -> int:
+    """Sends SIGTERM and returns the process id after it has exited with 0. Raises NoEffect or Misbehaved."""
     replica, pid = await _running(cluster, name)
     replica.signal(signal.SIGTERM)
     end = await _ended(replica, pid)
     if end.status:
-        raise Misbehaved(f"{name} ended with {end.status} after SIGTERM.")
+        raise Misbehaved(f"{name} exited with {end.status} after SIGTERM.")
     return pid
 
 
 async def _ended(replica: Replica, pid: int) -> Ended:
     try:
         async with asyncio.timeout(PATIENCE):
-            return await replica.ended(pid)
+            return await replica.wait_for_end(pid)
     except TimeoutError:
-        raise NoEffect(f"{replica.name} ({pid}) still runs.") from None
+        raise NoEffect(f"{replica.name} ({pid}) is still running.") from None
 
 
-def _tell(replicas: Collection[Replica], number: signal.Signals) -> None:
-    """Sends a signal to those that run."""
+def _signal_all(replicas: Collection[Replica], number: signal.Signals) -> None:
+    """Sends a signal to those that are running."""
     for replica in replicas:
         with suppress(ProcessLookupError):
             replica.signal(number)
@@ -55,7 +55,7 @@ def _tell(replicas: Collection[Replica], number: signal.Signals) -> None:
 
 @dataclass(frozen=True)
 class Killed:
-    """SIGKILL, wherever the process happens to be."""
+    """SIGKILL at any point."""
 
     replica: str
 
@@ -72,18 +72,18 @@ class Killed:
         return f"process {pid} ended by SIGKILL"
 
     async def heal(self, cluster: Cluster) -> None:
-        await cluster.replicas[self.replica].answering()
+        await cluster.replicas[self.replica].wait_until_serving()
 
 
 @dataclass(frozen=True)
 class KilledAt:
-    """SIGKILL at a kill point, in the task of that name."""
+    """SIGKILL at a kill point, in a task whose name contains `task`."""
 
     replica: str
     task: str
     point: KillPoint
-    disturbs: Literal["database", "ledger", "broker", "mail", "provider"] | None = None
-    """The proxy that is away for a moment, so that work is put off and claimed anew."""
+    interrupts: Literal["database", "ledger", "broker", "mail", "provider"] | None = None
+    """A proxy that refuses connections from time to time, so that work is postponed and claimed again."""
 
     @property
     def name(self) -> str:
@@ -91,32 +91,34 @@ class KilledAt:
 
     async def strike(self, cluster: Cluster) -> str:
         replica, pid = await _running(cluster, self.replica)
-        said = replica.log.stat().st_size
+        offset = replica.log.stat().st_size
         replica.arm_file.write_text(f"{self.point} {self.task}\n", encoding="utf-8")
         replica.signal(signal.SIGUSR1)
-        disturbing = asyncio.create_task(self._disturb(cluster))
+        interrupting = asyncio.create_task(self._interrupt(cluster))
         try:
             end = await _ended(replica, pid)
         finally:
-            disturbing.cancel()
-            await asyncio.gather(disturbing, return_exceptions=True)
+            interrupting.cancel()
+            await asyncio.gather(interrupting, return_exceptions=True)
         with replica.log.open("rb") as log:
-            log.seek(said)
+            log.seek(offset)
             lines = log.read().decode(errors="replace").splitlines()
-        wanted = f'{LAST_WORDS} {self.point} in "'
-        words = [line for line in lines if line.startswith(wanted) and self.task in line]
-        if end.status != -signal.SIGKILL or not words:
-            raise NoEffect(f"{self.replica} ended with {end.status}, and not where it should.")
-        return f"process {pid} {words[-1]}"
+        prefix = f'{DEATH_LOG} {self.point} in "'
+        deaths = [line for line in lines if line.startswith(prefix) and self.task in line]
+        if end.status != -signal.SIGKILL or not deaths:
+            raise NoEffect(f"{self.replica} ended with {end.status}, but not at the kill point.")
+        return f"process {pid} {deaths[-1]}"
 
-    async def _disturb(self, cluster: Cluster) -> None:
-        """Work is put off, again and again, while no other replica can claim it."""
-        if self.disturbs is None:
+    async def _interrupt(self, cluster: Cluster) -> None:
+        """Makes work fail from time to time; the service's other replicas are stopped, so can't claim it."""
+        if self.interrupts is None:
             return
-        proxy: Proxy = getattr(cluster, self.disturbs)
-        others = [r for r in cluster.of(cluster.replicas[self.replica].service) if r.name != self.replica]
+        proxy: Proxy = getattr(cluster, self.interrupts)
+        others = [
+            r for r in cluster.replicas_of(cluster.replicas[self.replica].service) if r.name != self.replica
+        ]
         try:
-            _tell(others, signal.SIGSTOP)
+            _signal_all(others, signal.SIGSTOP)
             while True:
                 await proxy.refuse()
                 await asyncio.sleep(2.0)
@@ -124,18 +126,18 @@ class KilledAt:
                 await asyncio.sleep(6.0)
         finally:
             await proxy.accept()
-            _tell(others, signal.SIGCONT)
+            _signal_all(others, signal.SIGCONT)
 
     async def heal(self, cluster: Cluster) -> None:
         replica = cluster.replicas[self.replica]
         if replica.arm_file.exists():
             replica.arm_file.unlink()
-            await replica.answering()
+            await replica.wait_until_serving()
 
 
 @dataclass(frozen=True)
 class KilledByMoment:
-    """SIGKILL to the process that is the client where a moment of the protocol comes."""
+    """SIGKILL to the client's process at a moment of the protocol."""
 
     line: Literal["database", "ledger", "broker", "mail", "provider"]
     moment: Moment
@@ -164,33 +166,33 @@ class KilledByMoment:
             end = await _ended(replica, pid)
             if end.status == -signal.SIGKILL:
                 return f"{replica.name} ({pid}) ended by SIGKILL at {self.moment.name}"
-        raise NoEffect("The client was none of the services' processes, or ended otherwise.")
+        raise NoEffect("The client was not a process of a service, or did not end by SIGKILL.")
 
     async def heal(self, cluster: Cluster) -> None:
-        """It starts by itself."""
+        """Its replica has restarted it."""
 
 
 @dataclass(frozen=True)
-class AskedToEnd:
-    """SIGTERM: it finishes or gives back what is in flight, and exits with 0."""
+class Sigterm:
+    """SIGTERM: the process finishes or releases its work, and exits with 0."""
 
     replica: str
 
     @property
     def name(self) -> str:
-        return f"{self.replica} asked to end"
+        return f"{self.replica} terminated"
 
     async def strike(self, cluster: Cluster) -> str:
-        pid = await asked_to_end(cluster, self.replica)
-        return f"process {pid} ended with 0 after SIGTERM"
+        pid = await terminate(cluster, self.replica)
+        return f"process {pid} exited with 0 after SIGTERM"
 
     async def heal(self, cluster: Cluster) -> None:
-        await cluster.replicas[self.replica].answering()
+        await cluster.replicas[self.replica].wait_until_serving()
 
 
 @dataclass(frozen=True)
 class Paused:
-    """SIGSTOP for a while: its claims run out and others take over, then it goes on as if nothing was."""
+    """SIGSTOP for some time: its claims expire and others take over, then it continues."""
 
     replica: str
     seconds: float
@@ -204,40 +206,42 @@ class Paused:
         replica.signal(signal.SIGSTOP)
         try:
             await asyncio.sleep(self.seconds)
-            state = replica.state_of_process()
+            state = replica.process_state()
         finally:
             if replica.pid == pid:
                 replica.signal(signal.SIGCONT)
         if state != "T":
             raise NoEffect(f"{self.replica} ({pid}) was not stopped: {state}.")
-        return f"process {pid} stood still for {self.seconds:.0f} s"
+        return f"process {pid} was stopped for {self.seconds:.0f} s"
 
     async def heal(self, cluster: Cluster) -> None:
-        """It goes on since the end of `strike`."""
+        """`strike` has continued it."""
 
 
 @dataclass(frozen=True)
-class Crowded:
-    """Several more processes of a service at once; at the end they are asked to end."""
+class ScaledOut:
+    """A service is scaled out to `count` processes, and back."""
 
     service: str
     count: int
 
     @property
     def name(self) -> str:
-        return f"{self.count} processes of {self.service} at once"
+        return f"{self.service} scaled out to {self.count} processes"
 
     async def strike(self, cluster: Cluster) -> str:
-        while len(cluster.of(self.service)) < self.count:
-            cluster.add(self.service).keep()
-        pids = await asyncio.gather(*(replica.answering() for replica in cluster.of(self.service)))
+        while len(cluster.replicas_of(self.service)) < self.count:
+            cluster.add(self.service).supervise()
+        pids = await asyncio.gather(
+            *(replica.wait_until_serving() for replica in cluster.replicas_of(self.service))
+        )
         await asyncio.sleep(3)
         return f"processes {', '.join(map(str, pids))} worked side by side"
 
     async def heal(self, cluster: Cluster) -> None:
-        extra = cluster.of(self.service)[REPLICAS[self.service] :]
-        statuses = await asyncio.gather(*(replica.close() for replica in extra))
+        extra = cluster.replicas_of(self.service)[REPLICAS[self.service] :]
+        statuses = await asyncio.gather(*(replica.stop() for replica in extra))
         for replica, status in zip(extra, statuses, strict=True):
             del cluster.replicas[replica.name]
             if status:
-                raise Misbehaved(f"{replica.name} ended with {status} after SIGTERM.")
+                raise Misbehaved(f"{replica.name} exited with {status} after SIGTERM.")

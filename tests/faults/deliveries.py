@@ -1,4 +1,4 @@
-"""Faults of what is delivered: events again and in another order, and poison that nobody can handle."""
+"""Faults of deliveries: repeated and reordered messages, poison, and events of a newer version."""
 
 import json
 import random
@@ -22,7 +22,7 @@ _RECENT: Final = """
 
 @dataclass(frozen=True)
 class DeliveredAgain:
-    """Messages of a service come once more to everyone who listens, in any order."""
+    """Recent messages of a service are delivered again to all listeners, in random order."""
 
     service: str
     count: int
@@ -50,36 +50,36 @@ class DeliveredAgain:
 
 @dataclass(frozen=True)
 class Poison:
-    """A message that can't be handled comes to one service."""
+    """One service receives a message that it can't handle."""
 
     service: str
-    sort: str
-    """One of SORTS."""
+    form: str
+    """A key of POISON_BODIES."""
 
     @property
     def name(self) -> str:
-        return f"poison for {self.service}: {self.sort}"
+        return f"poison for {self.service}: {self.form}"
 
     async def strike(self, cluster: Cluster) -> str:
         poison_id = str(uuid7())
-        body = SORTS[self.sort](poison_id)
-        readable = self.sort in READABLE
+        body = POISON_BODIES[self.form](poison_id)
+        readable = self.form in READABLE
         cluster.poison.add(f"{self.service} {poison_id if readable else _digest(body)}")
         try:
             async with channel(cluster) as own:
                 await _publish(own, "", NAMES.queue(self.service), body)
-        except NoEffect:  # perhaps it was taken all the same
-            cluster.poison_perhaps.add(f"{self.service} {poison_id if readable else _digest(body)}")
+        except NoEffect:  # the broker may have taken it all the same
+            cluster.poison_unconfirmed.add(f"{self.service} {poison_id if readable else _digest(body)}")
             raise
         return f"{len(body)} bytes of poison were confirmed by the broker"
 
     async def heal(self, cluster: Cluster) -> None:
-        """It stays dead, with its reason."""
+        """It stays dead."""
 
 
 @dataclass(frozen=True)
-class Newer:
-    """An event of a type that only a newer version knows comes to one service, and waits there for it."""
+class NewerEvent:
+    """One service receives an event of a type that only a newer version knows, and parks it."""
 
     service: str
 
@@ -97,16 +97,16 @@ class Newer:
             async with channel(cluster) as own:
                 await _publish(own, "", NAMES.queue(self.service), body)
         except NoEffect:
-            cluster.newer_perhaps.add(f"{self.service} {event_id}")
+            cluster.newer_unconfirmed.add(f"{self.service} {event_id}")
             raise
         return f"the event {event_id} was confirmed by the broker"
 
     async def heal(self, cluster: Cluster) -> None:
-        """It waits until the end of the run, when `take_newer` takes it as a newer process would."""
+        """It stays parked until `remove_newer_events` at the end of the run."""
 
 
-async def waiting_for_newer(cluster: Cluster) -> set[str]:
-    """The parked events that wait for a newer version, as `Newer` names them."""
+async def parked_newer_events(cluster: Cluster) -> set[str]:
+    """The parked events that wait for a newer version: service and event id."""
     return {
         f"{service} {record['id']}"
         for service in REPLICAS
@@ -116,8 +116,8 @@ async def waiting_for_newer(cluster: Cluster) -> set[str]:
     }
 
 
-async def take_newer(cluster: Cluster) -> None:
-    """Takes out what `Newer` put in and still waits, as a process of that version would that handles it."""
+async def remove_newer_events(cluster: Cluster) -> None:
+    """Deletes the parked events of `NewerEvent`, as if a process of the newer version had handled them."""
     for event in cluster.newer:
         service, event_id = event.split()
         await cluster.fetch(f"DELETE FROM \"{service}\".parked WHERE id = $1 AND state = 'retry'", event_id)
@@ -130,7 +130,7 @@ async def _publish(own: AbstractChannel, exchange: str, routing_key: str, body: 
 
 
 def _digest(body: bytes) -> str:
-    """What undecodable poison is known by: it has no id."""
+    """Identifies undecodable poison, which has no id."""
     return f"{len(body)} {hash(body)}"
 
 
@@ -171,22 +171,22 @@ READABLE: Final[Mapping[str, Callable[[str], bytes]]] = {
     "of an unknown type": _unknown_type,
     "with fields missing": _fields_missing,
 }
-"""Messages whose event can be told: it is parked as dead."""
-SORTS: Final[Mapping[str, Callable[[str], bytes]]] = {
+"""Messages whose event id can be decoded: the event is parked as dead."""
+POISON_BODIES: Final[Mapping[str, Callable[[str], bytes]]] = {
     **READABLE,
     "not JSON": _not_json,
     "cut off": _cut,
     "too big": _too_big,
 }
-"""Every kind of poison, made with an id of its own."""
+"""Makes each form of poison from an id."""
 
 
-async def buried(cluster: Cluster) -> set[str]:
-    """What lies in the services' dead-letter queues, as `Poison` names it; it stays there."""
+async def dead_letters(cluster: Cluster) -> set[str]:
+    """The messages in the services' dead-letter queues: service and digest. They stay in the queues."""
     found = set()
     async with channel(cluster) as own:
-        for service in ("order", "invoice", "billing", "shipment", "email"):
+        for service in REPLICAS:
             queue = await own.get_queue(NAMES.dead(service))
             while message := await queue.get(fail=False):
                 found.add(f"{service} {_digest(message.body)}")
-    return found  # unacknowledged, they go back to their queues as the channel ends
+    return found  # unacknowledged, they return to their queues when the channel closes

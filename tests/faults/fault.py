@@ -1,4 +1,4 @@
-"""What a fault is: something that breaks, seen to have broken, and made whole again."""
+"""The interface of a fault: it breaks something, shows evidence of the effect, and repairs it."""
 
 from typing import Protocol
 
@@ -6,11 +6,11 @@ from tests.faults.cluster import Cluster
 
 
 class NoEffect(Exception):
-    """The fault was not seen to have had its effect, so it does not count."""
+    """No effect of the fault was observed, so it does not count."""
 
 
 class Misbehaved(Exception):
-    """The fault had its effect, and the system did then what it must never do."""
+    """The fault had its effect, and the system then did something that it must never do."""
 
 
 class Fault(Protocol):
@@ -18,13 +18,13 @@ class Fault(Protocol):
 
     @property
     def name(self) -> str:
-        """What is broken, and where."""
+        """What is broken and where."""
         ...
 
     async def strike(self, cluster: Cluster) -> str:
-        """Breaks it; returns what was seen of the effect, in words. Raises NoEffect."""
+        """Breaks it, and returns the evidence of the effect as a sentence. Raises NoEffect or Misbehaved."""
         ...
 
     async def heal(self, cluster: Cluster) -> None:
-        """Makes it whole again; safe also when nothing is broken. Processes that died start by themselves."""
+        """Repairs it; safe if nothing is broken. Processes that died are restarted by their replicas."""
         ...

@@ -1,7 +1,7 @@
-"""The history: what the clients saw, a line per event of theirs; it knows nothing of the system.
+"""The clients' history: one line for each request and each answer, independent of the system's records.
 
-A request is written down before it is sent. Its answer is written down when it is there, and `unknown` when
-none came (timeout, reset, 5xx, 409): then nobody knows what became of it, and it is asked again.
+A request is recorded before it is sent, and its answer when it arrives. Without a definite answer (timeout,
+reset, 5xx, 409) the outcome is recorded as `unknown`, and the client sends the request again.
 """
 
 import json
@@ -15,21 +15,21 @@ from typing import Any
 
 @dataclass
 class Key:
-    """All that clients saw of one idempotency key."""
+    """What clients saw of one idempotency key."""
 
     expected: str
-    """How its order is to end."""
+    """The status at which its order must end."""
     email: str
     answers: set[tuple[str, str]] = field(default_factory=set)
-    """Order ids and hashes of bodies of its 201s. A newer version may add members that are null."""
+    """Order id and digest of each distinct 201."""
     total: str = ""
     refused: int = 0
-    """422s: for another body under the same key."""
+    """The number of 422s: another body was sent under the same key."""
     unknown: int = 0
 
 
 class History:
-    """Writes the lines, and keeps what the checks need in memory."""
+    """Writes the lines, and keeps in memory what the checks need."""
 
     def __init__(self, file: Path) -> None:
         self.keys: dict[str, Key] = {}
@@ -40,13 +40,13 @@ class History:
         self._file: TextIOWrapper = file.open("w", encoding="utf-8", buffering=1 << 16)
 
     def sent(self, key: str, expected: str, email: str) -> None:
-        """A request is about to be sent."""
+        """Records a request that is about to be sent."""
         self.keys.setdefault(key, Key(expected, email))
         self.requests += 1
         self._write("sent", key)
 
     def answered(self, key: str, status: int, body: bytes) -> None:
-        """An answer that is definite."""
+        """Records a definite answer."""
         seen = self.keys[key]
         order_id = None
         if status == 201:
@@ -61,20 +61,20 @@ class History:
         self._write("answered", key, status=status, order=order_id)
 
     def unanswered(self, key: str, why: str) -> None:
-        """No answer, or one that says nothing of the outcome."""
+        """Records that no answer came, or one that leaves the outcome unknown."""
         self.keys[key].unknown += 1
         self.unknown += 1
         self._write("unknown", key, why=why)
 
     def close(self) -> None:
-        """Nothing is written any more."""
+        """Closes the file."""
         self._file.close()
 
-    def _write(self, what: str, key: str, **more: Any) -> None:
-        self._file.write(json.dumps({"at": round(time.time(), 3), "what": what, "key": key, **more}) + "\n")
+    def _write(self, kind: str, key: str, **more: Any) -> None:
+        self._file.write(json.dumps({"at": round(time.time(), 3), "what": kind, "key": key, **more}) + "\n")
 
 
 def _digest(document: dict[str, Any]) -> str:
-    """Of what the answer says: one more member that is null says nothing more."""
-    said = json.dumps({name: value for name, value in document.items() if value is not None})
-    return sha256(said.encode()).hexdigest()[:16]
+    """A digest without the members that are null: versions differ in them."""
+    members = json.dumps({name: value for name, value in document.items() if value is not None})
+    return sha256(members.encode()).hexdigest()[:16]

@@ -1,4 +1,4 @@
-"""Lanes: the two directions of a connection, each with a pace."""
+"""Lanes: the two directions of a connection, each with its delay and bandwidth."""
 
 import asyncio
 from collections import deque
@@ -6,25 +6,25 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-MOST_QUEUED: Final = 1 << 20
-"""Bytes that a slow lane holds before its sender is told to wait."""
+MAX_QUEUED: Final = 1 << 20
+"""Bytes that a slow lane queues before its sender is paused."""
 
 
 @dataclass(frozen=True)
 class Pace:
-    """How slow a lane is."""
+    """The delay and bandwidth of a lane."""
 
     delay: float = 0.0
-    """Seconds that every byte is on its way."""
+    """Seconds by which every byte is delayed."""
     bytes_per_second: float | None = None
-    """None: as fast as it goes."""
+    """None for no limit."""
 
 
 AT_ONCE: Final = Pace()
 
 
 class Lane:
-    """Passes bytes on in order, at the pace of the moment."""
+    """Forwards bytes in order, at the current pace."""
 
     def __init__(self, pace: Callable[[], Pace], write: Callable[[bytes], None], end: Callable[[], None]):
         self._pace = pace
@@ -38,34 +38,34 @@ class Lane:
 
     @property
     def is_full(self) -> bool:
-        """Whether the sender should wait."""
-        return self._queued > MOST_QUEUED
+        """Whether the sender must be paused."""
+        return self._queued > MAX_QUEUED
 
     def push(self, data: bytes) -> bool:
-        """More bytes. False when they are held up."""
+        """Forwards or queues bytes; returns False if they were delayed."""
         pace = self._pace()
         at_once = pace is AT_ONCE and not self._queue
         if at_once:
             self._write(data)
         elif data:
-            self._later(pace, data)
+            self._enqueue(pace, data)
         return at_once
 
     def end(self) -> None:
-        """There is no more: the other side is told when it has everything."""
+        """Ends the other side once everything is forwarded."""
         if self._queue:
-            self._later(AT_ONCE, None)
+            self._enqueue(AT_ONCE, None)
         else:
             self._end()
 
     def drop(self) -> None:
-        """What is on its way never arrives."""
+        """Discards the queued bytes."""
         self._queue.clear()
         self._queued = 0
         if self._timer:
             self._timer.cancel()
 
-    def _later(self, pace: Pace, data: bytes | None) -> None:
+    def _enqueue(self, pace: Pace, data: bytes | None) -> None:
         loop = asyncio.get_running_loop()
         self._free_at = max(self._free_at, loop.time())
         if data and pace.bytes_per_second:
@@ -74,9 +74,9 @@ class Lane:
         self._queue.append((self._last_due, data))
         self._queued += len(data or b"")
         if len(self._queue) == 1:
-            self._timer = loop.call_at(self._last_due, self._due)
+            self._timer = loop.call_at(self._last_due, self._flush)
 
-    def _due(self) -> None:
+    def _flush(self) -> None:
         loop = asyncio.get_running_loop()
         while self._queue and self._queue[0][0] <= loop.time():
             _, data = self._queue.popleft()
@@ -86,4 +86,4 @@ class Lane:
             else:
                 self._write(data)
         if self._queue:
-            self._timer = loop.call_at(self._queue[0][0], self._due)
+            self._timer = loop.call_at(self._queue[0][0], self._flush)

@@ -1,4 +1,4 @@
-"""A mail server that keeps a record of every mail it took: the fifth of the five independent records."""
+"""A mail server that records every mail it accepts, independently of the system's records."""
 
 import asyncio
 import re
@@ -10,28 +10,28 @@ from typing import Final, cast
 _HEADER: Final = re.compile(rb"^(To|Message-ID):[ \t]*(.*(?:\r\n[ \t].*)*)\r\n", re.IGNORECASE | re.MULTILINE)
 _ADDRESS: Final = re.compile(rb"<([^>]+)>\s*$")
 
-NOBODY: Final = "nobody-"
-"""How addresses begin that this server refuses for good (550)."""
+UNKNOWN_RECIPIENT: Final = "nobody-"
+"""The prefix of addresses that this server refuses for good (550)."""
 
 
 class Mailbox:
-    """Takes every mail and remembers to whom each went and how often, not what was in it."""
+    """Accepts every mail and counts its recipients; it does not keep the content."""
 
     def __init__(self) -> None:
-        self.taken: Counter[tuple[str, str]] = Counter()
-        """How often a mail was taken: by Message-ID and the recipient on its envelope."""
+        self.accepted: Counter[tuple[str, str]] = Counter()
+        """How often each mail was accepted, by Message-ID and the recipient on its envelope."""
         self.misdirected: list[tuple[str, str, str]] = []
-        """Message-ID, recipient on the envelope, address in the mail: where the last two differ."""
-        self.moods: dict[str, str] = {}
-        """Other answers than usual, by command; CONTENT is the mail itself. An empty one is a reset."""
-        self.grumbled = 0
-        """How often it answered so."""
+        """Message-ID, recipient on the envelope and address in the mail, where the last two differ."""
+        self.answers: dict[str, str] = {}
+        """Overrides answers, by command (CONTENT is the mail itself); an empty one is a reset."""
+        self.overridden = 0
+        """How often an override was used."""
         self.refused: Counter[str] = Counter()
-        """Recipients that do not exist here, and how often they were asked for."""
+        """How often each unknown recipient was refused."""
         self.port = 0
 
-    def take(self, recipient: str, content: bytes) -> None:
-        """One mail, for good."""
+    def accept(self, recipient: str, content: bytes) -> None:
+        """Records one mail."""
         head = content[: content.index(b"\r\n\r\n") + 2]
         headers = {name.lower(): value for name, value in _HEADER.findall(head)}
         message_id = headers.get(b"message-id", b"").decode()
@@ -39,11 +39,11 @@ class Mailbox:
         address = to[1].decode() if to else ""
         if address != recipient:
             self.misdirected.append((message_id, recipient, address))
-        self.taken[message_id, recipient] += 1
+        self.accepted[message_id, recipient] += 1
 
 
-class _Conversation(asyncio.Protocol):
-    """SMTP (RFC 5321) as far as a client needs it to hand over mails."""
+class _SmtpSession(asyncio.Protocol):
+    """The part of SMTP (RFC 5321) that a client needs to send mails."""
 
     def __init__(self, mailbox: Mailbox) -> None:
         self._mailbox = mailbox
@@ -52,7 +52,7 @@ class _Conversation(asyncio.Protocol):
         self._recipient = ""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)  # uvloop's is none by its type
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's type is not a Transport
         self._say(b"220 mail.example ESMTP")
 
     def data_received(self, data: bytes) -> None:
@@ -65,21 +65,21 @@ class _Conversation(asyncio.Protocol):
             self._received = rest
             if self._content:
                 self._content = False
-                if not self._grumbles("CONTENT"):
-                    self._mailbox.take(self._recipient, piece)
+                if not self._is_overridden("CONTENT"):
+                    self._mailbox.accept(self._recipient, piece)
                     self._say(b"250 2.0.0 Ok")
             else:
-                self._obey(piece)
+                self._answer(piece)
 
-    def _obey(self, line: bytes) -> None:
+    def _answer(self, line: bytes) -> None:
         command = line[:4].upper()
-        if self._grumbles(command.decode(errors="replace")):
+        if self._is_overridden(command.decode(errors="replace")):
             return
         if command == b"EHLO":
             self._say(b"250-mail.example\r\n250 SMTPUTF8")
         elif command == b"RCPT":
             self._recipient = line.partition(b"<")[2].partition(b">")[0].decode()
-            if self._recipient.startswith(NOBODY):
+            if self._recipient.startswith(UNKNOWN_RECIPIENT):
                 self._mailbox.refused[self._recipient] += 1
                 self._say(b"550 5.1.1 No such mailbox")
             else:
@@ -93,12 +93,12 @@ class _Conversation(asyncio.Protocol):
         else:
             self._say(b"250 2.0.0 Ok")
 
-    def _grumbles(self, command: str) -> bool:
-        """Whether it has answered by its mood."""
-        answer = self._mailbox.moods.get(command)
+    def _is_overridden(self, command: str) -> bool:
+        """Sends the override for this command, if there is one; returns whether it did."""
+        answer = self._mailbox.answers.get(command)
         if answer is None:
             return False
-        self._mailbox.grumbled += 1
+        self._mailbox.overridden += 1
         if answer:
             self._say(answer.encode())
         else:
@@ -111,9 +111,9 @@ class _Conversation(asyncio.Protocol):
 
 @asynccontextmanager
 async def mailbox() -> AsyncIterator[Mailbox]:
-    """A mail server on a free port of this machine."""
+    """A mail server on a free local port."""
     box = Mailbox()
-    server = await asyncio.get_running_loop().create_server(lambda: _Conversation(box), "127.0.0.1", 0)
+    server = await asyncio.get_running_loop().create_server(lambda: _SmtpSession(box), "127.0.0.1", 0)
     box.port = server.sockets[0].getsockname()[1]
     async with server:
         yield box

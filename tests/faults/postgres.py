@@ -1,4 +1,4 @@
-"""Faults of PostgreSQL, made by its own means."""
+"""Faults of PostgreSQL, made with its own commands."""
 
 import asyncio
 from dataclasses import dataclass
@@ -12,12 +12,12 @@ from tests.faults.fault import NoEffect
 
 PATIENCE: Final = 20.0
 _STARTED: Final = "SELECT pg_postmaster_start_time() AS at"
-_OF_SERVICES: Final = f"usename LIKE '{DATABASE}\\_%'"
+_IS_SERVICE: Final = f"usename LIKE '{DATABASE}\\_%'"
 
 
 @dataclass(frozen=True)
 class Terminated:
-    """Some of the services' connections are ended by the server (57P01)."""
+    """The server terminates some of the services' connections (57P01)."""
 
     share: float
 
@@ -28,7 +28,7 @@ class Terminated:
     async def strike(self, cluster: Cluster) -> str:
         [record] = await cluster.fetch(
             "SELECT count(*) FILTER (WHERE pg_terminate_backend(pid)) AS n"
-            f" FROM pg_stat_activity WHERE {_OF_SERVICES} AND random() < $1",
+            f" FROM pg_stat_activity WHERE {_IS_SERVICE} AND random() < $1",
             self.share,
         )
         if not record["n"]:
@@ -41,7 +41,7 @@ class Terminated:
 
 @dataclass(frozen=True)
 class Restarted:
-    """The server ends, in order or by SIGKILL, and comes back on its data."""
+    """The server is stopped or killed, and started again with its data."""
 
     by_kill: bool
 
@@ -55,7 +55,7 @@ class Restarted:
         await cluster.postgres.start()
         [after] = await cluster.fetch(_STARTED)
         if after["at"] == before["at"]:
-            raise NoEffect("The server is the same.")
+            raise NoEffect("The server was not restarted.")
         return f"the server of {before['at']:%H:%M:%S} ended, another started at {after['at']:%H:%M:%S}"
 
     async def heal(self, cluster: Cluster) -> None:
@@ -64,12 +64,12 @@ class Restarted:
 
 @dataclass(frozen=True)
 class Setting:
-    """For a while the server has another setting, for every session."""
+    """For some time the server has another setting for every session."""
 
     setting: str
     value: str
-    complaint: str
-    """What services then say in their logs."""
+    error: str
+    """The text that services then log."""
     seconds: float
 
     @property
@@ -81,12 +81,12 @@ class Setting:
         await self._set(cluster, f"ALTER SYSTEM SET {self.setting} = '{self.value}'")
         try:
             async with asyncio.timeout(PATIENCE):
-                while not (said := logs.lines_with(self.complaint)):
+                while not (lines := logs.lines_with(self.error)):
                     await asyncio.sleep(0.1)
         except TimeoutError:
-            raise NoEffect(f"No service was told: {self.complaint}.") from None
+            raise NoEffect(f"No service logged: {self.error}.") from None
         await asyncio.sleep(self.seconds)
-        return f"services were told: {self.complaint} ({len(said)} times)"
+        return f"services logged: {self.error} ({len(lines)} times)"
 
     async def heal(self, cluster: Cluster) -> None:
         await self._set(cluster, f"ALTER SYSTEM RESET {self.setting}")
@@ -97,18 +97,18 @@ class Setting:
 
 
 def read_only(seconds: float) -> Setting:
-    """The server takes no changes (25006), as a replica does after a failover."""
+    """The server refuses writes (25006), as a replica does after a failover."""
     return Setting("default_transaction_read_only", "on", "read-only transaction", seconds)
 
 
 def serializable(seconds: float) -> Setting:
-    """Transactions that meet are rolled back (40001)."""
+    """Conflicting transactions are rolled back (40001)."""
     return Setting("default_transaction_isolation", "serializable", "could not serialize access", seconds)
 
 
 @dataclass(frozen=True)
 class TooManyConnections:
-    """A service that loses its connections can't open as many as it had (53300)."""
+    """A service loses its connections and can't open new ones (53300)."""
 
     service: str
     seconds: float
@@ -123,10 +123,10 @@ class TooManyConnections:
         await cluster.fetch(f'ALTER ROLE "{role}" CONNECTION LIMIT 0')
         await cluster.fetch("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = $1", role)
         await asyncio.sleep(self.seconds)
-        said = logs.lines_with("too many connections for role")
-        if not said:
-            raise NoEffect("Nobody was refused a connection.")
-        return f"connections were refused {len(said)} times"
+        refused = logs.lines_with("too many connections for role")
+        if not refused:
+            raise NoEffect("No connection was refused.")
+        return f"connections were refused {len(refused)} times"
 
     async def heal(self, cluster: Cluster) -> None:
         await cluster.fetch(f'ALTER ROLE "{cluster.role(self.service)}" CONNECTION LIMIT -1')
@@ -134,7 +134,7 @@ class TooManyConnections:
 
 @dataclass(frozen=True)
 class Locked:
-    """Somebody else holds a lock on a table that everyone needs, for longer than services wait (55P03)."""
+    """Another session locks a table for longer than services wait for a lock (55P03)."""
 
     table: str
     seconds: float
@@ -170,5 +170,5 @@ class Locked:
                 )
                 most = max(most, waiting)
         if not most:
-            raise NoEffect("Nobody waited for the lock.")
+            raise NoEffect("No connection waited for the lock.")
         return f"{most} connections waited for the lock"

@@ -1,6 +1,6 @@
-"""The previous version: the code of an earlier commit, for processes that run beside this checkout's.
+"""The previous version: the code of the last release, for processes that run beside this checkout's.
 
-The file `previous` names the commit: the release that this checkout has to work beside.
+The file `previous` contains the release's commit.
 """
 
 from collections.abc import Iterator
@@ -14,15 +14,15 @@ _FILE: Final = Path(__file__).with_name("previous")
 
 
 def named() -> str:
-    """The commit that the file names."""
+    """The commit in the file."""
     return _FILE.read_text(encoding="ascii").strip()
 
 
 @contextmanager
 def previous_version() -> Iterator[EarlierVersion]:
-    """Its code, in a folder that is removed at the end.
+    """Unpacks its code into a folder that is removed at the end.
 
-    Raises NoEarlierVersion, also when its code is this checkout's own.
+    Raises NoEarlierVersion, also if its code does not differ from this checkout's.
     """
     with unpacked(named()) as previous:
         if not differs(named()):

@@ -1,4 +1,4 @@
-"""Progress of a run: bars on a terminal, now and then a line elsewhere."""
+"""Shows the progress of a run: bars on a terminal, otherwise a line every 15 seconds."""
 
 import sys
 import time
@@ -14,14 +14,14 @@ LINE_SECONDS: Final = 15.0
 
 
 class Progress(Protocol):
-    """Tells a person how far a run is."""
+    """Shows how far a run is."""
 
-    def at(self, accepted: int, ended: int, effective: int, struck: int) -> None:
-        """So far."""
+    def update(self, accepted: int, ended: int, effective: int, struck: int) -> None:
+        """Shows the current counts."""
         ...
 
     def say(self, sentence: str) -> None:
-        """Something worth a line."""
+        """Prints a line."""
         ...
 
 
@@ -32,7 +32,7 @@ class _OnTerminal:
         self._ended = bars.add_task("orders at their end", total=orders)
         self._faults = bars.add_task("effective faults", total=faults)
 
-    def at(self, accepted: int, ended: int, effective: int, struck: int) -> None:
+    def update(self, accepted: int, ended: int, effective: int, struck: int) -> None:
         self._bars.update(self._placed, completed=accepted)
         self._bars.update(self._ended, completed=ended)
         self._bars.update(self._faults, completed=effective)
@@ -44,12 +44,12 @@ class _OnTerminal:
 class _InLines:
     def __init__(self) -> None:
         self._began = time.monotonic()
-        self._told = 0.0
+        self._printed_at = 0.0
 
-    def at(self, accepted: int, ended: int, effective: int, struck: int) -> None:
+    def update(self, accepted: int, ended: int, effective: int, struck: int) -> None:
         now = time.monotonic()
-        if now - self._told >= LINE_SECONDS:
-            self._told = now
+        if now - self._printed_at >= LINE_SECONDS:
+            self._printed_at = now
             self.say(
                 f"{accepted:,} orders accepted, {ended:,} at their end;"
                 f" {effective:,} of {struck:,} faults effective"
@@ -62,7 +62,7 @@ class _InLines:
 
 @contextmanager
 def progress(orders: int, faults: int) -> Iterator[Progress]:
-    """Shows it while the context is open."""
+    """Shows the progress while the context is open."""
     console = Console()
     if not console.is_terminal:
         yield _InLines()

@@ -1,6 +1,6 @@
-"""Quiet: nothing is left to do. Every order has come to its end, every row and queue is worked off.
+"""Quiet: the system has no work left. Every order has ended, and no row or message waits.
 
-And everything that was published has arrived: what went with a queue waits nowhere until it is sent again.
+Every published event has also arrived: one that a queue has lost waits nowhere until reconcile resends it.
 """
 
 import asyncio
@@ -8,12 +8,12 @@ import time
 from typing import Final
 
 from events.journey import ENDS
+from ops.services import SERVICES
 from ops.subscriptions import subscriptions
 from tests.faults.cluster import Cluster
 from tests.faults.fault import NoEffect
 from tests.faults.rabbitmq import NAMES, channel
 
-SERVICES: Final = ("order", "invoice", "billing", "shipment", "email")
 _WAITING: Final = {
     "orders without an end": f"""
         SELECT count(*) FROM "order".orders o WHERE NOT EXISTS (
@@ -33,15 +33,15 @@ _WAITING: Final = {
         for service in SERVICES
     },
 }
-"""$1 are the events that wait for a newer version: they are left."""
+"""$1 are the events parked for a newer version, which do not count."""
 
 
 class NotQuiet(Exception):
-    """The system did not come to rest."""
+    """The system did not become quiet."""
 
 
 async def backlog(cluster: Cluster) -> dict[str, int]:
-    """What is left to do, by its name; empty when the system is quiet."""
+    """The work that is left, by name; empty if the system is quiet."""
     columns = ", ".join(f'({query}) AS "{name}"' for name, query in _WAITING.items())
     newer = [event.split()[1] for event in cluster.newer]
     [record] = await cluster.fetch(f"SELECT {columns}", newer)
@@ -50,7 +50,7 @@ async def backlog(cluster: Cluster) -> dict[str, int]:
 
 
 async def until_quiet(cluster: Cluster, seconds: float) -> float:
-    """Returns how many seconds it took. Raises NotQuiet with what does not end."""
+    """Waits until the system is quiet and returns the seconds. Raises NotQuiet with the work that is left."""
     began = time.monotonic()
     while True:
         left = await backlog(cluster)
@@ -58,7 +58,7 @@ async def until_quiet(cluster: Cluster, seconds: float) -> float:
             return time.monotonic() - began
         if time.monotonic() - began > seconds:
             waiting = ", ".join(f"{name}: {count}" for name, count in left.items())
-            raise NotQuiet(f"{NotQuiet.__doc__} After {seconds:.0f} s there were still {waiting}.")
+            raise NotQuiet(f"{NotQuiet.__doc__} After {seconds:.0f} s it still had {waiting}.")
         await asyncio.sleep(1)
 
 
@@ -75,9 +75,9 @@ async def _queued(cluster: Cluster) -> dict[str, int]:
 
 
 async def _not_arrived(cluster: Cluster) -> dict[str, int]:
-    """Asked last, because it goes through every outbox."""
+    """Events that have not arrived; called last, because it reads every outbox."""
     counts = " UNION ALL ".join(
-        f"""SELECT 'events of {feed.publisher} that {feed.listener} has not got' AS name, count(*) AS n
+        f"""SELECT 'events of {feed.publisher} that {feed.listener} has not received' AS name, count(*) AS n
             FROM "{feed.publisher}".outbox CROSS JOIN unnest(event_ids) AS event (id)
             WHERE state = 'published' AND type IN ({", ".join(f"'{type_}'" for type_ in feed.types)})
                 AND NOT EXISTS (SELECT FROM "{feed.listener}".inbox WHERE event_id = event.id)"""
@@ -86,8 +86,8 @@ async def _not_arrived(cluster: Cluster) -> dict[str, int]:
     return {record["name"]: record["n"] for record in await cluster.fetch(counts) if record["n"]}
 
 
-async def reached_end(cluster: Cluster) -> int:
-    """How many orders have come to their end."""
+async def ended_orders(cluster: Cluster) -> int:
+    """The number of orders that have ended."""
     [record] = await cluster.fetch(
         'SELECT count(*) AS n FROM "order".timeline WHERE type = ANY($1::text[])', list(ENDS)
     )

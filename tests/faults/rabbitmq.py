@@ -1,4 +1,4 @@
-"""Faults of RabbitMQ, made by its own means."""
+"""Faults of RabbitMQ, made with its own commands."""
 
 import asyncio
 import signal
@@ -22,7 +22,7 @@ UP_SECONDS: Final = 60.0
 
 @asynccontextmanager
 async def channel(cluster: Cluster) -> AsyncIterator[AbstractChannel]:
-    """A channel of one's own, by no proxy. Raises NoEffect when the broker does not answer."""
+    """A new channel, without a proxy. Raises NoEffect if the broker does not answer."""
     try:
         with errors_as(BrokerUnavailable):
             async with asyncio.timeout(15), opened(cluster.broker_url, "faults") as own:
@@ -32,15 +32,15 @@ async def channel(cluster: Cluster) -> AsyncIterator[AbstractChannel]:
 
 
 async def control(cluster: Cluster, *arguments: str) -> str:
-    """What `rabbitmqctl` says. Raises NoEffect when it can't reach the broker."""
+    """The output of `rabbitmqctl`. Raises NoEffect if it can't reach the broker."""
     try:
         return await cluster.rabbitmq.execute("rabbitmqctl", "--quiet", *arguments)
     except DockerFailed as failure:
         raise NoEffect(str(failure)) from failure
 
 
-async def until_up(cluster: Cluster) -> None:
-    """Returns when the broker answers."""
+async def wait_until_up(cluster: Cluster) -> None:
+    """Waits until the broker answers."""
     async with asyncio.timeout(UP_SECONDS):
         while True:
             try:
@@ -51,12 +51,12 @@ async def until_up(cluster: Cluster) -> None:
 
 
 TRIES: Final = 5
-"""How often a binding is taken away until it is seen to be gone."""
+"""How often a binding is removed until it is seen to be gone."""
 
 
 @dataclass(frozen=True)
 class Restarted:
-    """The broker ends, in order or by SIGKILL, and comes back on its data."""
+    """The broker is stopped or killed, and started again with its data."""
 
     by_kill: bool
 
@@ -70,18 +70,18 @@ class Restarted:
         await cluster.rabbitmq.start()
         after = await cluster.rabbitmq.started_at()
         if after == before:
-            raise NoEffect("The broker is the same.")
-        await until_up(cluster)
+            raise NoEffect("The broker was not restarted.")
+        await wait_until_up(cluster)
         return f"the broker that started at {before[11:19]} ended, another started at {after[11:19]}"
 
     async def heal(self, cluster: Cluster) -> None:
         await cluster.rabbitmq.start()
-        await until_up(cluster)
+        await wait_until_up(cluster)
 
 
 @dataclass(frozen=True)
 class OutOfMemory:
-    """The memory alarm: whoever publishes is blocked, consumers go on."""
+    """The memory alarm: publishers are blocked, consumers continue."""
 
     seconds: float
 
@@ -104,7 +104,7 @@ class OutOfMemory:
 
 @dataclass(frozen=True)
 class ConnectionsClosed:
-    """The server closes every connection (320, CONNECTION_FORCED)."""
+    """The broker closes every connection (320, CONNECTION_FORCED)."""
 
     @property
     def name(self) -> str:
@@ -113,7 +113,7 @@ class ConnectionsClosed:
     async def strike(self, cluster: Cluster) -> str:
         count = len((await control(cluster, "list_connections", "pid")).splitlines()) - 1
         if count < 1:
-            raise NoEffect("Nobody is connected.")
+            raise NoEffect("There is no connection.")
         await control(cluster, "close_all_connections", "a fault")
         return f"{count} connections were closed by the server"
 
@@ -123,7 +123,7 @@ class ConnectionsClosed:
 
 @dataclass(frozen=True)
 class QueueDeleted:
-    """A service's queue is gone, with what was in it; the server cancels its consumers."""
+    """A service's queue is deleted with its messages; the broker cancels its consumers."""
 
     service: str
 
@@ -137,17 +137,17 @@ class QueueDeleted:
             before = queue.declaration_result
             await queue.delete(if_unused=False, if_empty=False)
         if not before.consumer_count:
-            raise NoEffect("Nobody consumed from it.")
+            raise NoEffect("It had no consumer.")
         consumers, messages = before.consumer_count, before.message_count
-        return f"{messages} messages went with the queue, {consumers} consumers were cancelled"
+        return f"{messages} messages were lost with the queue, {consumers} consumers were cancelled"
 
     async def heal(self, cluster: Cluster) -> None:
-        """The service declares it again, and what was lost is sent again."""
+        """The service declares the queue again, and reconcile resends the lost events."""
 
 
 @dataclass(frozen=True)
 class QueuePurged:
-    """The service dies, and what waits for it in its queue is gone before it is back."""
+    """The service is killed, and its queue is purged before it is back."""
 
     service: str
 
@@ -158,7 +158,7 @@ class QueuePurged:
     async def strike(self, cluster: Cluster) -> str:
         async with channel(cluster) as own:
             queue = await own.get_queue(NAMES.queue(self.service))
-            for replica in cluster.of(self.service):
+            for replica in cluster.replicas_of(self.service):
                 with suppress(ProcessLookupError):
                     replica.signal(signal.SIGKILL)
             for _ in range(200):
@@ -166,15 +166,15 @@ class QueuePurged:
                 if purged:
                     return f"{purged} messages were purged"
                 await asyncio.sleep(0.02)
-        raise NoEffect("The queue was empty all the time.")
+        raise NoEffect("The queue was always empty.")
 
     async def heal(self, cluster: Cluster) -> None:
-        """What was lost is sent again."""
+        """Reconcile resends the lost events."""
 
 
 @dataclass(frozen=True)
 class BindingGone:
-    """A service no longer gets events of a type, and the exchange confirms them all the same."""
+    """A service's queue is not bound to an event type; the exchange still confirms such events."""
 
     service: str
     event_type: str
@@ -185,15 +185,15 @@ class BindingGone:
 
     async def strike(self, cluster: Cluster) -> str:
         exchange, queue = NAMES.exchange(self.event_type), NAMES.queue(self.service)
-        for _ in range(TRIES):  # the service's own check may bind it again at that very moment
+        for _ in range(TRIES):  # the service's own check may bind it again in between
             async with channel(cluster) as own:
                 await (await own.get_queue(queue)).unbind(exchange)
-            said = await control(cluster, "list_bindings", "source_name", "destination_name")
-            if f"{exchange}\t{queue}" not in said:
+            bindings = await control(cluster, "list_bindings", "source_name", "destination_name")
+            if f"{exchange}\t{queue}" not in bindings:
                 break
         else:
             raise NoEffect("It was bound again each time.")
         return f"{exchange} was not bound to {queue}"
 
     async def heal(self, cluster: Cluster) -> None:
-        """The service binds it again, and what it did not get is sent to it."""
+        """The service binds it again, and reconcile resends the lost events."""

@@ -1,6 +1,6 @@
-"""What a run reached: states that the promises are about, counted in the tables and in the logs.
+"""Counts the states that a run reached, from the tables and the logs.
 
-A run in which nothing was ever tried again or given up has shown little, however many faults were struck.
+A run in which nothing was ever retried or given up shows little, however many faults it struck.
 """
 
 from collections import Counter
@@ -8,9 +8,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
+from ops.services import SERVICES
 from tests import states
 from tests.faults.cluster import Cluster
-from tests.faults.quiet import SERVICES
 
 _LEASED: Final = {
     "payments": "billing.payments",
@@ -44,7 +44,7 @@ IN_TABLES: Final = {
         " + ".join(f'(SELECT count(*) FROM "{service}".inbox_default)' for service in SERVICES)
     ),
 }
-"""What the tables count at the end, by state."""
+"""SQL that counts each state at the end of a run."""
 
 IN_LOGS: Final = {
     "outages begun": ": paused",
@@ -59,26 +59,26 @@ IN_LOGS: Final = {
     "processes not ready for their clock": "this process is not ready",
     "partitions kept beyond their time": "has expired and can't be dropped",
 }
-"""What the processes say when a state is reached."""
+"""The text that processes log when they reach a state."""
 
 
-def counts() -> str:
+def count_query() -> str:
     """SQL for one row with the count of every state of IN_TABLES."""
     return "SELECT " + ", ".join(f'({query})::int8 AS "{name}"' for name, query in IN_TABLES.items())
 
 
 async def reached(cluster: Cluster) -> dict[str, int]:
-    """How often each of the states was reached; 0 for one that never was."""
-    [record] = await cluster.fetch(counts())
-    spoken_of: Counter[str] = Counter()
+    """How often each state was reached, 0 included."""
+    [record] = await cluster.fetch(count_query())
+    logged: Counter[str] = Counter()
     for log in (replica.log for replica in cluster.replicas.values()):
-        spoken_of += said(_lines(log))
-    return dict(record.items()) | {name: spoken_of[name] for name in IN_LOGS}
+        logged += counts_in(_lines(log))
+    return dict(record.items()) | {name: logged[name] for name in IN_LOGS}
 
 
-def said(lines: Iterable[str]) -> Counter[str]:
-    """How often each state of IN_LOGS is spoken of."""
-    return Counter(name for line in lines for name, words in IN_LOGS.items() if words in line)
+def counts_in(lines: Iterable[str]) -> Counter[str]:
+    """How often each state of IN_LOGS is mentioned."""
+    return Counter(name for line in lines for name, text in IN_LOGS.items() if text in line)
 
 
 def _lines(log: Path) -> Iterable[str]:

@@ -1,4 +1,4 @@
-"""Replicas: processes of the system, each started again at once whenever it ends."""
+"""Replicas: supervised processes of the system, restarted whenever they end."""
 
 import asyncio
 import os
@@ -11,88 +11,88 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from tests.faults.armed import FIRST_WORDS
+from tests.faults.armed import CODE_LOG
 from tests.faults.client import Client, NoAnswer
 
 ROOT: Final = Path(__file__).resolve().parents[2]
-"""This checkout."""
+"""This checkout's folder."""
 ARMED: Final = Path(__file__).with_name("armed.py")
 
 
 class NotServing(Exception):
-    """A process does not serve."""
+    """A process did not begin to serve in time."""
 
 
 @dataclass(frozen=True)
 class Ended:
-    """An end of a replica's process."""
+    """The end of one of a replica's processes."""
 
     pid: int
     status: int
-    """Exit status; a signal is its negative number."""
+    """The exit status; a signal's is its negative number."""
     at: float
 
 
 @dataclass
 class Replica:
-    """One place for a process of a service: whatever ends there is started again, as compose does it.
+    """A supervised process of a service: it is restarted whenever it ends, as compose does.
 
-    Its log goes on in one file through all of its lives.
+    All its processes append to one log file.
     """
 
     name: str
-    """The service's name and a number: `billing-1`."""
+    """The service's name and a number, as in `billing-1`."""
     arguments: tuple[str, ...]
-    """A module that is run by `armed`, and its arguments."""
+    """The module that `armed` runs, and its arguments."""
     environment: Mapping[str, str]
     port: int | None
-    """Where it answers HTTP on this machine, in every life; None if it does not."""
+    """Its local HTTP port, the same for all its processes; None if it has none."""
     log: Path
     code: Path = ROOT
-    """The folder whose code its next process runs."""
+    """The folder of the code that its next process runs."""
     ends: list[Ended] = field(default_factory=list)
     starts: int = 0
-    """How often it was started."""
+    """The number of starts."""
     started_at: float = 0.0
-    _born_at: int = 0
-    """Where the log of the process that runs now begins in the file."""
+    _log_offset: int = 0
+    """Where the current process's log begins in the file."""
     _process: asyncio.subprocess.Process | None = None
-    _keeper: asyncio.Task[None] | None = None
+    _supervisor: asyncio.Task[None] | None = None
     _changed: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
     def service(self) -> str:
-        """Of which service."""
+        """The name of its service."""
         return self.name.rsplit("-", 1)[0]
 
     @property
     def pid(self) -> int | None:
-        """Of the process that runs now."""
+        """The id of the current process; None if none is running."""
         return self._process.pid if self._process and self._process.returncode is None else None
 
     @property
     def arm_file(self) -> Path:
-        """Where it reads at which kill point it is to die."""
+        """The file from which `armed` reads its kill point."""
         return self.log.with_suffix(".arm")
 
-    def folders_said(self) -> str:
-        """Where the process that runs now says that its code is; empty while it has not said so."""
-        wanted = f"process {self.pid} {FIRST_WORDS} "
+    def code_folders(self) -> str:
+        """The folders of its code that the current process has logged; empty before that."""
+        prefix = f"process {self.pid} {CODE_LOG} "
         with self.log.open("rb") as log:
-            log.seek(self._born_at)
+            log.seek(self._log_offset)
             lines = log.read().decode(errors="replace").splitlines()
-        return next((line.removeprefix(wanted) for line in lines if line.startswith(wanted)), "")
+        return next((line.removeprefix(prefix) for line in lines if line.startswith(prefix)), "")
 
-    def state_of_process(self) -> str:
-        """The kernel's letter for it: R, S, T (stopped), Z …; empty when it does not run."""
+    def process_state(self) -> str:
+        """The process's state as the kernel's letter: R, S, T (stopped), Z …; empty if none is running."""
         try:
             stat = Path(f"/proc/{self.pid}/stat").read_text(encoding="ascii", errors="replace")
         except OSError:
             return ""
         return stat.rpartition(")")[2].split()[0]
 
-    async def answering(self, patience: float = 60.0) -> int:
-        """The pid, once the process serves; it knows every signal by then. Raises NotServing."""
+    async def wait_until_serving(self, patience: float = 60.0) -> int:
+        """Returns the process id once it serves; it handles all signals then. Raises NotServing."""
         try:
             async with asyncio.timeout(patience):
                 while True:
@@ -101,7 +101,7 @@ class Replica:
                         return pid
                     await asyncio.sleep(0.1)
         except TimeoutError:
-            raise NotServing(f"{self.name} has not begun to serve within {patience:.0f} s.") from None
+            raise NotServing(f"{self.name} did not serve within {patience:.0f} s.") from None
 
     async def _serves(self) -> bool:
         if self.port is None:
@@ -116,7 +116,7 @@ class Replica:
         return status == 200
 
     def _catches(self, number: signal.Signals) -> bool:
-        """Whether the process has a handler for this signal, as the kernel has it (proc_pid_status(5))."""
+        """Whether the process has a handler for this signal, by the kernel's record (proc_pid_status(5))."""
         try:
             status = Path(f"/proc/{self.pid}/status").read_text(encoding="ascii", errors="replace")
         except OSError:
@@ -124,20 +124,20 @@ class Replica:
         caught = next(line.split()[1] for line in status.splitlines() if line.startswith("SigCgt:"))
         return bool(int(caught, 16) >> (number - 1) & 1)
 
-    def keep(self) -> None:
-        """Starts it, and from now on again whenever it ends."""
-        self._keeper = asyncio.create_task(self._keep(), name=f"keeps {self.name}")
+    def supervise(self) -> None:
+        """Starts the process, and restarts it whenever it ends."""
+        self._supervisor = asyncio.create_task(self._supervise(), name=f"supervise {self.name}")
 
     def signal(self, number: signal.Signals) -> int:
-        """Sends a signal to the process that runs now; returns its pid. Raises ProcessLookupError."""
+        """Sends a signal to the current process and returns its id. Raises ProcessLookupError."""
         pid = self.pid
         if pid is None:
-            raise ProcessLookupError(f"{self.name} does not run.")
+            raise ProcessLookupError(f"{self.name} is not running.")
         os.kill(pid, number)
         return pid
 
-    async def ended(self, pid: int) -> Ended:
-        """How that process ended, once it has. An id may have been that of an earlier process, too."""
+    async def wait_for_end(self, pid: int) -> Ended:
+        """Waits until this process has ended. An earlier process may have had the same id."""
         while True:
             ended = [end for end in self.ends if end.pid == pid]
             if ended and self.pid != pid:
@@ -145,12 +145,12 @@ class Replica:
             changed = self._changed
             await changed.wait()
 
-    async def close(self) -> int | None:
-        """SIGTERM, and not started again; its exit status, None if it did not run."""
-        if self._keeper:
-            self._keeper.cancel()
+    async def stop(self) -> int | None:
+        """Ends it with SIGTERM for good; returns its exit status, None if it was not running."""
+        if self._supervisor:
+            self._supervisor.cancel()
             with suppress(asyncio.CancelledError):
-                await self._keeper
+                await self._supervisor
         if self.pid is None or self._process is None:
             return None
         self._process.terminate()
@@ -161,11 +161,11 @@ class Replica:
             self._process.kill()
             return await self._process.wait()
 
-    async def _keep(self) -> None:
+    async def _supervise(self) -> None:
         while True:
             path = f"{self.code}{os.pathsep}{self.code / 'libs'}"
             with self.log.open("ab") as log:
-                self._born_at = log.tell()
+                self._log_offset = log.tell()
                 self._process = await asyncio.create_subprocess_exec(
                     *(sys.executable, "-P", str(ARMED)),
                     *self.arguments,
@@ -181,5 +181,5 @@ class Replica:
             self.ends.append(Ended(self._process.pid, status, time.monotonic()))
             self._changed.set()
             self._changed = asyncio.Event()
-            if time.monotonic() - self.started_at < 1:  # it can't even start: not a busy loop
+            if time.monotonic() - self.started_at < 1:  # it can't start: avoid a busy loop
                 await asyncio.sleep(0.5)

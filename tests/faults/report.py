@@ -1,4 +1,4 @@
-"""The report of a run: what was done to the system, and what was found."""
+"""The report of a run: the load, the faults and the findings."""
 
 import json
 import platform
@@ -15,7 +15,7 @@ from tests.faults.strikes import Strike
 
 @dataclass
 class Report:
-    """Everything that is worth knowing of a run."""
+    """The results of a run."""
 
     seed: int
     provider: str
@@ -24,15 +24,15 @@ class Report:
     unknown_answers: int = 0
     seconds: float = 0.0
     drained_in: float = 0.0
-    """Seconds from the last fault until nothing was left to do."""
+    """Seconds from the last fault until the system was quiet."""
     probe: float = 0.0
-    """Seconds that an order took through all services after that."""
+    """Seconds that one order took through all services after the last fault."""
     figures: dict[str, int] = field(default_factory=dict)
-    """Lost, charged twice, gaps, stuck, dead, poison, and the like."""
+    """Counts of lost orders, double charges, gaps, stuck orders, dead events and the like."""
     latency: dict[str, float] = field(default_factory=dict)
-    """Seconds from order to end, by percentile."""
+    """Seconds from an order to its end, by percentile."""
     reached: Mapping[str, int] = field(default_factory=dict)
-    """How often the states were reached that the promises are about (`reached`)."""
+    """How often each state was reached, from `reached`."""
     strikes: Sequence[Strike] = ()
     findings: list[Finding] = field(default_factory=list)
     most: Mapping[str, tuple[float, int]] = field(default_factory=dict)
@@ -47,7 +47,7 @@ class Report:
 
     @property
     def effective(self) -> int:
-        """Faults that were seen to have had their effect."""
+        """The number of faults whose effect was observed."""
         return sum(strike.effective for strike in self.strikes)
 
     def write(self, folder: Path) -> Path:
@@ -59,7 +59,7 @@ class Report:
         return page
 
     def markdown(self) -> str:
-        """The report for people."""
+        """The report as Markdown."""
         verdict = "Everything holds." if self.holds else f"{len(self.findings)} invariants do not hold."
         rate = self.orders / self.seconds if self.seconds else 0.0
         return "\n".join(
@@ -119,7 +119,7 @@ def _table(head: Sequence[str], rows: Any) -> list[str]:
 
 
 def versions(postgres: str, rabbitmq: str) -> dict[str, str]:
-    """What took part in a run."""
+    """The versions of the programs in a run."""
     commit = subprocess.run(
         ["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False
     ).stdout.strip()

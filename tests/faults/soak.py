@@ -1,6 +1,7 @@
-"""`make soak`: a random schedule of faults against a load, which a seed repeats, then checks and a report.
+"""`make soak`: strikes a random schedule of faults under load, then checks everything and writes a report.
 
-ORDERS, FAULTS and SEED say how many and which; by default a short run with a seed that is told.
+ORDERS, FAULTS and SEED set the size and the schedule; the default is a short run with a random seed, which it
+prints.
 """
 
 import asyncio
@@ -22,7 +23,7 @@ from tests.faults import catalogue, quiet
 from tests.faults.cluster import Cluster, MigrationFailed, Provider, cluster
 from tests.faults.containers import NoDocker
 from tests.faults.history import History
-from tests.faults.load import Load, wishes
+from tests.faults.load import Load, order_generator
 from tests.faults.progress import Progress, progress
 from tests.faults.replica import ROOT, NotServing
 from tests.faults.report import Report
@@ -32,72 +33,72 @@ from tests.faults.vitals import Vitals
 
 CLIENTS: Final = 32
 AT_ONCE: Final = 6
-"""Most faults that are under way at a time."""
-MOST_BEHIND: Final = 1500
-"""Orders under way at most: the load waits for the system, as its customers would."""
-AHEAD: Final = 0.03
-"""How far the load may be ahead of the faults, as a part of the whole run."""
+"""Most faults at a time."""
+MAX_UNFINISHED: Final = 1500
+"""Most unfinished orders: the load waits for the system, as its customers would."""
+MAX_LEAD: Final = 0.03
+"""How far the load may be ahead of the faults, as a share of the whole run."""
 STALLED_SECONDS: Final = 300.0
-"""The longest for which no order may come to its end while some are under way: no fault lasts as long."""
+"""The run is stalled if no order has ended for so long while some are unfinished; no fault lasts as long."""
 DRAIN_SECONDS: Final = 600.0
-"""Only ends what hangs: what a queue lost long ago is found as reconcile goes through all there is."""
+"""Generous: reconcile may have to read every outbox to find events that a queue lost."""
 
 
 class SystemStalled(Exception):
-    """Orders are under way, and none of them has come to its end for minutes."""
+    """Orders are unfinished, and none has ended for minutes."""
 
 
 @dataclass
 class Pace:
-    """Keeps load and faults together, so that both are spread over the whole run."""
+    """Keeps load and faults in step, so that both are spread over the whole run."""
 
     orders: int
     faults: int
     strikes: Strikes
     history: History
     ended: int = 0
-    """Orders that have come to their end."""
-    moved: float = field(default_factory=time.monotonic)
-    """When an order last did, or none was under way."""
+    """Orders that have ended."""
+    progressed_at: float = field(default_factory=time.monotonic)
+    """The last time that an order ended, or that none was unfinished."""
 
-    async def may_place(self) -> None:
+    async def wait_to_place(self) -> None:
         """Returns when the next order may be placed."""
-        while self._is_far_ahead() or self.history.accepted - self.ended > MOST_BEHIND:
+        while self._is_far_ahead() or self.history.accepted - self.ended > MAX_UNFINISHED:
             await asyncio.sleep(0.05)
 
     def faults_due(self) -> int:
-        """How many faults should have had their effect by now."""
+        """The number of faults that should have had their effect by now."""
         return min(self.faults, 1 + int(self.faults * self.history.accepted / self.orders))
 
     def is_over(self) -> bool:
-        """Whether enough faults had their effect and enough orders were accepted."""
+        """Whether enough faults have had their effect and enough orders are accepted."""
         return self.strikes.effective >= self.faults and self.history.accepted >= self.orders
 
     async def watch(self, system: Cluster) -> None:
-        """Keeps count of the orders that have come to their end."""
+        """Counts the orders that have ended, until cancelled."""
         while True:
             asked = time.monotonic()
-            ended = await quiet.reached_end(system)
+            ended = await quiet.ended_orders(system)
             if ended > self.ended or ended >= self.history.accepted:
-                self.moved = asked
+                self.progressed_at = asked
             self.ended = ended
             took = time.monotonic() - asked
-            await asyncio.sleep(min(max(1.0, 20 * took), 10.0))  # counting takes longer the more there are
+            await asyncio.sleep(min(max(1.0, 20 * took), 10.0))  # counting takes longer with more orders
 
     def check(self) -> None:
-        """Raises SystemStalled when the system has stopped working: the load waits for it, for ever."""
-        if time.monotonic() - self.moved > STALLED_SECONDS:
+        """Raises SystemStalled if the system has stopped working; the load would wait for ever."""
+        if time.monotonic() - self.progressed_at > STALLED_SECONDS:
             raise SystemStalled(f"{SystemStalled.__doc__} ({self.history.accepted - self.ended} orders)")
 
     def _is_far_ahead(self) -> bool:
         if not self.faults or self.strikes.effective >= self.faults:
             return False
         struck = (self.strikes.effective + AT_ONCE) / self.faults
-        return self.history.accepted / self.orders > struck + AHEAD
+        return self.history.accepted / self.orders > struck + MAX_LEAD
 
 
 async def soak(orders: int, faults: int, seed: int, provider: Provider, folder: Path) -> Report:
-    """Runs it and returns the report."""
+    """Runs the soak and returns its report."""
     began = time.monotonic()
     report = Report(seed=seed, provider=provider)
     async with AsyncExitStack() as stack:
@@ -107,8 +108,14 @@ async def soak(orders: int, faults: int, seed: int, provider: Provider, folder: 
         strikes = Strikes(system)
         vitals = Vitals(system)
         pace = Pace(orders, faults, strikes, history)
-        run = f"s{seed}"
-        load = Load(history, wishes(seed, run), system.port, sys.maxsize, pace.may_place, random.Random(seed))
+        load = Load(
+            history,
+            order_generator(seed, f"s{seed}"),
+            system.port,
+            sys.maxsize,
+            pace.wait_to_place,
+            random.Random(seed),
+        )
         shown = stack.enter_context(progress(orders, faults))
         watching = [
             asyncio.create_task(vitals.watch()),
@@ -123,13 +130,11 @@ async def soak(orders: int, faults: int, seed: int, provider: Provider, folder: 
                 await asyncio.sleep(0.2)
             load.target = 0
             await placing
-            shown.say(
-                "The last order is placed and the last fault healed; waiting until nothing is left to do."
-            )
+            shown.say("The last order is placed and the last fault healed; waiting for the system to finish.")
             await judge(report, system, history, strikes, vitals, drain_seconds=DRAIN_SECONDS)
             if not report.holds:
-                shown.say("Not everything holds: the database is kept, to find out why.")
-                await system.keep_database()
+                shown.say("Not every invariant holds: dumping the database.")
+                await system.dump_database()
         finally:
             for task in watching:
                 task.cancel()
@@ -139,29 +144,29 @@ async def soak(orders: int, faults: int, seed: int, provider: Provider, folder: 
 
 
 async def _strike_all(pace: Pace, seed: int, provider: Provider) -> None:
-    """Strikes as many as are due, several at a time, until enough have had their effect."""
-    under_way: set[asyncio.Task[object]] = set()
+    """Strikes the faults that are due, several at a time, until enough have had their effect."""
+    running: set[asyncio.Task[object]] = set()
     for kind, fault, targets in catalogue.schedule(seed, provider):
-        while len(under_way) >= AT_ONCE or pace.strikes.effective + len(under_way) >= pace.faults_due():
+        while len(running) >= AT_ONCE or pace.strikes.effective + len(running) >= pace.faults_due():
             if pace.strikes.effective >= pace.faults:
-                await asyncio.gather(*under_way)
+                await asyncio.gather(*running)
                 return
             pace.check()
             await asyncio.sleep(0.05)
-            for task in [task for task in under_way if task.done()]:
-                under_way.discard(task)
+            for task in [task for task in running if task.done()]:
+                running.discard(task)
                 await task
-        under_way.add(asyncio.create_task(pace.strikes.strike(fault, kind.name, targets)))
+        running.add(asyncio.create_task(pace.strikes.strike(fault, kind.name, targets)))
 
 
 async def _show(shown: Progress, pace: Pace) -> None:
     while True:
-        shown.at(pace.history.accepted, pace.ended, pace.strikes.effective, len(pace.strikes.all))
+        shown.update(pace.history.accepted, pace.ended, pace.strikes.effective, len(pace.strikes.all))
         await asyncio.sleep(0.5)
 
 
 def main() -> int:
-    """Reads what is asked for from the environment; returns the exit status."""
+    """Runs the soak that the environment asks for; returns the exit status."""
     orders = int(os.environ.get("ORDERS") or 2000)
     faults = int(os.environ.get("FAULTS") or 20)
     seed = int(os.environ.get("SEED") or random.SystemRandom().randrange(1_000_000))
@@ -169,7 +174,7 @@ def main() -> int:
     folder = ROOT / "var" / "faults" / f"{datetime.now(UTC):%Y%m%d-%H%M%S}-seed-{seed}"
     folder.mkdir(parents=True)
     say = Console().print
-    say(f"{orders:,} orders, {faults:,} faults, SEED={seed}, provider {provider}; all is kept in {folder}")
+    say(f"{orders:,} orders, {faults:,} faults, SEED={seed}, provider {provider}; results in {folder}")
     try:
         report = uvloop.run(soak(orders, faults, seed, provider, folder))
     except (NoDocker, NoEarlierVersion, MigrationFailed, NotServing, SystemStalled) as error:

@@ -1,4 +1,4 @@
-"""Striking: one fault is struck, seen, healed and written down."""
+"""Strikes faults: breaks, observes, heals and records each."""
 
 import asyncio
 import json
@@ -14,20 +14,20 @@ from tests.faults.containers import DockerFailed
 from tests.faults.fault import Fault, Misbehaved, NoEffect
 from tests.faults.replica import NotServing
 
-LONGEST: Final = 90.0
-"""Seconds that a fault may take to have its effect, and to be healed."""
-_NOT_SEEN: Final = (NoEffect, TimeoutError, DockerFailed, OSError, asyncpg.PostgresError)
+MAX_SECONDS: Final = 90.0
+"""Most seconds until a fault has its effect, and most until it is healed."""
+_NO_EFFECT: Final = (NoEffect, TimeoutError, DockerFailed, OSError, asyncpg.PostgresError)
 
 
 @dataclass(frozen=True)
 class Strike:
-    """A fault that was struck, and what was seen of it."""
+    """A fault that was struck, and the evidence of its effect."""
 
     fault: str
     kind: str
     effective: bool
     evidence: str
-    """What was seen of its effect, or why none was."""
+    """The evidence of its effect, or why there is none."""
     began: float
     """Seconds since the run began."""
     seconds: float
@@ -35,22 +35,22 @@ class Strike:
 
 @dataclass
 class Strikes:
-    """All that was struck in a run."""
+    """All faults that were struck in a run."""
 
     cluster: Cluster
     began: float = field(default_factory=time.monotonic)
     all: list[Strike] = field(default_factory=list)
-    wrongs: list[str] = field(default_factory=list)
-    """What the system did under a fault that it must never do, and what could not be healed."""
+    violations: list[str] = field(default_factory=list)
+    """Misbehaviour of the system under faults, and faults that could not be healed."""
     _locks: dict[str, asyncio.Lock] = field(default_factory=dict)
 
     @property
     def effective(self) -> int:
-        """How many were seen to have had their effect."""
+        """The number of faults whose effect was observed."""
         return sum(strike.effective for strike in self.all)
 
     async def strike(self, fault: Fault, kind: str, targets: Collection[str] = ()) -> Strike:
-        """Strikes and heals it, while no other fault strikes one of its targets. NoEffect is written down."""
+        """Strikes and heals a fault while no other fault strikes its targets. NoEffect is recorded."""
         locks = [self._locks.setdefault(target, asyncio.Lock()) for target in sorted(targets)]
         for lock in locks:
             await lock.acquire()
@@ -64,14 +64,14 @@ class Strikes:
         began = time.monotonic()
         effective = False
         try:
-            async with asyncio.timeout(LONGEST):
+            async with asyncio.timeout(MAX_SECONDS):
                 evidence = await fault.strike(self.cluster)
             effective = True
         except Misbehaved as wrong:
             evidence, effective = str(wrong), True
-            self.wrongs.append(f"{fault.name}: {wrong}")
-        except _NOT_SEEN as none:
-            evidence = str(none) or f"It had no effect within {LONGEST:.0f} s."
+            self.violations.append(f"{fault.name}: {wrong}")
+        except _NO_EFFECT as none:
+            evidence = str(none) or f"It had no effect within {MAX_SECONDS:.0f} s."
         await self._heal(fault)
         now = time.monotonic()
         strike = Strike(fault.name, kind, effective, evidence, began - self.began, now - began)
@@ -82,7 +82,7 @@ class Strikes:
 
     async def _heal(self, fault: Fault) -> None:
         try:
-            async with asyncio.timeout(LONGEST):
+            async with asyncio.timeout(MAX_SECONDS):
                 await fault.heal(self.cluster)
-        except (Misbehaved, NotServing, *_NOT_SEEN) as error:
-            self.wrongs.append(f"{fault.name}: could not be healed: {error!r}")
+        except (Misbehaved, NotServing, *_NO_EFFECT) as error:
+            self.violations.append(f"{fault.name}: could not be healed: {error!r}")

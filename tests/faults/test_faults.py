@@ -1,4 +1,4 @@
-"""Every fault once, under load: each is seen to strike, then an order gets through; then all is checked."""
+"""Strikes every fault once under load; each must have its effect, and all invariants must hold at the end."""
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
@@ -9,15 +9,24 @@ from uuid_utils.compat import uuid7
 
 from events.killpoints import KillPoint
 from tests.faults import checks, postgres, quiet, rabbitmq
-from tests.faults.catalogue import GROUP, MOODS, OF_SERVICES, RUNNER, SERVICES, TASKS, WORKER, killed_at
+from tests.faults.catalogue import (
+    GROUP,
+    MAIL_ANSWERS,
+    RUNNER,
+    SERVICE_REPLICAS,
+    SERVICES,
+    TASKS,
+    WORKER,
+    killed_at,
+)
 from tests.faults.cluster import Cluster
 from tests.faults.conftest import Run
 from tests.faults.cuts import LINES, MOMENTS, Cut, CutAt, HalfOpen, Refused, Silenced, Slow
-from tests.faults.deaths import AskedToEnd, Crowded, Killed, KilledByMoment, Paused
-from tests.faults.deliveries import SORTS, DeliveredAgain, Newer, Poison
+from tests.faults.deaths import Killed, KilledByMoment, Paused, ScaledOut, Sigterm
+from tests.faults.deliveries import POISON_BODIES, DeliveredAgain, NewerEvent, Poison
 from tests.faults.fault import Fault
 from tests.faults.lanes import Pace
-from tests.faults.letterbox import Grumpy
+from tests.faults.mail_server import WrongAnswer
 from tests.faults.moments import DELIVERY_UNACKNOWLEDGED, PUBLISH_UNCONFIRMED
 from tests.faults.probe import probe
 from tests.faults.report import Report
@@ -26,7 +35,7 @@ from tests.faults.verdict import check, judge
 
 pytestmark = [
     pytest.mark.asyncio(loop_scope="session"),
-    # Clients of databases and brokers that are cut off while they connect leave sockets to the collector.
+    # Clients that are cut off while they connect leave their sockets to the garbage collector.
     pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
 
@@ -36,16 +45,16 @@ KINDS_OF_TASK = {
     "runner": ("payments", "refunds", "bookings", "delivery"),
     "group commit": ("commit",),
 }
-"""Tasks that go through the same kill points, by the ends of their names."""
+"""Tasks that reach the same kill points, by the last word of their names."""
 POINTS = {"worker": WORKER, "relay": RUNNER, "runner": RUNNER, "group commit": GROUP}
 
 FAULTS: Sequence[Fault] = (
     *(Killed(f"{service}-1") for service in SERVICES),
-    *(AskedToEnd(f"{service}-1") for service in SERVICES),
+    *(Sigterm(f"{service}-1") for service in SERVICES),
     *(RolledBack((replica,), 2) for replica in ("billing-1", "reconcile-1")),
-    RolledBack(OF_SERVICES, 3),
+    RolledBack(SERVICE_REPLICAS, 3),
     Paused("billing-1", 20),
-    Crowded("invoice", 5),
+    ScaledOut("invoice", 5),
     *(Cut(line) for line in LINES["simulated"]),
     *(Refused(line, 2) for line in LINES["simulated"]),
     *(Silenced(line, 5) for line in LINES["simulated"]),
@@ -64,30 +73,30 @@ FAULTS: Sequence[Fault] = (
     rabbitmq.Restarted(by_kill=True),
     rabbitmq.OutOfMemory(5),
     rabbitmq.ConnectionsClosed(),
-    *(Grumpy(command, answer, 2) for command, answer in MOODS),
+    *(WrongAnswer(command, answer, 2) for command, answer in MAIL_ANSWERS),
     DeliveredAgain("order", 50, seed=1),
     DeliveredAgain("billing", 50, seed=2),
     *(rabbitmq.QueueDeleted(service) for service in ("invoice", "email")),
     rabbitmq.QueuePurged("billing"),
     rabbitmq.BindingGone("shipment", "PAYMENT_CONFIRMED"),
-    *(Poison(service, sort) for service, sort in zip(SERVICES, SORTS, strict=True)),
-    *(Newer(service) for service in ("order", "billing")),
+    *(Poison(service, sort) for service, sort in zip(SERVICES, POISON_BODIES, strict=True)),
+    *(NewerEvent(service) for service in ("order", "billing")),
 )
 
 
 async def _strike(run: Run, *faults: tuple[Fault, Sequence[str]]) -> None:
-    """Strikes all at once; each must have its effect. Then an order gets through everything."""
+    """Strikes the faults at once; each must have its effect. Then one order must get through all services."""
     struck = await asyncio.gather(
         *(run.strikes.strike(fault, fault.name, targets) for fault, targets in faults)
     )
-    without = [f"{strike.fault}: {strike.evidence}" for strike in struck if not strike.effective]
-    assert not without
-    assert not run.strikes.wrongs
+    ineffective = [f"{strike.fault}: {strike.evidence}" for strike in struck if not strike.effective]
+    assert not ineffective
+    assert not run.strikes.violations
     await probe(run.system, run.history)
 
 
 @pytest.mark.parametrize(("kind", "point"), [(kind, point) for kind in POINTS for point in POINTS[kind]])
-async def test_processes_killed_at_a_kill_point_lose_nothing(run: Run, kind: str, point: KillPoint) -> None:
+async def test_orders_get_through_after_kills_at_a_kill_point(run: Run, kind: str, point: KillPoint) -> None:
     deaths = [
         killed_at("simulated", f"{service}-1", task, point)
         for service, tasks in TASKS.items()
@@ -98,11 +107,11 @@ async def test_processes_killed_at_a_kill_point_lose_nothing(run: Run, kind: str
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=[fault.name for fault in FAULTS])
-async def test_orders_get_through_after(run: Run, fault: Fault) -> None:
+async def test_orders_get_through_after_a_fault(run: Run, fault: Fault) -> None:
     await _strike(run, (fault, ()))
 
 
-async def test_every_invariant_holds_in_the_end(run: Run) -> None:
+async def test_every_invariant_holds_at_the_end(run: Run) -> None:
     run.load.target = 0
     await run.placing
     report = Report(seed=1, provider="simulated")
@@ -124,11 +133,11 @@ DAMAGE = {
     ),
     "I5": (
         """INSERT INTO "order".idempotency_keys (key, fingerprint, order_id)
-        VALUES ('of nobody', '', gen_random_uuid())""",
+        VALUES ('never sent', '', gen_random_uuid())""",
     ),
     "I16": (
         """INSERT INTO invoice.parked (id, type, body, reason, state, claimed_until)
-        VALUES (gen_random_uuid(), 'ORDER_CREATED', '{}', 'of nobody', 'dead', now())""",
+        VALUES (gen_random_uuid(), 'ORDER_CREATED', '{}', 'never sent', 'dead', now())""",
     ),
     "I21": (
         f"""INSERT INTO "order".timeline (order_id, event_id, type, time, facts)
@@ -140,13 +149,13 @@ DAMAGE = {
         (SELECT order_id FROM email.mails ORDER BY order_id LIMIT 1)""",
     ),
 }
-"""What breaks each invariant that the audit can't tell, in the databases of a system at rest."""
+"""SQL that breaks each invariant that only the run's own checks can see, on a quiet system."""
 EVENT_LOST = 'DELETE FROM email.inbox WHERE event_id = (SELECT event_ids[1] FROM "order".outbox LIMIT 1)'
 
 
 @asynccontextmanager
 async def damaged(system: Cluster, *statements: str) -> AsyncIterator[None]:
-    """What `system.fetch` sees is damaged until the end of the block; nobody else sees anything of it."""
+    """Damages the database for `system.fetch` only, in a transaction that is rolled back at the end."""
     await system.fetch("BEGIN")
     try:
         for statement in statements:
@@ -157,7 +166,7 @@ async def damaged(system: Cluster, *statements: str) -> AsyncIterator[None]:
 
 
 @pytest.mark.parametrize("invariant", DAMAGE)
-async def test_the_checks_see_what_is_broken(run: Run, invariant: str) -> None:
+async def test_the_checks_find_planted_damage(run: Run, invariant: str) -> None:
     before, _ = await check(run.system, run.history)
     async with damaged(run.system, *DAMAGE[invariant]):
         after, _ = await check(run.system, run.history)
@@ -165,10 +174,10 @@ async def test_the_checks_see_what_is_broken(run: Run, invariant: str) -> None:
     assert invariant in {finding.invariant for finding in after}
 
 
-async def test_the_checks_see_that_an_event_of_a_newer_version_is_gone(run: Run) -> None:
-    before = await checks.newer(run.system)
+async def test_the_checks_find_a_lost_event_of_a_newer_version(run: Run) -> None:
+    before = await checks.newer_events(run.system)
     run.system.newer.add(f"invoice {uuid7()}")
-    [after] = await checks.newer(run.system)
+    [after] = await checks.newer_events(run.system)
     assert after.invariant == "I16"
     assert after.count == sum(finding.count for finding in before) + 1
 
@@ -178,4 +187,4 @@ async def test_the_system_is_not_quiet_while_an_event_has_not_arrived(run: Run) 
     async with damaged(run.system, EVENT_LOST):
         after = await quiet.backlog(run.system)
     assert not before
-    assert after == {"events of order that email has not got": 1}
+    assert after == {"events of order that email has not received": 1}

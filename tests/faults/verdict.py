@@ -1,4 +1,4 @@
-"""The verdict: wait until the system is quiet, then check everything, in the order in which it tells most."""
+"""The verdict: waits until the system is quiet, then checks everything and fills in the report."""
 
 import time
 from typing import Final
@@ -7,7 +7,7 @@ from tests.faults import checks, quiet
 from tests.faults.checks import Finding
 from tests.faults.client import NoAnswer
 from tests.faults.cluster import Cluster
-from tests.faults.deliveries import take_newer
+from tests.faults.deliveries import remove_newer_events
 from tests.faults.history import History
 from tests.faults.probe import probe
 from tests.faults.reached import reached
@@ -30,7 +30,7 @@ async def judge(
     *,
     drain_seconds: float,
 ) -> None:
-    """Fills in the report. What does not hold is a finding in it, never an exception."""
+    """Fills in the report. A broken invariant is a finding in it, never an exception."""
     healed = time.monotonic()
     found = report.findings
     try:
@@ -39,18 +39,18 @@ async def judge(
         found.append(Finding("I22", f"an order did not get through after the last fault: {error!r}", 1))
     for replica in system.replicas.values():
         if replica.pid is None:
-            found.append(Finding("I22", f"{replica.name} does not run", 1))
-    found += [Finding("I22", wrong, 1) for wrong in strikes.wrongs]
+            found.append(Finding("I22", f"{replica.name} is not running", 1))
+    found += [Finding("I22", violation, 1) for violation in strikes.violations]
     try:
         await quiet.until_quiet(system, drain_seconds)
     except quiet.NotQuiet as restless:
         found.append(Finding("I3", str(restless), 1))
     report.drained_in = time.monotonic() - healed
     report.reached = await reached(system)
-    found += await checks.newer(system)
-    await take_newer(system)
-    broken, report.figures = await check(system, history)
-    found += broken
+    found += await checks.newer_events(system)
+    await remove_newer_events(system)
+    breaches, report.figures = await check(system, history)
+    found += breaches
     found += vitals.findings()
     report.orders = history.accepted
     report.requests, report.unknown_answers = history.requests, history.unknown
@@ -64,20 +64,25 @@ async def judge(
 
 
 async def check(system: Cluster, history: History) -> tuple[list[Finding], dict[str, int]]:
-    """What does not hold now, while the system is quiet, and the figures that everybody asks for."""
+    """The findings on a quiet system, and the figures of the report."""
     found = await checks.audited(system)
     found += await checks.accepted_orders(system, history)
-    mails, about_mails = await checks.mails(system, history)
-    dead, about_dead = await checks.dead(system)
-    found += about_mails + about_dead + checks.secrets(system) + await checks.secrets_in_records(system)
+    mails, mail_findings = await checks.mails(system, history)
+    dead, dead_findings = await checks.dead(system)
+    found += (
+        mail_findings
+        + dead_findings
+        + checks.secrets_in_logs(system)
+        + await checks.secrets_in_records(system)
+    )
     return found, {
         "accepted orders that are lost": _count(found, "I1"),
         "orders charged twice": _count(found, "I6"),
         "gaps in invoice numbers": _count(found, "I18"),
         "orders that are stuck": sum((await quiet.backlog(system)).values()),
         "dead events": dead,
-        "poison put in": len(system.poison),
-        "events of a newer version put in": len(system.newer),
+        "poison delivered": len(system.poison),
+        "events of a newer version delivered": len(system.newer),
         "mails": mails.distinct,
         "second copies of mails": mails.copies,
     }

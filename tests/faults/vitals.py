@@ -1,4 +1,4 @@
-"""Vitals: memory, file descriptors and connections of every process, sampled over a run."""
+"""Vitals: samples memory, file descriptors and connections during a run."""
 
 import asyncio
 import os
@@ -13,36 +13,36 @@ from typing import Final
 from tests.faults.checks import Finding
 from tests.faults.cluster import Cluster
 
-SETTLED: Final = 15.0
-"""Seconds of age from which on a process's figures count: before, it still grows up."""
-MOST_MEMORY: Final = 400.0
-"""MiB of one process; it has 2,000 orders in memory at most, and its code."""
-MOST_FILES: Final = 400
-MOST_GROWTH: Final = 8.0
-"""MiB a minute of processes that live long enough to tell."""
+WARM_UP_SECONDS: Final = 15.0
+"""A younger process still grows, so its samples do not count for growth."""
+MAX_MEMORY: Final = 400.0
+"""MiB of one process: its code, and 2,000 orders at most."""
+MAX_FILES: Final = 400
+MAX_GROWTH: Final = 8.0
+"""MiB a minute, of processes that run long enough."""
 _MIB: Final = 1 << 20
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One process at one moment."""
+    """One process at one time."""
 
     at: float
     age: float
     memory: float
-    """Resident, MiB."""
+    """Resident memory, in MiB."""
     files: int
 
 
 @dataclass
 class Vitals:
-    """Takes the samples."""
+    """Samples all processes."""
 
     cluster: Cluster
     samples: dict[tuple[str, int], list[Sample]] = field(default_factory=lambda: defaultdict(list))
     """By replica and process id."""
     connections: int = 0
-    """Most connections that PostgreSQL had."""
+    """The most connections that PostgreSQL had."""
 
     async def watch(self, seconds: float = 5.0) -> None:
         """Samples until cancelled."""
@@ -53,7 +53,7 @@ class Vitals:
             await asyncio.sleep(seconds)
 
     def most(self) -> dict[str, tuple[float, int]]:
-        """Most memory (MiB) and most files that a process of each replica had."""
+        """The most memory (MiB) and files of any process of each replica."""
         most: dict[str, tuple[float, int]] = {}
         for (name, _), samples in self.samples.items():
             memory, files = most.get(name, (0.0, 0))
@@ -64,10 +64,10 @@ class Vitals:
         return most
 
     def growth(self) -> dict[str, float]:
-        """MiB a minute of each replica's longest life, where that tells anything."""
+        """Growth in MiB a minute of each replica's longest-lived process, if it ran for two minutes."""
         growth = {}
         for name in {name for name, _ in self.samples}:
-            lives = [_settled(samples) for (of, _), samples in self.samples.items() if of == name]
+            lives = [_warmed_up(samples) for (of, _), samples in self.samples.items() if of == name]
             longest = max(lives, key=_span, default=[])
             if _span(longest) >= 120:
                 slope = linear_regression([s.at for s in longest], [s.memory for s in longest]).slope
@@ -75,15 +75,15 @@ class Vitals:
         return growth
 
     def findings(self) -> list[Finding]:
-        """I23, as far as it does not hold."""
+        """The breaches of I23."""
         found = []
         for name, (memory, files) in sorted(self.most().items()):
-            if memory > MOST_MEMORY:
+            if memory > MAX_MEMORY:
                 found.append(Finding("I23", f"{name} had {memory:.0f} MiB of memory", 1))
-            if files > MOST_FILES:
+            if files > MAX_FILES:
                 found.append(Finding("I23", f"{name} had {files} files open", 1))
         for name, growth in sorted(self.growth().items()):
-            if growth > MOST_GROWTH:
+            if growth > MAX_GROWTH:
                 found.append(Finding("I23", f"{name} grew by {growth:.1f} MiB a minute", 1))
         return found
 
@@ -102,8 +102,8 @@ class Vitals:
             self.samples[replica.name, pid].append(Sample(now, now - replica.started_at, memory, files))
 
 
-def _settled(samples: Sequence[Sample]) -> list[Sample]:
-    return [sample for sample in samples if sample.age >= SETTLED]
+def _warmed_up(samples: Sequence[Sample]) -> list[Sample]:
+    return [sample for sample in samples if sample.age >= WARM_UP_SECONDS]
 
 
 def _span(samples: Sequence[Sample]) -> float:

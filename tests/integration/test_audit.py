@@ -1,4 +1,4 @@
-"""`orderflow audit`: a sound system is told to be sound, and whatever is wrong is found and named."""
+"""`orderflow audit` reports no breach on correct records, and names every breach that is planted."""
 
 import asyncio
 import json
@@ -29,7 +29,7 @@ async def found_in(url: str, *, quiet: bool = True) -> Report:
     return await audit(target, ledger=ledger_of(url), quiet=quiet, patience=5)
 
 
-async def test_a_sound_system_is_told_to_be_sound(journeyed: str) -> None:
+async def test_correct_records_have_no_breach(journeyed: str) -> None:
     report = await found_in(journeyed)
     assert report.breaches == ()
     assert report.holds
@@ -267,7 +267,7 @@ PLANTED = [
 
 
 @pytest.mark.parametrize(("invariant", "kind", "damage"), PLANTED)
-async def test_what_is_wrong_is_found_and_named(
+async def test_a_planted_breach_is_found_with_its_order(
     journeyed: str, invariant: str, kind: str | None, damage: str
 ) -> None:
     connection = await asyncpg.connect(journeyed.replace("+asyncpg", ""))
@@ -278,7 +278,7 @@ async def test_what_is_wrong_is_found_and_named(
     found = [breach for breach in report.breaches if breach.invariant == invariant]
     assert found, report.breaches
     assert not report.holds
-    if kind and invariant not in {"I7", "I18", "I15"}:  # these are about sums, series and payloads
+    if kind and invariant not in {"I7", "I18", "I15"}:  # their breaches are not about one order
         assert order_id in {order for breach in found for order in breach.order_ids}
 
 
@@ -291,7 +291,7 @@ async def test_a_refund_that_a_person_made_by_hand_is_no_breach(journeyed: str) 
     assert (await found_in(journeyed)).breaches == ()
 
 
-async def test_numbers_that_were_lost_in_a_restore_are_no_gap(journeyed: str) -> None:
+async def test_numbers_recorded_as_lost_are_no_gap(journeyed: str) -> None:
     connection = await asyncpg.connect(journeyed.replace("+asyncpg", ""))
     await connection.execute("""
         INSERT INTO invoice.lost_numbers (year, first, last) SELECT year, last + 1, last + 5
@@ -309,7 +309,7 @@ async def test_a_refund_that_failed_at_the_provider_gave_nothing_back(journeyed:
 
 
 @pytest.mark.parametrize(("days", "twice"), [(29, True), (31, False)])
-async def test_the_same_key_after_it_was_forgotten_is_another_order(
+async def test_a_key_used_again_after_30_days_makes_another_order(
     journeyed: str, days: int, twice: bool
 ) -> None:
     connection = await asyncpg.connect(journeyed.replace("+asyncpg", ""))
@@ -325,7 +325,7 @@ async def test_the_same_key_after_it_was_forgotten_is_another_order(
     assert ("I6" in found) is twice
 
 
-async def test_an_order_of_which_an_older_version_dropped_the_key_is_whole(journeyed: str) -> None:
+async def test_an_invoice_without_the_key_hash_of_its_order_is_no_breach(journeyed: str) -> None:
     connection = await asyncpg.connect(journeyed.replace("+asyncpg", ""))
     await connection.execute("""
         UPDATE "order".orders SET snapshot = convert_to((convert_from(snapshot, 'UTF8')::jsonb
@@ -334,7 +334,7 @@ async def test_an_order_of_which_an_older_version_dropped_the_key_is_whole(journ
     assert (await found_in(journeyed)).breaches == ()
 
 
-async def test_what_is_on_its_way_is_no_breach_until_it_is_late(journeyed: str) -> None:
+async def test_work_in_transit_is_no_breach_until_it_is_overdue(journeyed: str) -> None:
     connection = await asyncpg.connect(journeyed.replace("+asyncpg", ""))
     order_id = await order_called(connection, "shipped")
     await connection.execute(
@@ -359,7 +359,7 @@ async def test_what_is_on_its_way_is_no_breach_until_it_is_late(journeyed: str) 
     assert {breach.invariant for breach in (await found_in(journeyed, quiet=False)).breaches} >= {"I4", "I17"}
 
 
-async def test_dead_events_are_told_and_are_no_breach(journeyed: str) -> None:
+async def test_dead_events_are_reported_and_are_no_breach(journeyed: str) -> None:
     connection = await asyncpg.connect(journeyed.replace("+asyncpg", ""))
     await connection.execute(
         "INSERT INTO invoice.parked (id, type, body, reason, state, claimed_until) "
@@ -372,7 +372,7 @@ async def test_dead_events_are_told_and_are_no_breach(journeyed: str) -> None:
     assert "orderflow dead list" in report.notes[0]
 
 
-async def test_the_broker_is_looked_at_too(journeyed: str, rabbitmq: Broker) -> None:
+async def test_missing_queues_and_missing_consumers_are_breaches(journeyed: str, rabbitmq: Broker) -> None:
     bindings = {name: [type_of(event) for event in load(name).handlers] for name in SERVICES}
     await declare(rabbitmq.url, {name: types for name, types in bindings.items() if name != "billing"})
     try:
@@ -380,8 +380,8 @@ async def test_the_broker_is_looked_at_too(journeyed: str, rabbitmq: Broker) -> 
     finally:
         await rabbitmq.remove("", *SERVICES)
     sentences = [breach.sentence for breach in report.breaches]
-    assert "There is no queue for billing." in sentences
-    assert any("Nobody takes what arrives" in sentence for sentence in sentences)
+    assert "billing has no queue: run 'orderflow migrate'." in sentences
+    assert any("has no consumer" in sentence for sentence in sentences)
 
 
 async def orderflow_audit(*arguments: str, **environment: str) -> tuple[int, str]:
@@ -390,7 +390,7 @@ async def orderflow_audit(*arguments: str, **environment: str) -> tuple[int, str
     return result.exit_code, result.output
 
 
-async def test_the_command_tells_people_and_programs_and_exits_accordingly(journeyed: str) -> None:
+async def test_the_command_prints_text_or_json_and_its_exit_status_fits(journeyed: str) -> None:
     status, said = await orderflow_audit("--quiet", DATABASE_URL=journeyed)
     assert status == 0, said
     assert "✓ I6   At most one successful charge per order" in said
@@ -410,7 +410,7 @@ async def test_the_command_tells_people_and_programs_and_exits_accordingly(journ
     assert str(order_id) in {order for breach in document["breaches"] for order in breach["order_ids"]}
 
 
-async def test_a_database_that_does_not_answer_is_told_in_a_sentence() -> None:
+async def test_a_database_that_does_not_answer_is_an_error_without_a_traceback() -> None:
     status, said = await orderflow_audit(DATABASE_URL="postgresql://nobody@127.0.0.1:9/orderflow")
     assert status == 1
     assert "does not answer" in said

@@ -1,4 +1,4 @@
-"""Each sentence of an audit names the service whose records are wrong: wrong in two is two sentences."""
+"""Each breach names the service whose records are wrong; a breach in two services gives two sentences."""
 
 import asyncpg
 import pytest
@@ -7,11 +7,11 @@ from ops.audit.ledger import SimulatedLedger
 from tests.integration.conftest import order_called
 from tests.integration.test_audit_unseen import found_in
 
-GHOST = "'00000000-0000-0000-0000-00000000dead'"
-A_GHOST_IN = """
+UNKNOWN_ORDER = "'00000000-0000-0000-0000-00000000dead'"
+ROW_WITHOUT_ORDER = """
     ALTER TABLE {table} DISABLE TRIGGER USER;
     INSERT INTO {table} SELECT (jsonb_populate_record(row, jsonb_build_object('id', gen_random_uuid(),
-        'order_id', {ghost}, 'tracking_number', NULL, 'serial', 1000000, 'key', 'ghost'))).*
+        'order_id', {order}, 'tracking_number', NULL, 'serial', 1000000, 'key', 'ghost'))).*
     FROM {table} row LIMIT 1;
     ALTER TABLE {table} ENABLE TRIGGER USER;"""
 LATE = "now() - interval '1 hour'"
@@ -28,15 +28,15 @@ NAMED = {
         UPDATE shipment.shipments SET state = 'refused' WHERE order_id = $1""",
         {
             "1 orders went an illegal way, such as ORDER_CREATED SHIPPED.",
-            "1 decisions of invoice and lines of timelines do not match, such as INVOICE_CREATED, decided ",
-            "1 decisions of billing and lines of timelines do not match, such as PAYMENT_CONFIRMED, decided ",
-            "2 decisions of shipment and lines of timelines do not match, such as ",
+            "1 decisions of invoice and timeline entries do not match, such as INVOICE_CREATED, decided",
+            "1 decisions of billing and timeline entries do not match, such as PAYMENT_CONFIRMED, decided",
+            "2 decisions of shipment and timeline entries do not match, such as ",
         },
     ),
     "I5": (
         "shipped",
         "".join(
-            A_GHOST_IN.format(table=table, ghost=GHOST)
+            ROW_WITHOUT_ORDER.format(table=table, order=UNKNOWN_ORDER)
             for table in (
                 "invoice.invoices",
                 "billing.payments",
@@ -59,8 +59,8 @@ NAMED = {
         "shipped",
         "UPDATE billing.payments SET provider_reference = 'ch_other' WHERE order_id = $1",
         {
-            "1 charges of the payment provider are not what billing knows, such as the charge ",
-            "1 captured payments of billing have no charge at the payment provider, such as that of ch",
+            "1 charges of the payment provider do not match billing's payments, such as the charge ",
+            "1 captured payments of billing have no charge at the payment provider, such as ch",
         },
     ),
     "I9": (
@@ -70,9 +70,9 @@ NAMED = {
         UPDATE billing.payments SET amount = 8 WHERE order_id = $1;
         UPDATE billing.refunds SET amount = 9 WHERE order_id = $1""",
         {
-            "1 charges of the payment provider are over another amount than their orders, such as 7 ",
-            "1 payments of billing are over another amount than their orders, such as 8 ",
-            "1 refunds of billing are over another amount than their orders, such as 9 ",
+            "1 charges of the payment provider differ from their orders' totals, such as 7 ",
+            "1 payments of billing differ from their orders' totals, such as 8 ",
+            "1 refunds of billing differ from their orders' totals, such as 9 ",
         },
     ),
     "I10": (
@@ -81,9 +81,9 @@ NAMED = {
         UPDATE provider.refunds SET refund_id = gen_random_uuid(), amount = amount + 1 WHERE charge_id = (
             SELECT id FROM provider.charges WHERE order_id = $1)""",
         {
-            "1 charges were given back in a wrong way by the payment provider, such as ",
-            "1 refunds of the payment provider are none that billing asked for, such as re_",
-            "1 refunds of billing were not made by the payment provider, such as re_",
+            "1 charges were refunded wrongly by the payment provider, such as ",
+            "1 refunds of the payment provider were not asked for by billing, such as re_",
+            "1 refunds of billing do not exist at the payment provider, such as re_",
         },
     ),
     "I11": (
@@ -96,8 +96,8 @@ NAMED = {
             attempts = 1
         WHERE order_id = $1""",
         {
-            "1 payments of billing are not settled after two minutes; the first was told: No answer..",
-            "1 refunds of billing are not settled after two minutes; the first was told: None either..",
+            "1 payments of billing have no outcome after two minutes; last error: No answer.",
+            "1 refunds of billing have no outcome after two minutes; last error: None either.",
         },
     ),
     "I13": (
@@ -122,8 +122,8 @@ NAMED = {
         ALTER TABLE billing.payments DROP CONSTRAINT payments_order_id_key;
         ALTER TABLE shipment.shipments DROP CONSTRAINT one_shipment_per_order""",
         {
-            "1 effects in email are of events that its inbox does not know, such as of SHIPPED.",
-            "1 effects in order are of events that its inbox does not know, such as of SHIPPED.",
+            "1 effects in email belong to events that are not in its inbox, such as SHIPPED.",
+            "1 effects in order belong to events that are not in its inbox, such as SHIPPED.",
             "The unique key of billing.payments (order_id) is missing.",
             "The unique key of shipment.shipments (order_id) is missing.",
         },
@@ -137,8 +137,8 @@ NAMED = {
         SELECT gen_random_uuid(), type, body, event_ids, order_ids, state, claimed_until
         FROM shipment.outbox WHERE $1 = ANY(order_ids)""",
         {
-            "1 events are told in another way in email.parked than in the message that announced them, ",
-            "1 events are told in another way in order.parked than in the message that announced them, ",
+            "1 events in email.parked differ from the messages that announced them, such as ",
+            "1 events in order.parked differ from the messages that announced them, such as ",
             "1 events are in more than one message, such as ",
         },
     ),
@@ -148,8 +148,8 @@ NAMED = {
         DELETE FROM shipment.shipments WHERE order_id = $1;
         DELETE FROM email.mails WHERE order_id = $1 AND stage = 'SHIPPED'""",
         {
-            "1 events were taken over by shipment and dropped, such as one of type PAYMENT_CONFIRMED.",
-            "1 events were taken over by email and dropped, such as one of type SHIPPED.",
+            "1 events were received by shipment and had no effect, such as one of type PAYMENT_CONFIRMED.",
+            "1 events were received by email and had no effect, such as one of type SHIPPED.",
         },
     ),
     "I17": (
@@ -159,9 +159,8 @@ NAMED = {
         UPDATE billing.payments SET state = 'pending', claimed_until = {LATE}, last_error = 'No answer.'
         WHERE order_id = $1""",
         {
-            "1 rows of work in shipment.outbox are due, and nobody does them, the first of them never tried.",
-            "1 rows of work in billing.payments are due, and nobody does them, the first of them after this: "
-            "No answer..",
+            "1 rows of shipment.outbox are overdue; the first was never tried.",
+            "1 rows of billing.payments are overdue; the first failed: No answer.",
         },
     ),
     "I21": (
@@ -174,15 +173,15 @@ NAMED = {
         WHERE order_id = $1 AND stage = 'INVOICE_CREATED'""",
         {
             "1 steps of orders have no mail, such as ORDER_CREATED.",
-            "1 mails were given up and wait for a person, such as the one of SHIPPED: Broken..",
-            "1 mails ended without what the mail server said, such as one that was refused.",
+            "1 mails are dead and need a person ('orderflow dead list'), such as the one of SHIPPED: Broken.",
+            "1 mails ended without the mail server's answer on record, such as one that was refused.",
         },
     ),
 }
 
 
 @pytest.mark.parametrize("invariant", NAMED)
-async def test_each_sentence_names_its_service(journeyed: str, invariant: str) -> None:
+async def test_each_breach_names_its_service(journeyed: str, invariant: str) -> None:
     kind, damage, sentences = NAMED[invariant]
     connection = await asyncpg.connect(journeyed.replace("+asyncpg", ""))
     order_id = await order_called(connection, kind)

@@ -1,4 +1,4 @@
-"""`orderflow audit` where something can't be seen: it says so, and checks the rest."""
+"""`orderflow audit` when a part can't be read: it says so, and checks the rest."""
 
 import uuid
 from collections.abc import AsyncGenerator, Sequence
@@ -17,11 +17,11 @@ from ops.target import Target
 from tests.integration.conftest import order_called
 from tests.integration.test_audit import orderflow_audit
 
-NOBODY = "127.0.0.1:9"
-PROVIDER_AWAY = {
+NO_SERVER = "127.0.0.1:9"
+PROVIDER_DOWN = {
     "PAYMENT_PROVIDER": "stripe",
     "STRIPE_API_KEY": "sk_test_away",
-    "STRIPE_BASE_URL": f"http://{NOBODY}",
+    "STRIPE_BASE_URL": f"http://{NO_SERVER}",
 }
 A_GAP = "UPDATE invoice.invoice_counters SET last = last + 1"
 
@@ -47,25 +47,25 @@ def unseen(report: Report) -> dict[str, tuple[str, ...]]:
     return {each.reason: each.invariants for each in report.unseen}
 
 
-async def test_with_the_provider_away_all_else_is_checked(journeyed: str) -> None:
-    status, said = await orderflow_audit("--quiet", DATABASE_URL=journeyed, **PROVIDER_AWAY)
+async def test_without_the_provider_the_rest_is_checked(journeyed: str) -> None:
+    status, said = await orderflow_audit("--quiet", DATABASE_URL=journeyed, **PROVIDER_DOWN)
     assert status == 3, said
     assert "No breach was found. Not everything could be checked." in said
     assert "Every promise is kept" not in said
-    assert "Not seen: The payment provider does not tell what it charged." in said
+    assert "Not seen: The payment provider's ledger can't be read." in said
     assert "Not checked, or not in full: I5, I6, I7, I8, I9, I10." in said
     assert "? I6" in said
     assert "✓ I18" in said
 
     await do(journeyed, A_GAP)
-    status, said = await orderflow_audit("--quiet", DATABASE_URL=journeyed, **PROVIDER_AWAY)
+    status, said = await orderflow_audit("--quiet", DATABASE_URL=journeyed, **PROVIDER_DOWN)
     assert status == 1, said
     assert "✗ I18" in said
     assert "1 of the promises are not kept. Not everything could be checked." in said
 
 
-class BreaksOff(SimulatedLedger):
-    """It tells of nothing but one page of charges."""
+class FailsAfterOnePage(SimulatedLedger):
+    """Lists one page of charges, then fails."""
 
     async def charges(self, since: datetime | None = None) -> AsyncGenerator[Sequence[LedgerCharge], None]:
         ours = (uuid.uuid4(), uuid.uuid4())
@@ -73,21 +73,21 @@ class BreaksOff(SimulatedLedger):
         raise LedgerUnavailable("It broke off.")
 
 
-async def test_what_a_provider_tells_before_it_breaks_off_is_not_judged(journeyed: str) -> None:
-    report = await found_in(journeyed, BreaksOff(journeyed))
+async def test_a_ledger_that_can_be_read_only_in_part_is_not_judged(journeyed: str) -> None:
+    report = await found_in(journeyed, FailsAfterOnePage(journeyed))
     assert report.breaches == ()
     assert unseen(report) == {"It broke off.": ("I5", "I6", "I7", "I8", "I9", "I10")}
     assert not report.holds
 
 
-async def test_with_the_broker_away_all_else_is_checked(journeyed: str) -> None:
-    """Whether an event that has not arrived waits in a queue is not known then."""
+async def test_without_the_broker_the_rest_is_checked(journeyed: str) -> None:
+    """An event that has not arrived may wait in a queue, so arrivals are not checked."""
     await do(journeyed, A_GAP, "DELETE FROM shipment.inbox")
     status, said = await orderflow_audit(
-        "--patience", "0", DATABASE_URL=journeyed, BROKER_URL=f"amqp://guest:guest@{NOBODY}/"
+        "--patience", "0", DATABASE_URL=journeyed, BROKER_URL=f"amqp://guest:guest@{NO_SERVER}/"
     )
     assert status == 1, said
-    assert "Not seen: The broker does not tell what waits." in said
+    assert "Not seen: The broker does not answer, so the state of its queues is unknown." in said
     assert "Not checked, or not in full: I13, I22." in said
     assert "? I13" in said
     assert "? I22" in said
@@ -95,7 +95,7 @@ async def test_with_the_broker_away_all_else_is_checked(journeyed: str) -> None:
     assert "✗ I18" in said
 
 
-async def test_with_one_schema_that_cannot_be_read_all_else_is_checked(journeyed: str, journeys: str) -> None:
+async def test_without_access_to_one_schema_the_rest_is_checked(journeyed: str, journeys: str) -> None:
     role = f"{journeys}_{AUDITOR}"
     await do(journeyed, A_GAP, f'REVOKE USAGE ON SCHEMA shipment FROM "{role}"')
     as_auditor = make_url(journeyed).set(username=role, password=AUDITOR)
@@ -111,7 +111,7 @@ async def test_with_one_schema_that_cannot_be_read_all_else_is_checked(journeyed
 
 
 class Watched(SimulatedLedger):
-    """While it is read, it looks at what the auditor's session holds, and the services go on."""
+    """Between its pages it records the auditor session's state, and runs a statement of the services."""
 
     def __init__(self, database_url: str, meanwhile: str) -> None:
         super().__init__(database_url)
@@ -132,7 +132,7 @@ class Watched(SimulatedLedger):
         await connection.close()
 
 
-async def test_no_snapshot_waits_for_the_provider_and_what_happens_meanwhile_is_not_judged(
+async def test_no_transaction_is_open_while_the_ledger_is_read_and_later_changes_are_not_judged(
     journeyed: str,
 ) -> None:
     meanwhile = """
@@ -149,7 +149,7 @@ async def test_no_snapshot_waits_for_the_provider_and_what_happens_meanwhile_is_
 
 
 class Recorded(SimulatedLedger):
-    """It remembers what it was asked for."""
+    """Records the `since` that it was called with."""
 
     asked: datetime | None = None
 
@@ -158,8 +158,8 @@ class Recorded(SimulatedLedger):
         return super().charges(since)
 
 
-async def test_since_judges_the_orders_of_that_time_and_asks_for_no_older_charges(journeyed: str) -> None:
-    """The refund of an older order and a charge that no order belongs to are of that time too."""
+async def test_since_limits_the_orders_that_are_judged_and_the_charges_that_are_read(journeyed: str) -> None:
+    """A recent refund of an older order is ignored; a recent charge without an order is not."""
     connection = await owner(journeyed)
     old = [await order_called(connection, kind) for kind in ("shipped", "refunded")]
     await connection.close()
@@ -175,7 +175,9 @@ async def test_since_judges_the_orders_of_that_time_and_asks_for_no_older_charge
 
     ledger, since = Recorded(journeyed), datetime.now(UTC) - timedelta(days=1)
     report = await found_in(journeyed, ledger, since=since)
-    assert [breach.sentence for breach in report.breaches] == ["3 mails go to somebody else."]
+    assert [breach.sentence for breach in report.breaches] == [
+        "3 mails are addressed to somebody else than the order's customer."
+    ]
     assert not set(old) & set(report.breaches[0].order_ids)
     assert report.orders == 1
     assert ledger.asked
@@ -190,7 +192,7 @@ async def test_since_judges_the_orders_of_that_time_and_asks_for_no_older_charge
 
 
 @pytest.mark.parametrize("wrong", ["yesterday", "30"])
-async def test_a_moment_that_is_none_is_told_with_the_right_forms(wrong: str) -> None:
+async def test_a_since_that_can_not_be_parsed_is_refused_with_an_example(wrong: str) -> None:
     status, said = await orderflow_audit("--since", wrong)
     assert status == 2
     assert "2026-11-24T09:30Z" in said

@@ -115,7 +115,7 @@ async def test_a_database_that_never_commits_is_not_ready(url: str, monkeypatch:
     async with order_process(url) as order:
         order.proxy.silence(also_new=True)
         assert (await order.http.get("/readyz")).status_code == 503
-        order.proxy.forget_silent()
+        order.proxy.reset_silent()
 
 
 async def test_however_often_readiness_is_asked_for_the_database_is_probed_once_in_a_while(

@@ -348,7 +348,7 @@ def test_what_fell_silent_and_was_closed_meanwhile_is_forgotten_on_the_loop_of_t
             proxy.silence()
             connection._near.close()
             await until(lambda: connection._near.transport.get_extra_info("socket").fileno() < 0)
-            proxy.forget_silent()
+            proxy.reset_silent()
 
     uvloop.run(closed_behind_the_black_hole())
 
@@ -361,7 +361,7 @@ async def test_a_black_hole_swallows_what_is_there_and_what_comes() -> None:
         new = await hello()
         await until(lambda: proxy.silenced == 2)
         assert not proxy.connections
-        proxy.forget_silent()
+        proxy.reset_silent()
         for reader in (old, new):
             with pytest.raises(ConnectionResetError):
                 await reader.read(1)
@@ -398,7 +398,7 @@ async def test_slow_bytes_arrive_in_order_and_all_of_them() -> None:
         for start in range(0, len(sent), 50_000):
             writer.write(sent[start : start + 50_000])
             await writer.drain()
-        await until(lambda: proxy.held_up > 0)
+        await until(lambda: proxy.delayed > 0)
         proxy.to_server = proxy.to_client = AT_ONCE
         assert await receiving == sent
         writer.transport.abort()

@@ -1,4 +1,4 @@
-"""An older database is brought back: in the end nobody has paid twice, and no number is given out twice."""
+"""A backup is restored: after `orderflow restore` nobody has paid twice, and no number is used twice."""
 
 import asyncio
 import re
@@ -34,13 +34,13 @@ from tests.integration.test_billing_restored import a_charge
 from tests.stripe_server import stripe_server
 from tests.waiting import eventually
 
-pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")  # the SDK's own doing
+pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")  # from Stripe's SDK
 
 REFUNDED = ORDER["shipping_address"] | {"country": "AQ"}
 
 
 async def restore(url: str, *arguments: str, status: int = 0, apply: bool = False) -> str:
-    """What the command says."""
+    """The output of `orderflow restore`."""
     environment = {"DATABASE_URL": url, "BROKER_URL": "", "STATE": "", "ORDERFLOW_ACTOR": ""}
     words = ("restore", *arguments, *(("--apply", "--as", "Ana") if apply else ()))
     result = await asyncio.to_thread(CliRunner().invoke, app, words, env=environment)
@@ -58,7 +58,7 @@ async def connected(url: str) -> "AsyncIterator[asyncpg.Connection[Any]]":
 
 
 class Backup:
-    """A copy of the database, brought back in its place; the provider goes on with its own ledger."""
+    """A copy of the database that can replace it; the provider keeps its current ledger."""
 
     def __init__(self, server: str, url: str) -> None:
         self._server = server
@@ -70,7 +70,7 @@ class Backup:
         async with connected(self._server) as server:
             await server.execute(f'CREATE DATABASE "{self._copy}" TEMPLATE "{self._name}"')
 
-    async def bring_back(self) -> None:
+    async def restore(self) -> None:
         async with connected(self._url) as database:
             ledger = {
                 table: await database.fetch(f"SELECT * FROM provider.{table}")
@@ -98,10 +98,8 @@ WAITING = " UNION ALL ".join(
 )
 
 
-async def brought_to_their_end(
-    api: httpx.AsyncClient, url: str, orders: Sequence[str]
-) -> list[dict[str, Any]]:
-    """The orders when nothing of them is under way any more."""
+async def finished_orders(api: httpx.AsyncClient, url: str, orders: Sequence[str]) -> list[dict[str, Any]]:
+    """The orders, once none of them has pending work."""
     ended = [await finished(api, order) for order in orders]
     async with connected(url) as database:
         await eventually(lambda: database.fetchval(f"SELECT count(*) FROM ({WAITING}) w"), lambda n: not n)
@@ -109,7 +107,7 @@ async def brought_to_their_end(
 
 
 def mailed_numbers(state: Path) -> dict[str, set[str]]:
-    """The orders that each invoice number was mailed for."""
+    """For each invoice number, the orders that it was mailed for."""
     found: dict[str, set[str]] = {}
     for file in (state / "mails").iterdir():
         mail = message_from_bytes(file.read_bytes(), policy=default)
@@ -121,7 +119,7 @@ def mailed_numbers(state: Path) -> dict[str, set[str]]:
 
 
 async def paid(url: str) -> dict[str, int]:
-    """How much each request has paid in the end, by its reference, says the provider."""
+    """For each order reference, the amount charged less the amount refunded, by the provider's ledger."""
     async with connected(url) as database:
         rows = await database.fetch("""
             SELECT c.order_reference, sum(c.amount)::bigint
@@ -131,7 +129,7 @@ async def paid(url: str) -> dict[str, int]:
     return {row["order_reference"]: int(row["held"]) for row in rows}
 
 
-async def test_orders_lost_and_placed_again_are_paid_once_and_numbers_go_on(
+async def test_lost_orders_that_are_placed_again_are_paid_once_and_numbers_continue(
     postgres: str, tmp_path: Path
 ) -> None:
     state = tmp_path / "state"
@@ -139,50 +137,50 @@ async def test_orders_lost_and_placed_again_are_paid_once_and_numbers_go_on(
         backup = Backup(postgres, url)
         async with running(state, DATABASE_URL=url) as (_, api):
             known = [await placed(api, f"before-{n}") for n in range(3)]
-            await brought_to_their_end(api, url, known)
+            await finished_orders(api, url, known)
         await backup.make()
         async with running(state, DATABASE_URL=url) as (_, api):
             lost = [await placed(api, f"after-{n}") for n in range(6)]
             lost.append(await placed(api, "refunded", shipping_address=REFUNDED))
-            [*_, last, _refunded] = await brought_to_their_end(api, url, lost)
+            [*_, last, _refunded] = await finished_orders(api, url, lost)
         highest = max(mailed_numbers(state))
-        await backup.bring_back()
+        await backup.restore()
 
-        # The services are started too early: billing tells, and one customer pays again.
+        # The services are started before the restore: billing logs errors, and one customer pays again.
         async with running(state, DATABASE_URL=url) as (process, api):
             await process.says("charges that billing does not know")
             early = await placed(api, "after-0")
-            await brought_to_their_end(api, url, [early])
+            await finished_orders(api, url, [early])
             said = await restore(url, "--last-invoice", highest, apply=True, status=1)
-            assert "Stop the services first" in said
+            assert "Stop these services first" in said
         report = await audit(Target(url, None), ledger=ledger_of(url), quiet=True)
         [twice] = [breach for breach in report.breaches if "paid twice" in breach.sentence]
         assert twice.invariant == "I6"
         assert all(text in twice.sentence for text in (early, lost[0], "(after-0)"))
 
         said = await restore(url, "--last-invoice", highest)
-        assert said.count("it is given back.") == 6
-        assert "it was given back already." in said
+        assert said.count("it is refunded.") == 6
+        assert "it was refunded already." in said
         assert "Nothing was changed." in said
         assert set((await paid(url)).values()) == {last_total(last), 2 * last_total(last), 0}
         said = await restore(url, apply=True, status=1)
         assert f"the highest here is {highest[:5]}000004" in said
-        for _ in range(2):  # the second changes nothing
+        for _ in range(2):  # the second run changes nothing
             said = await restore(url, "--last-invoice", highest, "--note", "the disk", apply=True)
-        assert "The provider has no charge and no refund that is not known here." in said
+        assert "The provider has no charge and no refund that is unknown here." in said
         assert "no number is lost" in said
 
         async with running(state, DATABASE_URL=url) as (process, api):
             repeats = [await placed(api, f"after-{n}") for n in range(6)]
             assert repeats[0] == early
-            await brought_to_their_end(api, url, repeats)
-            new = await brought_to_their_end(api, url, [await placed(api, "new")])
+            await finished_orders(api, url, repeats)
+            new = await finished_orders(api, url, [await placed(api, "new")])
         assert "does not know" not in process.said
         assert set((await paid(url)).values()) == {last_total(last), 0}
         assert (await paid(url))["refunded"] == 0
         numbers = mailed_numbers(state)
         again = {number for number, orders in numbers.items() if len(orders) > 1}
-        assert again == {f"{highest[:5]}000004"}  # by the run before the restore: nobody can take that back
+        assert again == {f"{highest[:5]}000004"}  # mailed before the restore: that can't be undone
         assert new[0]["invoice"]["number"] == f"{highest[:5]}{int(highest[5:]) + 6:06d}"
         report = await audit(Target(url, None), ledger=ledger_of(url), quiet=True)
         assert report.breaches == ()
@@ -199,10 +197,10 @@ def last_total(order: dict[str, Any]) -> int:
     return int(order["total"].replace(".", ""))
 
 
-# Wherever in an order's life the backup lies
+# The backup was made in the middle of an order's life
 
 FORGET: "dict[str, tuple[tuple[str, ...], str]]" = {
-    # the events that the backup knows, and what else it does not know
+    # case: the events that the backup has, and SQL for the other rows that it lacks
     "invoice lost": (
         ("ORDER_CREATED",),
         """
@@ -246,8 +244,8 @@ FORGET: "dict[str, tuple[tuple[str, ...], str]]" = {
 
 
 async def forget(database: "asyncpg.Connection[Any]", order: str, known: Sequence[str], rows: str) -> None:
-    """As if the backup had been made when the last of the known events was published and heard by nobody."""
-    heard_again: list[Any] = []
+    """Makes the records those of a backup in which the last known event is still to be published."""
+    to_receive: list[Any] = []
     for service in SERVICES:
         outbox = f'"{service}".outbox'
         forgotten = await database.fetch(
@@ -259,30 +257,30 @@ async def forget(database: "asyncpg.Connection[Any]", order: str, known: Sequenc
             "WHERE $1 = ANY(order_ids) AND type = $2 RETURNING event_ids",
             *(uuid.UUID(order), known[-1]),
         )
-        heard_again += [event for row in (*forgotten, *sent_again) for event in row["event_ids"]]
+        to_receive += [event for row in (*forgotten, *sent_again) for event in row["event_ids"]]
     for service in SERVICES:
-        await database.execute(f'DELETE FROM "{service}".inbox WHERE event_id = ANY($1)', heard_again)
-    await database.execute("DELETE FROM email.mails WHERE id = ANY($1)", heard_again)
+        await database.execute(f'DELETE FROM "{service}".inbox WHERE event_id = ANY($1)', to_receive)
+    await database.execute("DELETE FROM email.mails WHERE id = ANY($1)", to_receive)
     await database.execute(
-        "DELETE FROM \"order\".timeline WHERE event_id = ANY($1) AND type <> 'ORDER_CREATED'", heard_again
+        "DELETE FROM \"order\".timeline WHERE event_id = ANY($1) AND type <> 'ORDER_CREATED'", to_receive
     )
     await database.execute(rows.format(order=order))
 
 
-async def test_an_order_that_the_backup_knows_goes_on_from_there_and_is_paid_once(
+async def test_an_order_in_the_backup_continues_from_there_and_is_paid_once(
     postgres: str, tmp_path: Path
 ) -> None:
     state = tmp_path / "state"
     async with new_database(postgres) as url, connected(url) as database:
         orders: dict[str, str] = {}
         async with running(state, DATABASE_URL=url) as (_, api):
-            for stage in reversed(FORGET):  # one after the other: each event is a message of its own
+            for stage in reversed(FORGET):  # one by one, so that each event is in a message of its own
                 changes = {"shipping_address": REFUNDED} if "refund" in stage else {}
                 orders[stage] = await placed(api, stage, **changes)
                 await finished(api, orders[stage])
         for stage, (known, rows) in FORGET.items():
             await forget(database, orders[stage], known, rows)
-        # The provider has forgotten these keys, or an older version made the charge: only a record tells.
+        # As if the provider had forgotten the keys: only the recovered charges prevent second ones.
         await database.execute(
             "UPDATE provider.charges SET key = gen_random_uuid()::text, payment_id = gen_random_uuid() "
             "WHERE order_reference IN ('invoice lost', 'payment lost')"
@@ -294,7 +292,7 @@ async def test_an_order_that_the_backup_knows_goes_on_from_there_and_is_paid_onc
         assert f"refund of order {orders['refund lost']}: not known here" in said
         assert f"{highest} to {highest} are lost" in said
         async with running(state, DATABASE_URL=url) as (process, api):
-            ends = await brought_to_their_end(api, url, list(orders.values()))
+            ends = await finished_orders(api, url, list(orders.values()))
         assert "does not know" not in process.said
 
         total = last_total(ends[0])
@@ -305,9 +303,7 @@ async def test_an_order_that_the_backup_knows_goes_on_from_there_and_is_paid_onc
         assert report.breaches == ()
 
 
-async def test_a_charge_that_is_left_pays_when_its_order_is_placed_again(
-    postgres: str, tmp_path: Path
-) -> None:
+async def test_a_charge_that_was_left_pays_for_the_order_placed_again(postgres: str, tmp_path: Path) -> None:
     state = tmp_path / "state"
     async with new_database(postgres) as url:
         backup = Backup(postgres, url)
@@ -316,18 +312,18 @@ async def test_a_charge_that_is_left_pays_when_its_order_is_placed_again(
         await backup.make()
         async with running(state, DATABASE_URL=url) as (_, api):
             lost = [await placed(api, key) for key in ("shipped", "again", "other amount")]
-            [order, *_] = await brought_to_their_end(api, url, lost)
-        await backup.bring_back()
+            [order, *_] = await finished_orders(api, url, lost)
+        await backup.restore()
         year = order["invoice"]["number"][:5]
         said = await restore(url, "--leave", "--last-invoice", f"{year}000003", apply=True)
         assert said.count("it is left, and pays if the order is placed again") == 3
         said = await restore(url, "--refund", "--last-invoice", f"{year}000003", apply=True)
-        assert said.count("it was kept before.") == 3
+        assert said.count("an earlier run kept it.") == 3
 
         async with running(state, DATABASE_URL=url) as (_, api):
             again = await placed(api, "again")
             cheaper = await placed(api, "other amount", items=[CHEAPER])
-            [end, _] = await brought_to_their_end(api, url, [again, cheaper])
+            [end, _] = await finished_orders(api, url, [again, cheaper])
         assert end["status"] == "SHIPPED"
         total = last_total(order)
         assert await paid(url) == {"shipped": total, "again": total, "other amount": total + 100}
@@ -338,9 +334,9 @@ async def test_a_charge_that_is_left_pays_when_its_order_is_placed_again(
 
         last = ("--last-invoice", f"{year}000005")
         said = await restore(url, "--refund", "--order", lost[0], *last, apply=True)
-        assert said.count("it is given back.") == 1
+        assert said.count("it is refunded.") == 1
         said = await restore(url, "--leave", *last, apply=True)
-        assert said.count("paid again with the same Idempotency-Key: it is given back.") == 1
+        assert said.count("paid again with the same Idempotency-Key: it is refunded.") == 1
         assert await paid(url) == {"shipped": 0, "again": total, "other amount": 100}
         report = await audit(Target(url, None), ledger=ledger_of(url), quiet=True)
         assert report.breaches == ()
@@ -352,7 +348,7 @@ CHEAPER = {"sku": "PIN-01", "name": "Pin", "quantity": 1, "unit_price": "1.00", 
 # At Stripe
 
 
-async def test_charges_at_stripe_are_given_back_once_whatever_becomes_of_the_answers(
+async def test_charges_at_stripe_are_refunded_once_even_if_answers_are_lost(
     fresh_database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await migrate(fresh_database, {role: role for role in ROLES})
@@ -375,20 +371,20 @@ async def test_charges_at_stripe_are_given_back_once_whatever_becomes_of_the_ans
 
         server.begin_outage()
         said = await restore(fresh_database, *last, apply=True, status=1)
-        assert "Run it again: nothing is done twice." in said
+        assert "Run it again: no step is done twice." in said
         server.behave()
         server.fail(unanswered.id, Step.REFUND, Behaviour.RESET)
         server.fail(refused.id, Step.REFUND, Behaviour.ERROR)
         server.fail(by_hand.id, Step.REFUND, Behaviour.ERROR)
         said = await restore(fresh_database, *last, apply=True, status=1)
-        assert said.count("it is given back.") == 3
-        assert said.count("it was given back already.") == 1
-        assert "3 charges could not be given back" in said
+        assert said.count("it is refunded.") == 3
+        assert said.count("it was refunded already.") == 1
+        assert "3 charges could not be refunded" in said
         report = await audit(Target(fresh_database, None), ledger=ledger_of(fresh_database), quiet=True)
         [still_there] = report.breaches
-        assert "3 charges that a restore was to give back were not" in still_there.sentence
+        assert "3 charges that 'orderflow restore' was to refund were not" in still_there.sentence
 
-        server.forget_keys()  # a day later, and somebody has given one back at Stripe
+        server.forget_keys()  # a day later; meanwhile a person has refunded one at Stripe
         [intent] = server.of_order(by_hand.id)
         async with httpx.AsyncClient(base_url=server.url, trust_env=False) as person:
             answer = await person.post("/v1/refunds", data={"payment_intent": intent.id})
@@ -399,7 +395,7 @@ async def test_charges_at_stripe_are_given_back_once_whatever_becomes_of_the_ans
         assert report.breaches == ()
 
 
-async def test_a_charge_that_the_provider_will_not_give_back_is_told_until_a_person_has(
+async def test_a_refused_refund_is_reported_by_every_run(
     fresh_database: str,
 ) -> None:
     await migrate(fresh_database, {role: role for role in ROLES})
@@ -410,10 +406,10 @@ async def test_a_charge_that_the_provider_will_not_give_back_is_told_until_a_per
         for order in (fails, waits):
             assert isinstance(await provider.charge(a_charge(order)), ChargeCaptured)
     said = await restore(fresh_database, *last, apply=True, status=1)
-    assert "2 charges could not be given back" in said
+    assert "2 charges could not be refunded" in said
     assert f"of order {fails.id}" in said
     said = await restore(fresh_database, *last, apply=True, status=1)
-    assert "1 charges could not be given back" in said
+    assert "1 charges could not be refunded" in said
     async with connected(fresh_database) as database:
         decided = await database.fetch("SELECT order_id, refund_reference FROM billing.recovered_charges")
         made = {row["order_id"]: row["refund_reference"] for row in decided}

@@ -1,4 +1,4 @@
-"""`orderflow stuck`: orders that do not move on are found, with what they wait for and what helps."""
+"""`orderflow stuck`: delayed and late orders are listed with what they wait for and what to do."""
 
 import asyncio
 import json
@@ -55,7 +55,7 @@ def work(table: str, state: str) -> str:
 
 
 WAITING = {
-    # kind: the order, what is done to the records, the service that is waited for
+    # kind: the order, the damage to its records, the service that it waits for
     "publishing": ("shipped", AT_ORDER + UNPUBLISHED, "order"),
     "handling": ("shipped", AT_ORDER + UNHANDLED, "invoice"),
     "retry": ("shipped", AT_ORDER + parked("retry"), "invoice"),
@@ -86,12 +86,12 @@ async def id_of(url: str, reference: str) -> uuid.UUID:
     return order_id
 
 
-def test_every_kind_of_waiting_is_tried() -> None:
+def test_every_kind_of_waiting_has_a_case() -> None:
     assert WAITING.keys() == KINDS.keys()
 
 
 @pytest.mark.parametrize("kind", WAITING)
-async def test_an_order_that_waits_is_found_with_what_it_waits_for(journeyed: str, kind: str) -> None:
+async def test_a_stuck_order_is_listed_with_what_it_waits_for(journeyed: str, kind: str) -> None:
     reference, damage, service = WAITING[kind]
     order_id = await id_of(journeyed, reference)
     [stuck] = await stuck_in(journeyed, damage, order_id)
@@ -99,14 +99,14 @@ async def test_an_order_that_waits_is_found_with_what_it_waits_for(journeyed: st
     assert stuck.reference == reference
     [waiting] = [waiting for waiting in stuck.waits_for if waiting.kind == kind]
     assert waiting.service == service
-    assert "{" not in waiting.words() + waiting.helps(order_id)
+    assert "{" not in waiting.description() + waiting.advice(order_id)
     if kind not in {"handling", "nothing", "mail"}:
         assert waiting.error in {"broker away", "it broke", "no answer"}
     tried_again = {"publishing", "retry", "payment", "refund", "booking", "mail"}
     assert (waiting.next_try is not None) == (kind in tried_again)
 
 
-async def test_nothing_is_stuck_in_a_sound_system_nor_before_its_time(journeyed: str) -> None:
+async def test_no_order_is_stuck_before_its_deadline(journeyed: str) -> None:
     order_id = await id_of(journeyed, "shipped")
     assert await stuck_in(journeyed, "SELECT 1", order_id) == []
     fresh = AT_INVOICE.replace("interval '1 hour'", "interval '1 minute'")
@@ -118,8 +118,8 @@ async def test_nothing_is_stuck_in_a_sound_system_nor_before_its_time(journeyed:
 UNTRIED = """
     UPDATE billing.payments SET delayed_for = '{outage}', last_failure = NULL, last_error = NULL
     WHERE state = 'pending';"""
-HELD_UP = {
-    # what has waited for over a minute: the order, what is done to the records, the kind of waiting
+DELAYED = {
+    # case: the order, the damage to its records, the kind of waiting
     "failed": ("shipped", AT_INVOICE + work("billing.payments", "pending"), "payment"),
     "announced, but not tried": (
         "shipped",
@@ -133,16 +133,14 @@ HELD_UP = {
 
 
 def waits_for(age: str) -> str:
-    """SQL that lets every row of the journeys wait for so long, however long ago they were made."""
+    """SQL that sets how long every row of the journeys has waited."""
     tables = ("billing.payments", "billing.refunds", "invoice.parked")
     return "".join(f"UPDATE {table} SET waits_since = now() - interval '{age}';" for table in tables)
 
 
-@pytest.mark.parametrize("case", HELD_UP)
-async def test_what_an_outage_or_a_failure_holds_up_is_listed_after_a_minute(
-    journeyed: str, case: str
-) -> None:
-    reference, damage, kind = HELD_UP[case]
+@pytest.mark.parametrize("case", DELAYED)
+async def test_delayed_work_is_listed_after_a_minute(journeyed: str, case: str) -> None:
+    reference, damage, kind = DELAYED[case]
     order_id = await id_of(journeyed, reference)
     damage = damage.replace("interval '1 hour'", "interval '70 seconds'")
     assert await stuck_in(journeyed, damage + waits_for("0 seconds"), order_id) == []
@@ -151,11 +149,11 @@ async def test_what_an_outage_or_a_failure_holds_up_is_listed_after_a_minute(
     assert kind in {waiting.kind for waiting in stuck.waits_for}
 
 
-async def test_what_was_not_tried_itself_tells_the_error_of_the_outage_that_it_waits_for(
+async def test_work_that_an_outage_kept_from_being_tried_shows_the_outages_error(
     journeyed: str,
 ) -> None:
     order_id = await id_of(journeyed, "shipped")
-    reference, damage, _ = HELD_UP["announced, but not tried"]
+    reference, damage, _ = DELAYED["announced, but not tried"]
     await stuck_in(journeyed, damage, order_id)
     probe = """
         UPDATE billing.payments SET state = 'pending', claimed_until = now() + interval '9 seconds',
@@ -167,7 +165,7 @@ async def test_what_was_not_tried_itself_tells_the_error_of_the_outage_that_it_w
     assert payment.error == "Stripe is away."
 
 
-async def test_an_order_at_its_end_is_held_up_by_nothing_that_was_set_aside(journeyed: str) -> None:
+async def test_an_order_that_has_ended_is_not_stuck_because_of_a_dead_event(journeyed: str) -> None:
     order_id = await id_of(journeyed, "shipped")
     old = "UPDATE invoice.parked SET waits_since = now() - interval '1 hour';"
     assert await stuck_in(journeyed, parked("dead") + old, order_id) == []
@@ -179,14 +177,14 @@ async def orderflow_stuck(*arguments: str, **environment: str) -> tuple[int, str
     return result.exit_code, result.output
 
 
-async def test_the_command_tells_people_and_programs_and_exits_accordingly(journeyed: str) -> None:
+async def test_the_command_prints_text_or_json_and_its_exit_status_fits(journeyed: str) -> None:
     assert await orderflow_stuck(DATABASE_URL=journeyed) == (0, "No order is stuck.\n")
     order_id = await id_of(journeyed, "shipped")
     await stuck_in(journeyed, WAITING["payment"][1], order_id)
     status, said = await orderflow_stuck(DATABASE_URL=journeyed)
     assert status == 1
     assert f"{order_id} (shipped): INVOICE_CREATED for 60 minutes" in said
-    assert "the payment provider has not told the payment's outcome" in said
+    assert "the payment provider has not confirmed the payment's outcome" in said
     assert "UTC, 2 failures, next try " in said
     assert "last error: no answer" in said
     assert "1 orders are stuck." in said
@@ -202,7 +200,7 @@ async def test_the_command_tells_people_and_programs_and_exits_accordingly(journ
         assert "90s, 30m, 2h" in said
 
 
-async def test_the_embedded_system_is_looked_at_while_it_runs(tmp_path: Path) -> None:
+async def test_it_works_on_the_embedded_system_while_it_runs(tmp_path: Path) -> None:
     async with running(tmp_path / "state") as (_, api):
         placed = await api.post("/orders", json=ORDER)
         await finished(api, placed.json()["id"])

@@ -288,7 +288,7 @@ async def test_a_database_that_is_there_answers_and_one_that_hangs_or_is_away_do
         assert await pinged.ping()
         proxy.silence(also_new=True)
         assert not await pinged.ping()
-        proxy.forget_silent()
+        proxy.reset_silent()
         monkeypatch.undo()
         assert await pinged.ping()
         await proxy.refuse()

@@ -23,7 +23,7 @@ from events.participant import Participant
 from ops import migrate
 from ops.audit.audit import audit
 from ops.audit.ledger import Ledger, LedgerCharge, LedgerRefund
-from ops.dead import shelf
+from ops.dead import repository
 from ops.owner_database import connect_as_owner
 from ops.services import SERVICES, load
 from ops.stuck.search import stuck_orders
@@ -292,8 +292,8 @@ async def test_what_was_given_up_waits_for_a_person_and_goes_on_when_it_is_repla
         waiting = (await shop.says(order_id, lambda order: order["waiting"] is not None))["waiting"]
         assert (waiting["stage"], waiting["reason"]["code"]) == ("shipment", "set_aside")
     async with connect_as_owner(shop.url, "test") as owned:
-        [dead] = await shelf.dead(owned, "shipment")
-        await shelf.replay(owned, [dead], actor="test")
+        [dead] = await repository.dead(owned, "shipment")
+        await repository.replay(owned, [dead], actor="test")
     await shop.claims_run_out()
     assert (await shop.says(order_id, lambda order: order["status"] == "SHIPPED"))["waiting"] is None
 

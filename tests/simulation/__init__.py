@@ -1,13 +1,13 @@
-"""Simulation: the real services on a real PostgreSQL, stepped one whole transaction at a time.
+"""Simulation: runs the real services on a real PostgreSQL, one step at a time, by a seed.
 
-The participants are those of the services: handlers, repositories, workers, runners, relays, retries. What
-they meet is simulated, each as its protocol promises: a broker that keeps its queues, a payment provider with
-a ledger of its own, a carrier, a mail server, and clients. Whatever touches the outside is a step: one
-transaction from BEGIN to COMMIT, one publish, one delivery, one acknowledgement, one call. Everybody waits
-before a step until the scheduler lets exactly one go on; its seed decides which, how the step ends (well,
-refused, its answer lost, its process killed before or after the effect) and what happens in between
-(processes die and start, deliveries are lost and doubled, time passes). So one seed is one run, and repeats.
+The services' handlers, repositories, workers, runners, relays and retries are real. The broker, the payment
+provider, the carrier, the mail server and the clients are simulated, each with its protocol's promises. A
+step is one transaction from BEGIN to COMMIT, one publish, one delivery, one acknowledgement or one call. All
+tasks wait before a step, and the scheduler runs exactly one. Its seed decides which step, how it ends (well,
+refused, answer lost, process killed before or after the effect) and what happens in between (processes die
+and start, deliveries are lost and doubled, time passes). So a seed is one schedule, and repeats it.
 
-`loop` (virtual time), `scheduler` (the choices), `process`, `database`, `broker`, `outside` and `client` are
-the world; `schedule` runs one, `checks` judges it, `broken` has systems that are wrong on purpose.
+`loop` (virtual time), `scheduler` (the choices), `process`, `database`, `broker`, `third_parties` and
+`client` make up the simulated world; `schedule` runs one schedule, `checks` checks the result, and `broken`
+has systems with a deliberate mistake.
 """

@@ -1,9 +1,7 @@
-"""Systems that are wrong on purpose: each is the real one but for one classic mistake.
+"""Systems with one deliberate, classic mistake each, to test the checks.
 
-A checker counts only when it was seen to fail. `VARIANTS` names for every mistake the invariant that must
-catch it.
-The one that needs a real broker, a consumer that is not started again, is in
-`tests.conformance.test_broken_consumer`.
+`VARIANTS` names for every mistake the invariant that must catch it. The mistake that needs a real broker, a
+consumer that is not restarted, is in `tests.conformance.test_broken_consumer`.
 """
 
 import asyncio
@@ -33,12 +31,12 @@ from services.invoice import repository as invoices
 from services.invoice.domain import Invoice, Number
 from tests.simulation.broker import SimulatedBroker
 from tests.simulation.database import SteppedTransactions
-from tests.simulation.fates import Fate
+from tests.simulation.endings import Ending
 
 
 @contextmanager
 def acknowledged_before_the_commit() -> Iterator[None]:
-    """What was taken is acknowledged first and handled then."""
+    """Deliveries are acknowledged before they are handled."""
     process = Worker._process
 
     async def process_acknowledged(
@@ -53,7 +51,7 @@ def acknowledged_before_the_commit() -> Iterator[None]:
 
 @contextmanager
 def without_an_inbox() -> Iterator[None]:
-    """Nobody writes down what was handled: everything is always new."""
+    """Handled events are not recorded, so every event is always new."""
 
     async def register(_: Transaction, event_ids: Collection[UUID], digests: Mapping[UUID, int]) -> set[UUID]:
         return set(event_ids)
@@ -67,7 +65,7 @@ def without_an_inbox() -> Iterator[None]:
 
 @contextmanager
 def announced_after_the_commit() -> Iterator[None]:
-    """The outbox is written in a transaction of its own, once the fact is committed."""
+    """The outbox is written in a separate transaction after the fact is committed."""
     original = SteppedTransactions.__call__
 
     @asynccontextmanager
@@ -87,9 +85,9 @@ def announced_after_the_commit() -> Iterator[None]:
 
 @contextmanager
 def marked_before_the_confirm() -> Iterator[None]:
-    """A message counts as published as soon as it is on its way."""
+    """A message counts as published as soon as it is sent."""
     publish = SimulatedBroker.publish
-    under_way: set[asyncio.Task[None]] = set()
+    sending: set[asyncio.Task[None]] = set()
 
     async def send(broker: SimulatedBroker, message: Message) -> None:
         with suppress(EventsError):
@@ -97,15 +95,15 @@ def marked_before_the_confirm() -> Iterator[None]:
 
     async def publish_unconfirmed(self: SimulatedBroker, message: Message) -> None:
         task = asyncio.create_task(send(self, message))
-        under_way.add(task)
-        task.add_done_callback(under_way.discard)
+        sending.add(task)
+        task.add_done_callback(sending.discard)
 
     with patch.object(SimulatedBroker, "publish", publish_unconfirmed):
         yield
 
 
 def a_new_key_on_each_try() -> AbstractContextManager[object]:
-    """The provider can't tell that it is asked for the same charge again."""
+    """Each attempt at a charge has another key, so the provider can't recognize a repetition."""
     request_for = work._charge_request
 
     def request_under_a_new_key(payment: Payment) -> ChargeRequest:
@@ -115,20 +113,20 @@ def a_new_key_on_each_try() -> AbstractContextManager[object]:
 
 
 def a_timeout_taken_for_a_decline() -> AbstractContextManager[object]:
-    """Who does not answer has refused."""
+    """A provider that does not answer counts as having declined."""
     perform = work.Charging.perform
 
-    async def perform_impatiently(self: work.Charging, payment: Payment) -> Payment:
+    async def perform_with_decline(self: work.Charging, payment: Payment) -> Payment:
         try:
             return await perform(self, payment)
         except UnknownOutcome:
             return payment.declined(code="timeout", message="The provider did not answer.")
 
-    return patch.object(work.Charging, "perform", perform_impatiently)
+    return patch.object(work.Charging, "perform", perform_with_decline)
 
 
 def invoice_numbers_from_a_sequence() -> AbstractContextManager[object]:
-    """Numbers come from a counter that no rollback turns back."""
+    """Numbers come from a counter that a rollback does not reset."""
     sequence = count(1)
 
     async def issue(tx: Transaction, orders: Sequence[Order]) -> list[Invoice]:
@@ -156,7 +154,7 @@ def invoice_numbers_from_a_sequence() -> AbstractContextManager[object]:
 
 
 def dead_events_dropped() -> AbstractContextManager[object]:
-    """What can't be handled is forgotten."""
+    """Events that can't be handled are not stored."""
 
     async def insert(_: Transaction, rows: Sequence[tuple[object, ...]]) -> None:
         return
@@ -165,9 +163,9 @@ def dead_events_dropped() -> AbstractContextManager[object]:
 
 
 def deduplicated_outside_the_transaction() -> AbstractContextManager[object]:
-    """The inbox is written in a transaction of its own, before the event is handled."""
+    """The inbox is written in a separate transaction before the event is handled."""
 
-    async def commit_apart(self: Worker, items: Sequence[Item]) -> Sequence[None]:
+    async def commit_separately(self: Worker, items: Sequence[Item]) -> Sequence[None]:
         by_id = {item.id: item for item in items}
         async with self._transactions() as tx:
             new = await inbox.register(tx, by_id.keys())
@@ -177,11 +175,11 @@ def deduplicated_outside_the_transaction() -> AbstractContextManager[object]:
         self._attempts.forget(by_id)
         return [None] * len(items)
 
-    return patch.object(Worker, "_commit_together", commit_apart)
+    return patch.object(Worker, "_commit_together", commit_separately)
 
 
-def a_commit_whose_answer_is_not_looked_at() -> AbstractContextManager[object]:
-    """PostgreSQL answers COMMIT with ROLLBACK, and that counts as committed."""
+def commit_without_checking_the_answer() -> AbstractContextManager[object]:
+    """If PostgreSQL answers COMMIT with ROLLBACK, it counts as committed."""
 
     async def trusted(call: Awaitable[Any], *connection: Any) -> Any:
         answer = await answer_of(call, *connection)
@@ -190,8 +188,8 @@ def a_commit_whose_answer_is_not_looked_at() -> AbstractContextManager[object]:
     return patch.object(transaction, "answer_of", trusted)
 
 
-def assumptions_that_are_not_checked() -> AbstractContextManager[object]:
-    """What a transaction takes for new counts as new, whatever the database found."""
+def assumptions_without_checks() -> AbstractContextManager[object]:
+    """Rows that a transaction assumes to be new count as new, even if the database finds them."""
     joined = statements.joined
 
     def joined_without_checks(parts: tuple[statements.Part, ...]) -> str:
@@ -201,7 +199,7 @@ def assumptions_that_are_not_checked() -> AbstractContextManager[object]:
 
 
 def redelivered_events_not_counted() -> AbstractContextManager[object]:
-    """Each attempt at an event that kills its process is the first."""
+    """Each attempt at an event that kills its process counts as the first."""
     begin = inbox.Attempts.begin
 
     async def begin_first(self: inbox.Attempts, tx: Transaction, event_id: UUID) -> int:
@@ -213,45 +211,45 @@ def redelivered_events_not_counted() -> AbstractContextManager[object]:
 
 @dataclass(frozen=True)
 class Variant:
-    """One mistake."""
+    """A system with one mistake."""
 
     mistake: Callable[[], AbstractContextManager[Any]]
     invariant: str
-    """Which must catch it."""
-    fates: Sequence[Fate]
-    """What brings it to light."""
+    """The invariant that must catch it."""
+    endings: Sequence[Ending]
+    """The endings of steps that reveal it."""
 
     @property
     def name(self) -> str:
-        """Its name."""
+        """The mistake's name."""
         return self.mistake.__name__
 
 
-_DEATHS: Final = (Fate.KILLED_BEFORE, Fate.KILLED_AFTER)
+_DEATHS: Final = (Ending.KILLED_BEFORE, Ending.KILLED_AFTER)
 
 VARIANTS: Final = (
-    # Who dies before the commit never gets the event again.
+    # A process that dies before the commit never receives the event again.
     Variant(acknowledged_before_the_commit, "I13", _DEATHS),
-    # Nothing tells what had its effect already.
+    # No record shows which events had their effect.
     Variant(without_an_inbox, "I14", ()),
-    # Who dies between the two leaves an order that nobody ever hears of.
+    # A process that dies between the two leaves an order that is never announced.
     Variant(announced_after_the_commit, "I12", _DEATHS),
-    # What the broker never had is not sent again.
-    Variant(marked_before_the_confirm, "I13", (Fate.LOST, Fate.REFUSED)),
-    # What was charged while the answer was lost is charged again.
-    Variant(a_new_key_on_each_try, "I6", (Fate.ANSWER_LOST, Fate.LATE)),
-    # The provider has the money of a payment that is said to have failed.
-    Variant(a_timeout_taken_for_a_decline, "I8", (Fate.ANSWER_LOST,)),
-    # A transaction that is rolled back keeps its numbers.
-    Variant(invoice_numbers_from_a_sequence, "I18", (Fate.UNDONE, Fate.DEFECT)),
-    # The poison is nowhere to be found.
+    # A message that the broker never received is not sent again.
+    Variant(marked_before_the_confirm, "I13", (Ending.LOST, Ending.REFUSED)),
+    # A charge whose answer was lost is made again.
+    Variant(a_new_key_on_each_try, "I6", (Ending.ANSWER_LOST, Ending.LATE)),
+    # The provider has charged for a payment that counts as failed.
+    Variant(a_timeout_taken_for_a_decline, "I8", (Ending.ANSWER_LOST,)),
+    # A transaction that is rolled back leaves a gap.
+    Variant(invoice_numbers_from_a_sequence, "I18", (Ending.UNDONE, Ending.DEFECT)),
+    # The poison is not in any table.
     Variant(dead_events_dropped, "I16", ()),
-    # Who dies between the two has taken the event over, and it never has its effect.
+    # If a process dies between the two, the event never has its effect.
     Variant(deduplicated_outside_the_transaction, "I16", _DEATHS),
-    # What was rolled back is acknowledged, and nobody hears of it again.
-    Variant(a_commit_whose_answer_is_not_looked_at, "I13", (Fate.SWALLOWED,)),
-    # A key that is taken makes another order.
-    Variant(assumptions_that_are_not_checked, "I2", ()),
-    # Each process that takes the event dies, for ever.
+    # Work that was rolled back is acknowledged, and not delivered again.
+    Variant(commit_without_checking_the_answer, "I13", (Ending.SWALLOWED,)),
+    # A key that is in use makes a second order.
+    Variant(assumptions_without_checks, "I2", ()),
+    # Every process that receives the event dies, for ever.
     Variant(redelivered_events_not_counted, "I22", ()),
 )

@@ -1,4 +1,4 @@
-"""The simulated broker: queues that outlive every process, as `events.bus.Bus` promises them, and no more."""
+"""The simulated broker: queues with exactly the promises of `events.bus.Bus`."""
 
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -6,14 +6,14 @@ from dataclasses import dataclass, field
 
 from events.bus import Delivery, Message
 from events.errors import BrokerUnavailable, UnknownOutcome, Unroutable
-from tests.simulation.fates import ACKNOWLEDGE, FREE, PUBLISH, Fate
+from tests.simulation.endings import ACKNOWLEDGE, FREE, PUBLISH, Ending
 from tests.simulation.process import Process, current
-from tests.simulation.scheduler import Act, Scheduler
+from tests.simulation.scheduler import Incident, Scheduler
 
 
 @dataclass(eq=False)
-class _Letter:
-    """One copy of a message, for one service."""
+class _QueuedMessage:
+    """A copy of a message for one service."""
 
     type: str
     body: bytes
@@ -24,20 +24,20 @@ class _Letter:
 class _Queue:
     service: str
     types: frozenset[str]
-    waiting: list[_Letter] = field(default_factory=list)
-    arrived: list[_Letter] = field(default_factory=list)
-    """Every letter that ever came."""
+    waiting: list[_QueuedMessage] = field(default_factory=list)
+    arrived: list[_QueuedMessage] = field(default_factory=list)
+    """Every message that ever arrived."""
     dead: list[bytes] = field(default_factory=list)
     subscriptions: list["_Subscription"] = field(default_factory=list)
 
     def put(self, type_: str, body: bytes) -> None:
-        letter = _Letter(type_, body)
-        self.waiting.append(letter)
-        self.arrived.append(letter)
+        queued = _QueuedMessage(type_, body)
+        self.waiting.append(queued)
+        self.arrived.append(queued)
 
 
 class SimulatedBroker:
-    """Keeps the promises of `events.bus.Bus`."""
+    """See Bus."""
 
     def __init__(self, scheduler: Scheduler, bindings: Mapping[str, Collection[str]]) -> None:
         self._scheduler = scheduler
@@ -70,51 +70,48 @@ class SimulatedBroker:
                 queue.subscriptions.remove(subscription)
 
     @property
-    def at_rest(self) -> bool:
-        """Whether nothing waits, and nobody has anything."""
+    def is_idle(self) -> bool:
+        """Whether no message waits and no consumer holds one."""
         return not any(
             queue.waiting or any(subscription.taken for subscription in queue.subscriptions)
             for queue in self._queues.values()
         )
 
     @property
-    def buried(self) -> list[bytes]:
-        """What could not be decoded."""
+    def undecodable(self) -> list[bytes]:
+        """The bodies that could not be decoded."""
         return [body for queue in self._queues.values() for body in queue.dead]
 
     def put(self, service: str, type_: str, body: bytes) -> None:
-        """A stranger sends something."""
+        """Queues a message that no service has published."""
         self._queues[service].put(type_, body)
 
-    def left_by(self, process: Process) -> None:
-        """The process is gone: what it had comes again."""
+    def release(self, process: Process) -> None:
+        """Returns the messages of a process that has died to their queues."""
         for queue in self._queues.values():
             for subscription in list(queue.subscriptions):
                 if subscription.process is process:
                     subscription.disconnect()
                     queue.subscriptions.remove(subscription)
 
-    def acts(self) -> list[Act]:
-        """What happens in a broker."""
+    def incidents(self) -> list[Incident]:
+        """Incidents in the broker."""
         return [
-            Act(
-                "a letter comes twice",
+            Incident(
+                "a message comes twice",
                 0.03,
                 lambda: any(q.arrived for q in self._queues.values()),
                 self._double,
             ),
-            Act("a connection is lost", 0.02, lambda: True, self._disconnect),
-            Act("a queue is shuffled", 0.03, lambda: True, self._shuffle),
+            Incident("a connection is lost", 0.02, lambda: True, self._disconnect),
+            Incident("a queue is shuffled", 0.03, lambda: True, self._shuffle),
         ]
-
-    def _has_had_letters(self) -> bool:
-        return any(queue.arrived for queue in self._queues.values())
 
     def _double(self) -> str:
         queue = self._scheduler.random.choice([q for q in self._queues.values() if q.arrived])
-        letter = self._scheduler.random.choice(queue.arrived)
-        queue.waiting.append(_Letter(letter.type, letter.body))
-        return f"a {letter.type} comes to {queue.service} once more"
+        queued = self._scheduler.random.choice(queue.arrived)
+        queue.waiting.append(_QueuedMessage(queued.type, queued.body))
+        return f"a {queued.type} comes to {queue.service} again"
 
     def _disconnect(self) -> str:
         queue = self._scheduler.random.choice(list(self._queues.values()))
@@ -125,68 +122,68 @@ class SimulatedBroker:
     def _shuffle(self) -> str:
         queue = self._scheduler.random.choice(list(self._queues.values()))
         self._scheduler.random.shuffle(queue.waiting)
-        return f"the letters for {queue.service} are shuffled"
+        return f"the messages for {queue.service} are shuffled"
 
     async def _put(self, message: Message, bound: Sequence[_Queue]) -> None:
         async with self._scheduler.step(f"publish {message.type}", PUBLISH) as step:
-            if step.fate is Fate.REFUSED:
+            if step.ending is Ending.REFUSED:
                 raise BrokerUnavailable
             if not bound:
                 raise Unroutable
-            if step.fate is not Fate.LOST:
+            if step.ending is not Ending.LOST:
                 for queue in bound:
                     queue.put(message.type, message.body)
-            if step.fate in (Fate.LOST, Fate.ANSWER_LOST):
+            if step.ending in (Ending.LOST, Ending.ANSWER_LOST):
                 raise UnknownOutcome("The broker did not confirm the message in time.")
 
 
 class _Subscription:
-    """One consumer's share of a queue."""
+    """One consumer of a queue."""
 
     def __init__(self, scheduler: Scheduler, queue: _Queue, process: Process | None) -> None:
         self.process = process
-        self.taken: list[_Letter] = []
+        self.taken: list[_QueuedMessage] = []
         self._scheduler = scheduler
         self._queue = queue
 
     async def take(self, limit: int) -> Sequence[Delivery]:
-        """Some of what waits: more may be on its way."""
+        """Takes a random number of the waiting messages."""
         async with self._scheduler.step("take", FREE, ready=lambda: bool(self._queue.waiting)) as step:
             count = self._scheduler.random.randint(1, min(limit, len(self._queue.waiting)))
-            letters, self._queue.waiting[:count] = self._queue.waiting[:count], []
-            self.taken += letters
-            step.notes += [letter.type + (" again" if letter.redelivered else "") for letter in letters]
-            return [Delivery(letter.body, letter.redelivered, letter) for letter in letters]
+            messages, self._queue.waiting[:count] = self._queue.waiting[:count], []
+            self.taken += messages
+            step.notes += [queued.type + (" again" if queued.redelivered else "") for queued in messages]
+            return [Delivery(queued.body, queued.redelivered, queued) for queued in messages]
 
     async def acknowledge(self, deliveries: Sequence[Delivery]) -> None:
-        """What was lost meanwhile comes again all the same."""
+        """Acknowledges; a message that was redelivered meanwhile is delivered again all the same."""
         async with self._scheduler.step("acknowledge", ACKNOWLEDGE) as step:
-            if step.fate is Fate.LOST:
+            if step.ending is Ending.LOST:
                 self.disconnect()
             for delivery in deliveries:
                 if delivery.tag in self.taken:
                     self.taken.remove(delivery.tag)
 
     async def give_back(self, deliveries: Sequence[Delivery]) -> None:
-        """They come again."""
-        self._come_again([delivery.tag for delivery in deliveries])
+        """Returns the messages to the queue."""
+        self._requeue([delivery.tag for delivery in deliveries])
 
     async def dead_letter(self, delivery: Delivery, reason: str) -> None:
-        """At least once."""
+        """Dead-letters a message, at least once."""
         async with self._scheduler.step("dead-letter", ACKNOWLEDGE) as step:
             self._queue.dead.append(delivery.body)
-            if step.fate is Fate.LOST:
+            if step.ending is Ending.LOST:
                 self.disconnect()
             elif delivery.tag in self.taken:
                 self.taken.remove(delivery.tag)
 
     def disconnect(self) -> None:
-        """What was taken and not acknowledged is for anybody to take."""
-        self._come_again(list(self.taken))
+        """Returns the unacknowledged messages to the queue."""
+        self._requeue(list(self.taken))
 
-    def _come_again(self, letters: Sequence[object]) -> None:
-        back = [letter for letter in self.taken if letter in letters]
-        for letter in back:
-            letter.redelivered = True
-            self.taken.remove(letter)
+    def _requeue(self, messages: Sequence[object]) -> None:
+        back = [queued for queued in self.taken if queued in messages]
+        for queued in back:
+            queued.redelivered = True
+            self.taken.remove(queued)
         self._queue.waiting[:0] = back

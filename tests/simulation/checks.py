@@ -1,4 +1,4 @@
-"""What must be right when everything has come to rest: the audit, and what clients and mail server saw."""
+"""Checks an idle system: the audit, and the records of the clients and of the mail server."""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -35,7 +35,7 @@ _DEAD: Final = " UNION ALL ".join(
 
 @dataclass(frozen=True)
 class Finding:
-    """A promise that was not kept."""
+    """A broken promise."""
 
     invariant: str
     sentence: str
@@ -50,9 +50,9 @@ async def waiting(database: SimulatedDatabase) -> bool:
 
 
 async def replay_mails(database: SimulatedDatabase) -> list[tuple[str, str]]:
-    """`orderflow dead replay` for mails that perhaps were sent too often: by order and stage.
+    """Replays dead mails with too many unknown outcomes, as an operator does: order and stage of each.
 
-    They are due at once: this connection's clock is not the simulated one, so it names no time of its own.
+    The time comes from the row, because this connection's clock is not the simulated one.
     """
     replayed = await database.owner.fetch(
         """UPDATE email.mails SET state = 'pending', attempts = 0, defects = 0, unknowns = 0,
@@ -64,7 +64,7 @@ async def replay_mails(database: SimulatedDatabase) -> list[tuple[str, str]]:
 
 
 async def findings(system: "System") -> list[Finding]:
-    """Every promise that was not kept."""
+    """Every broken promise."""
     report = await audit(Target(system.database.url, None), ledger=ledger_of(system.database.url), quiet=True)
     return [
         *(Finding(breach.invariant, breach.sentence) for breach in report.breaches),
@@ -76,16 +76,17 @@ async def findings(system: "System") -> list[Finding]:
 
 
 async def _orders(system: "System") -> list[Finding]:
-    """What the clients saw, against the orders."""
+    """Compares the clients' history with the orders."""
     found: list[Finding] = []
-    there = {row["id"] for row in await system.database.owner.fetch('SELECT id FROM "order".orders')}
-    lost = [wish.order.reference for wish, order_id in system.history.accepted if order_id not in there]
+    accepted = system.history.accepted
+    stored = {row["id"] for row in await system.database.owner.fetch('SELECT id FROM "order".orders')}
+    lost = [planned.order.reference for planned, order_id in accepted if order_id not in stored]
     if lost:
-        found.append(Finding("I1", f"Accepted and not there: {lost}."))
+        found.append(Finding("I1", f"Accepted but not stored: {lost}."))
     by_key: dict[str, set[object]] = {}
-    for wish, order_id in system.history.accepted:
-        if wish.key:
-            by_key.setdefault(wish.key, set()).add((order_id, wish.order.fingerprint()))
+    for planned, order_id in accepted:
+        if planned.key:
+            by_key.setdefault(planned.key, set()).add((order_id, planned.order.fingerprint()))
     twice = [key for key, orders in by_key.items() if len(orders) > 1]
     made = await system.database.owner.fetch(
         """SELECT k.key FROM "order".idempotency_keys k FULL JOIN "order".orders o ON o.id = k.order_id
@@ -100,39 +101,39 @@ async def _orders(system: "System") -> list[Finding]:
         )
     )
     if many := [reference for reference, count in references.items() if count > 1]:
-        found.append(Finding("I2", f"One wish made more than one order: {many}."))
+        found.append(Finding("I2", f"One planned order became several: {many}."))
     return found
 
 
 async def _dead(system: "System") -> list[Finding]:
-    """The dead events are the poison that was put in, and what was alone under way at deaths from outside."""
+    """Dead events are the poison, and innocent events whose processes were killed too often."""
     found: list[Finding] = []
     rows = await system.database.owner.fetch(_DEAD)
-    unforeseen = [
+    unexpected = [
         f"{row['reason']} in {row['service']}"
         for row in rows
         if row["id"] not in system.poison
         and not (row["reason"] == "KillsProcess" and _may_seem_to_kill(system, row["service"]))
     ]
     missing = system.poison - {row["id"] for row in rows}
-    if unforeseen or missing or len(system.broker.buried) < system.unreadable:
+    if unexpected or missing or len(system.broker.undecodable) < system.unreadable:
         found.append(
-            Finding("I16", f"Dead and no poison: {unforeseen}; poison and not dead: {len(missing)}.")
+            Finding("I16", f"Dead but not poison: {unexpected}; poison but not dead: {len(missing)}.")
         )
-    if given_up := [row["what"] for row in await system.database.owner.fetch(_GIVEN_UP)]:
-        found.append(Finding("I16", f"Work was given up in {given_up}."))
+    if dead_work := [row["what"] for row in await system.database.owner.fetch(_GIVEN_UP)]:
+        found.append(Finding("I16", f"Work is dead in {dead_work}."))
     return found
 
 
 def _may_seem_to_kill(system: "System", service: str) -> bool:
-    """Whether so many processes of the service died from outside that an innocent event may be suspected."""
+    """Whether so many processes of the service were killed that an innocent event may be taken for poison."""
     return system.deaths.get(service, 0) - system.killed[service] >= MAX_DEATHS
 
 
 async def _mails(system: "System") -> list[Finding]:
-    """What the mail server has, against the record of the mails."""
+    """Compares the mail server's mails with the records of sent mails."""
     found: list[Finding] = []
-    got = Counter(name for name, _, _ in system.mailbox.copies)
+    versions = Counter(name for name, _, _ in system.mailbox.copies)
     copies: Counter[tuple[str, str]] = Counter()
     for (name, _, _), count in system.mailbox.copies.items():
         copies[name[:36], name[39:]] += count
@@ -140,10 +141,10 @@ async def _mails(system: "System") -> list[Finding]:
         "SELECT order_id, stage, recipient FROM email.mails WHERE state = 'sent'"
     )
     sent = {(str(row["order_id"]), row["stage"]): row["recipient"] for row in rows}
-    kept = {(name[:36], name[39:]): recipient for name, recipient, _ in system.mailbox.copies}
-    if sent != kept:
+    received = {(name[:36], name[39:]): recipient for name, recipient, _ in system.mailbox.copies}
+    if sent != received:
         found.append(
-            Finding("I21", f"{len(sent)} mails are said to be sent, the mail server has {len(kept)}.")
+            Finding("I21", f"{len(sent)} mails are recorded as sent, the mail server has {len(received)}.")
         )
     most = MAIL_RETRIES.unknowns or 0
     if many := [
@@ -151,7 +152,7 @@ async def _mails(system: "System") -> list[Finding]:
         for mail, count in copies.items()
         if count > most * (1 + system.replayed[mail]) + system.deaths.get("email", 0)
     ]:
-        found.append(Finding("I21", f"{len(many)} mails came too often, one of them {max(many)} times."))
-    if different := [name for name, versions in got.items() if versions > 1]:
-        found.append(Finding("I21", f"{len(different)} mails came in two versions."))
+        found.append(Finding("I21", f"{len(many)} mails were sent too often, one of them {max(many)} times."))
+    if different := [name for name, count in versions.items() if count > 1]:
+        found.append(Finding("I21", f"{len(different)} mails have different contents in different copies."))
     return found

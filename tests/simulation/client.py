@@ -1,4 +1,4 @@
-"""Clients: they place orders, ask again under the same key while unanswered, and keep what they saw."""
+"""Clients: they place orders, repeat unanswered requests under the same key, and record the answers."""
 
 import asyncio
 from collections.abc import Callable
@@ -14,12 +14,12 @@ from services.order.requests import NewAddress, NewCustomer, NewItem, NewOrder
 from tests.simulation.process import Process
 from tests.simulation.scheduler import Scheduler
 
-MOST_TRIES = 12
+MAX_TRIES = 12
 
 
 @dataclass(frozen=True)
-class Wish:
-    """An order that somebody wants, and under which key."""
+class PlannedOrder:
+    """An order to place, and its idempotency key."""
 
     order: NewOrder
     key: str | None
@@ -27,20 +27,20 @@ class Wish:
 
 @dataclass
 class History:
-    """What the clients saw."""
+    """The answers that the clients received."""
 
-    accepted: list[tuple[Wish, UUID]] = field(default_factory=list)
-    refused: list[Wish] = field(default_factory=list)
-    """The key belonged to another order."""
-    unanswered: list[Wish] = field(default_factory=list)
+    accepted: list[tuple[PlannedOrder, UUID]] = field(default_factory=list)
+    refused: list[PlannedOrder] = field(default_factory=list)
+    """Refused because the key belongs to another order."""
+    unanswered: list[PlannedOrder] = field(default_factory=list)
     newest: UUID = field(default_factory=lambda: UUID(int=0))
-    """The id of the order that was placed last."""
+    """The newest order id."""
 
 
 def an_order(
     reference: str, *, country: str = "BR", method: str = "pm_card_visa", quantity: int = 1
 ) -> NewOrder:
-    """A legal order."""
+    """A valid order."""
     return NewOrder(
         reference=reference,
         customer=NewCustomer(name=f"Customer {reference}", email=f"{reference.lower()}@example.com"),
@@ -53,44 +53,44 @@ def an_order(
     )
 
 
-def _id_after(before: UUID) -> UUID:
-    """One of a later millisecond, so that the ids made from it are greater, too: their order is no chance."""
-    while (made := uuid7()).int >> 80 <= before.int >> 80:
+def _id_after(previous: UUID) -> UUID:
+    """An id of a later millisecond, so that ids sort in a fixed order, also those derived from them."""
+    while (made := uuid7()).int >> 80 <= previous.int >> 80:
         continue
     return made
 
 
 async def place(
-    wish: Wish,
+    planned: PlannedOrder,
     history: History,
     scheduler: Scheduler,
     intake: Callable[[], tuple[Process, Intake] | None],
 ) -> None:
-    """Asks until there is an answer; without a key only once, for that could make a second order."""
-    for _ in range(MOST_TRIES if wish.key else 1):
-        async with scheduler.step(f"client asks for {wish.order.reference}"):
+    """Repeats the request until there is an answer; without a key it asks once, to make only one order."""
+    for _ in range(MAX_TRIES if planned.key else 1):
+        async with scheduler.step(f"client asks for {planned.order.reference}"):
             found = intake()
         if found is None:
             await asyncio.sleep(1)
             continue
         process, door = found
         history.newest = _id_after(history.newest)
-        order = wish.order.to_order(history.newest, datetime.now(UTC))
-        key = IdempotencyKey(wish.key, wish.order.fingerprint()) if wish.key else None
-        asked = process.run(door.accept(order, key), "request")
-        await asyncio.wait({asked})
-        if asked.cancelled():  # the process died
+        order = planned.order.to_order(history.newest, datetime.now(UTC))
+        key = IdempotencyKey(planned.key, planned.order.fingerprint()) if planned.key else None
+        request = process.run(door.accept(order, key), "request")
+        await asyncio.wait({request})
+        if request.cancelled():  # the process died
             continue
-        match asked.exception():
+        match request.exception():
             case None:
-                accepted: Accepted = asked.result()
-                history.accepted.append((wish, accepted.order.id))
+                accepted: Accepted = request.result()
+                history.accepted.append((planned, accepted.order.id))
                 return
             case KeyReused():
-                history.refused.append(wish)
+                history.refused.append(planned)
                 return
             case Unavailable() | StillRunning():
                 continue
             case error:
                 raise error
-    history.unanswered.append(wish)
+    history.unanswered.append(planned)

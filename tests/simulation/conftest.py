@@ -1,14 +1,14 @@
-"""Schedules run in a house of their own per test process."""
+"""One simulator for each test process."""
 
 from collections.abc import Iterator
 
 import pytest
 
-from tests.simulation.house import House, house
+from tests.simulation.simulator import Simulator, simulator
 
 
 @pytest.fixture(scope="session")
-def simulated(postgres: str) -> Iterator[House]:
-    """Where schedules run."""
-    with house(postgres) as house_:
-        yield house_
+def simulated(postgres: str) -> Iterator[Simulator]:
+    """Runs schedules."""
+    with simulator(postgres) as simulator_:
+        yield simulator_

@@ -1,4 +1,4 @@
-"""The database of the simulation: real, but its clock and its dice are the scheduler's."""
+"""The simulation's database: a real PostgreSQL whose now() and random() are simulated."""
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
@@ -14,11 +14,11 @@ from events.errors import DatabaseUnavailable
 from events.transaction import Transaction
 from events.transactions import Transactions
 from ops import migrate
-from tests.simulation.fates import HANDLING, PING, TRANSACTION, Fate
+from tests.simulation.endings import HANDLING, PING, TRANSACTION, Ending
 from tests.simulation.scheduler import SWEEP, Scheduler
 
 BEFORE_NOW: Final = timedelta(days=3)
-"""A schedule begins that long ago, so that for whoever looks afterwards all of it has passed."""
+"""A schedule begins so long ago that all of it is in the past for checks by the real clock."""
 
 _SIMULATED: Final = """
     CREATE SCHEMA simulation;
@@ -35,17 +35,17 @@ _TABLES: Final = """
     SELECT c.oid::regclass::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
     WHERE c.relkind = 'r' AND n.nspname = ANY($1::text[]) AND c.relname <> 'alembic_version' ORDER BY 1"""
 _SETTINGS: Final = (
-    "enable_hashjoin TO off",  # which row comes first must not depend on how an id hashes
+    "enable_hashjoin TO off",  # the order of rows must not depend on hashes of ids
     "enable_hashagg TO off",
     "jit TO off",
     "synchronous_commit TO off",
 )
 _SWEEPING: Final = ("relay", "retries", "upkeep", "payments", "refunds", "bookings", "delivery")
-"""Parts that look for waiting rows, by the last words of their tasks' names."""
+"""Parts that sweep their tables, by the last words of their tasks' names."""
 
 
 class SimulatedDatabase:
-    """One database for many schedules: emptied between them, its connections kept."""
+    """One database for many schedules; it is emptied between them and keeps its connections."""
 
     def __init__(
         self, url: str, pools: Mapping[str, "asyncpg.Pool[asyncpg.Record]"], owner: "asyncpg.Connection[Any]"
@@ -56,7 +56,7 @@ class SimulatedDatabase:
         self._tables: list[str] = []
 
     async def empty(self) -> None:
-        """Takes out every row."""
+        """Deletes every row."""
         if not self._tables:
             self._tables = [row[0] for row in await self.owner.fetch(_TABLES, list(self.pools))]
         query = " UNION ALL ".join(f"SELECT '{t}' WHERE EXISTS (SELECT FROM {t})" for t in self._tables)
@@ -66,7 +66,7 @@ class SimulatedDatabase:
 
 @asynccontextmanager
 async def simulated_database(url: str) -> AsyncIterator[SimulatedDatabase]:
-    """A migrated database, prepared: `now()` and `random()` are what the simulation says."""
+    """A migrated database in which `now()` and `random()` are simulated."""
     passwords = {role: role for role in migrate.ROLES}
     await migrate.migrate(url, passwords)
     async with AsyncExitStack() as stack:
@@ -93,7 +93,7 @@ async def simulated_database(url: str) -> AsyncIterator[SimulatedDatabase]:
 
 
 class TimedTransactions(Transactions):
-    """Transactions in which it is as late as in the loop."""
+    """Transactions whose `now()` is the loop's virtual time."""
 
     def __init__(self, pool: "asyncpg.Pool[asyncpg.Record]", scheduler: Scheduler, start: datetime) -> None:
         super().__init__(pool)
@@ -109,13 +109,13 @@ class TimedTransactions(Transactions):
 
 
 class SteppedTransactions(TimedTransactions):
-    """Transactions each of which is one step."""
+    """Transactions that are one step each."""
 
     @asynccontextmanager
     async def __call__(self, *, optimistic: bool = False) -> AsyncIterator[Transaction]:
-        what, fates = _work()
-        async with self._scheduler.step(what, fates) as step:
-            if step.fate is Fate.REFUSED:
+        what, endings = _work()
+        async with self._scheduler.step(what, endings) as step:
+            if step.ending is Ending.REFUSED:
                 raise DatabaseUnavailable
             async with super().__call__(optimistic=optimistic) as tx:
                 yield tx
@@ -125,11 +125,11 @@ class SteppedTransactions(TimedTransactions):
 
     async def ping(self) -> bool:
         async with self._scheduler.step("ping", PING) as step:
-            return step.fate is Fate.WELL and await super().ping()
+            return step.ending is Ending.WELL and await super().ping()
 
 
-def _work() -> tuple[str, tuple[Fate, ...]]:
-    """Which part of a participant commits."""
+def _work() -> tuple[str, tuple[Ending, ...]]:
+    """The part of the participant that commits, and the possible endings of its step."""
     task = asyncio.current_task()
     name, _, rest = task.get_name().partition(": ") if task else ("", "", "")
     part = name.rpartition(" ")[2]
@@ -141,5 +141,5 @@ def _work() -> tuple[str, tuple[Fate, ...]]:
 
 
 def start_of_schedule() -> datetime:
-    """When a schedule begins, for its database."""
+    """The time in the database at which a schedule begins."""
     return datetime.now(UTC) - BEFORE_NOW

@@ -1,4 +1,4 @@
-"""An event loop whose time passes only when it is told to, and that says when there is nothing left to do."""
+"""An event loop with virtual time, which reports when no task can continue."""
 
 import asyncio
 import heapq
@@ -12,28 +12,26 @@ from typing import Any, Final, TypeVarTuple
 Ts = TypeVarTuple("Ts")
 
 PATIENCE: Final = 60.0
-"""Real seconds that the one thing that is being done may take."""
+"""Most real seconds of one step."""
 
 
 class _Selector(selectors.BaseSelector):
-    """Waits for real input only while something real is being done; else asks what is next."""
+    """Waits for input only inside of `real_io`; otherwise it calls `on_idle` at once."""
 
     def __init__(self) -> None:
         self._real = selectors.DefaultSelector()
-        self.working = 0
-        self.at_rest: Callable[[], None] = lambda: None
+        self.real_io = 0
+        self.on_idle: Callable[[], None] = lambda: None
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         if timeout is not None and timeout <= 0:
             return self._real.select(0)
-        if not self.working:
-            self.at_rest()
+        if not self.real_io:
+            self.on_idle()
             return self._real.select(0)
         ready = self._real.select(PATIENCE)
         if not ready:
-            raise TimeoutError(
-                f"What is being done has not ended after {PATIENCE:.0f} s: it waits for itself."
-            )
+            raise TimeoutError(f"The step did not end within {PATIENCE:.0f} s: it is deadlocked.")
         return ready
 
     def register(self, fileobj: Any, events: int, data: Any = None) -> selectors.SelectorKey:
@@ -50,46 +48,46 @@ class _Selector(selectors.BaseSelector):
 
 
 class VirtualLoop(asyncio.SelectorEventLoop):
-    """Timers fire in `let_pass` alone. Whoever uses real sockets does so inside of `working`.
+    """Timers fire only in `advance`. Code that uses real sockets must run inside of `real_io`.
 
-    Timers that are set meanwhile, by the database's driver, never fire.
+    Timers that are set there, by the database's driver, never fire.
     """
 
     def __init__(self) -> None:
         self._now = 0.0
         self._timers: list[tuple[float, int, asyncio.TimerHandle, Callable[[], None]]] = []
         self._numbers = count()
-        self._ours = _Selector()
-        super().__init__(self._ours)
+        self._virtual_selector = _Selector()
+        super().__init__(self._virtual_selector)
 
     def time(self) -> float:
-        """Virtual seconds since `rewind`."""
+        """Virtual seconds since `reset`."""
         return self._now
 
-    def rewind(self, at_rest: Callable[[], None]) -> None:
-        """Begins again at 0, without timers. From now on `at_rest` is called when nobody can go on."""
+    def reset(self, on_idle: Callable[[], None]) -> None:
+        """Starts again at 0, without timers. From now on `on_idle` is called when no task can continue."""
         self._now = 0.0
         self._timers.clear()
-        self._ours.at_rest = at_rest
+        self._virtual_selector.on_idle = on_idle
 
     @contextmanager
-    def working(self) -> Iterator[None]:
-        """While this lasts the loop is not at rest: it waits for real input."""
-        self._ours.working += 1
+    def real_io(self) -> Iterator[None]:
+        """Inside of this context the loop waits for real input."""
+        self._virtual_selector.real_io += 1
         try:
             yield
         finally:
-            self._ours.working -= 1
+            self._virtual_selector.real_io -= 1
 
     @property
     def next_timer(self) -> float | None:
-        """When the first timer is due."""
+        """The time at which the next timer is due; None if there is none."""
         while self._timers and self._timers[0][2].cancelled():
             heapq.heappop(self._timers)
         return self._timers[0][0] if self._timers else None
 
-    def let_pass(self, seconds: float) -> None:
-        """Time passes, at once: every timer that falls due in it fires at its end."""
+    def advance(self, seconds: float) -> None:
+        """Advances the time; all timers that become due fire at the new time."""
         self._now += seconds
         while (due := self.next_timer) is not None and due <= self._now:
             fire = heapq.heappop(self._timers)[3]
@@ -106,9 +104,9 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
         def fire() -> None:
             if not handle.cancelled():
-                handle._run()  # as the loop itself does
+                handle._run()  # as asyncio's loop does
 
-        if not self._ours.working:  # else it is a driver's own, about real time
+        if not self._virtual_selector.real_io:  # otherwise it is the driver's, for real time
             heapq.heappush(self._timers, (when, next(self._numbers), handle, fire))
         return handle
 
@@ -122,4 +120,4 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         return self.call_at(self._now + delay, callback, *args, context=context)
 
     def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None:
-        """The loop's own count of its timers, which are not kept there."""
+        """asyncio's count of cancelled timers, which this loop does not need."""

@@ -1,4 +1,4 @@
-"""A process: one service's participant, which can die at any moment with nothing tidied up."""
+"""A process: one service's participant, which can die at any time without cleaning up."""
 
 import asyncio
 from collections.abc import Callable, Coroutine
@@ -11,12 +11,12 @@ _CURRENT: ContextVar["Process | None"] = ContextVar("process", default=None)
 
 
 def current() -> "Process | None":
-    """The process in which this runs; None outside of them all."""
+    """The process of the running task; None if it belongs to none."""
     return _CURRENT.get()
 
 
 def task_factory(loop: asyncio.AbstractEventLoop, coroutine: Any, **options: Any) -> "asyncio.Task[Any]":
-    """Tasks belong to the process that makes them."""
+    """Makes a task that belongs to the process that makes it."""
     task: asyncio.Task[Any] = asyncio.Task(coroutine, loop=loop, **options)
     context = options.get("context")
     process = context.get(_CURRENT) if context is not None else current()
@@ -26,7 +26,7 @@ def task_factory(loop: asyncio.AbstractEventLoop, coroutine: Any, **options: Any
 
 
 class Process:
-    """What runs in it dies with it: its doors are shut first, so no dying task reaches anything."""
+    """A simulated process. Once it is dead, none of its tasks can begin a step, not even while cancelled."""
 
     def __init__(self, name: str, died: Callable[["Process"], None]) -> None:
         self.name = name
@@ -37,11 +37,11 @@ class Process:
         self._context.run(_CURRENT.set, self)
 
     def run(self, coroutine: Coroutine[Any, Any, T], name: str) -> "asyncio.Task[T]":
-        """A task in this process."""
+        """Starts a task in this process."""
         return asyncio.get_running_loop().create_task(coroutine, name=name, context=self._context)
 
     def kill(self) -> None:
-        """It is gone. The task that runs now must end by itself."""
+        """Cancels all its tasks but the running one, which must end by itself."""
         self.dead = True
         try:
             running = asyncio.current_task()
@@ -52,8 +52,8 @@ class Process:
                 task.cancel()
         self._died(self)
 
-    async def ended(self) -> None:
-        """Returns when every task of a dead process has noticed."""
+    async def wait_until_ended(self) -> None:
+        """Waits until every task of the dead process has ended."""
         for task in self.tasks:
             task.cancel()
         await asyncio.gather(*self.tasks, return_exceptions=True)

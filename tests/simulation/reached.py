@@ -1,6 +1,6 @@
-"""What a schedule reached: the states that a promise is worth nothing without.
+"""Counts the states that a schedule reaches.
 
-A state that no schedule reaches is one whose checks have never been made. The probes only look on.
+A promise about a state that no schedule reaches is not tested. The probes change nothing.
 """
 
 import logging
@@ -24,19 +24,19 @@ from events.worker import KillsProcess, Worker
 from services.billing.domain import Payment
 from tests import states
 from tests.simulation.database import SimulatedDatabase
-from tests.simulation.fates import Fate
+from tests.simulation.endings import Ending
 from tests.simulation.process import Process, current
 from tests.simulation.scheduler import Defect, Step
 
 STATES: Final = (
-    "work tried again",
+    "work retried",
     "work reclaimed after a crash",
     "claim renewed",
-    "claim given back",
-    "put off: outage",
-    "put off: postponed",
-    "put off: unknown",
-    "put off: defect",
+    "claim released",
+    "deferred: outage",
+    "deferred: postponed",
+    "deferred: unknown",
+    "deferred: defect",
     "work given up",
     "given up work replayed",
     "outage begun",
@@ -57,11 +57,11 @@ STATES: Final = (
     "refunded after an unknown charge",
     "default partition used",
     "a day passed",
-    *(f"fate: {fate}" for fate in Fate if fate is not Fate.WELL),
+    *(f"ending: {ending}" for ending in Ending if ending is not Ending.WELL),
 )
-"""Each must be reached within a thousand schedules."""
+"""A thousand schedules must reach each of them."""
 
-_AT_THE_END: Final = {
+_FINAL_STATES: Final = {
     "charge unknown, then captured": states.CAPTURED_AFTER_UNKNOWN,
     "refunded": states.REFUNDED,
     "refunded after an unknown charge": states.REFUNDED_AFTER_UNKNOWN,
@@ -75,19 +75,19 @@ _AT_THE_END: Final = {
 
 
 @contextmanager
-def watching(reached: "Counter[str]") -> Iterator[None]:
-    """Counts what the processes reach meanwhile."""
+def counting(reached: "Counter[str]") -> Iterator[None]:
+    """Counts the states that processes reach while the context is open."""
     holders: dict[UUID, Process | None] = {}
 
-    def held(kept: Sequence[Any]) -> None:
-        for each in kept:
-            before = holders.get(each.row.id)
-            reached["work reclaimed after a crash"] += before is not None and before.dead
-            reached["work tried again"] += each.lease.tries.attempts > 0
+    def held(rows: Sequence[Any]) -> None:
+        for each in rows:
+            holder = holders.get(each.row.id)
+            reached["work reclaimed after a crash"] += holder is not None and holder.dead
+            reached["work retried"] += each.lease.tries.attempts > 0
             holders[each.row.id] = current()
 
     def deferred(_: None, self: Any, held: Any, failure: str, *__: object) -> None:
-        reached[f"put off: {failure}"] += 1
+        reached[f"deferred: {failure}"] += 1
         reached["work given up"] += self.policy.verdict(failure, held.lease.tries) is not None
 
     def dead(rows: Sequence[Any]) -> None:
@@ -105,96 +105,96 @@ def watching(reached: "Counter[str]") -> Iterator[None]:
 
         return in_halves
 
-    def seen(name: str) -> Callable[..., None]:
-        def see(result: object, *_: object, **__: object) -> None:
+    def returned(name: str) -> Callable[..., None]:
+        def probe(result: object, *_: object, **__: object) -> None:
             reached[name] += bool(result)
 
-        return see
+        return probe
 
     def called(name: str) -> Callable[..., None]:
-        def see(*_: object, **__: object) -> None:
+        def probe(*_: object, **__: object) -> None:
             reached[name] += 1
 
-        return see
+        return probe
 
-    begin_alone = Worker._begin
+    original_begin = Worker._begin
 
     async def begin(self: Worker, event_id: UUID) -> None:
         reached["event tried alone"] += 1
         try:
-            await begin_alone(self, event_id)
+            await original_begin(self, event_id)
         except KillsProcess:
             reached["event that kills its process parked"] += 1
             raise
 
     with ExitStack() as stack:
         probes: list[tuple[Any, str, Callable[..., None]]] = [
-            (Claims, "hold", lambda kept, *_: held(kept)),
+            (Claims, "hold", lambda rows, *_: held(rows)),
             (Performing, "_defer", deferred),
-            (Outage, "unavailable", seen("outage begun")),
-            (Outage, "answered", seen("outage ended")),
+            (Outage, "unavailable", returned("outage begun")),
+            (Outage, "answered", returned("outage ended")),
             (Payment, "under_next_key", called("charge made under its next key")),
         ]
-        for owner, name, see in probes:
-            stack.enter_context(patch.object(owner, name, _after(getattr(owner, name), see)))
+        for owner, name, probe in probes:
+            stack.enter_context(patch.object(owner, name, _after(getattr(owner, name), probe)))
         probes = [
-            (Leases, "renew", seen("claim renewed")),
-            (Leases, "release", called("claim given back")),
-            (Leases, "announce", seen("delay announced")),
+            (Leases, "renew", returned("claim renewed")),
+            (Leases, "release", called("claim released")),
+            (Leases, "announce", returned("delay announced")),
             (parked, "park", called("event parked")),
-            (parked, "take", seen("parked event handled")),
+            (parked, "take", returned("parked event handled")),
             (parked, "_insert", lambda _, __, rows: dead(rows)),
             (Worker, "_process_suspects", called("event redelivered")),
         ]
-        for owner, name, see in probes:
-            stack.enter_context(patch.object(owner, name, _after_awaiting(getattr(owner, name), see)))
+        for owner, name, probe in probes:
+            stack.enter_context(patch.object(owner, name, _after_awaiting(getattr(owner, name), probe)))
         stack.enter_context(patch.object(Worker, "_begin", begin))
         for module in (worker, settling):
             stack.enter_context(patch.object(module, "commit_in_halves", split(commit_in_halves)))
         yield
 
 
-async def count_the_end(
+async def count_final_states(
     reached: "Counter[str]", database: SimulatedDatabase, trace: Collection[object]
 ) -> None:
-    """Adds what the rows and the trace of a finished schedule tell."""
-    for name, query in _AT_THE_END.items():
+    """Adds the states that the rows and the trace of a finished schedule show."""
+    for name, query in _FINAL_STATES.items():
         reached[name] += await database.owner.fetchval(query)
     for line in trace:
         if isinstance(line, Step):
             reached["charge looked up"] += line.what == "look up a charge"
-            if line.fate is not Fate.WELL:
-                reached[f"fate: {line.fate}"] += 1
+            if line.ending is not Ending.WELL:
+                reached[f"ending: {line.ending}"] += 1
         else:
             reached["a day passed"] += line == "a day passes"
 
 
 @contextmanager
-def catching(unforeseen: list[str], reached: "Counter[str]") -> Iterator[None]:
-    """Keeps the log quiet, and the exceptions in it that no fate explains: faults of the code itself."""
+def collecting_errors(unexpected: list[str], reached: "Counter[str]") -> Iterator[None]:
+    """Silences the log, and collects its exceptions that no simulated ending explains: defects."""
     logger = logging.getLogger("events")
-    catcher = _Catcher(unforeseen, reached)
+    collector = _ErrorCollector(unexpected, reached)
     before, propagates = logging.root.manager.disable, logger.propagate
     logging.disable(logging.WARNING)
-    logger.addHandler(catcher)
+    logger.addHandler(collector)
     logger.propagate = False
     try:
         yield
     finally:
         logger.propagate = propagates
-        logger.removeHandler(catcher)
+        logger.removeHandler(collector)
         logging.disable(before)
 
 
-def is_foreseen(error: BaseException) -> bool:
-    """Whether a fate or the database raised it."""
+def is_expected(error: BaseException) -> bool:
+    """Whether a simulated ending or the database raised it."""
     return isinstance(error, EventsError | Defect | asyncpg.PostgresError)
 
 
-class _Catcher(logging.Handler):
-    def __init__(self, unforeseen: list[str], reached: "Counter[str]") -> None:
+class _ErrorCollector(logging.Handler):
+    def __init__(self, unexpected: list[str], reached: "Counter[str]") -> None:
         super().__init__(logging.ERROR)
-        self._unforeseen = unforeseen
+        self._unforeseen = unexpected
         self._reached = reached
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -202,28 +202,30 @@ class _Catcher(logging.Handler):
         if error is None:
             return
         self._reached["commit aborted"] += type(error).__name__ in ("Aborted", "InFailedSQLTransactionError")
-        if not is_foreseen(error):
+        if not is_expected(error):
             self._unforeseen.append(f"{record.getMessage()}: {error!r}")
 
 
-def _after(original: Callable[..., Any], see: Callable[..., None]) -> Callable[..., Any]:
+def _after(original: Callable[..., Any], probe: Callable[..., None]) -> Callable[..., Any]:
     def call(*arguments: Any, **named: Any) -> Any:
         result = original(*arguments, **named)
-        see(result, *arguments, **named)
+        probe(result, *arguments, **named)
         return result
 
     return call
 
 
-def _after_awaiting(original: Callable[..., Awaitable[Any]], see: Callable[..., None]) -> Callable[..., Any]:
+def _after_awaiting(
+    original: Callable[..., Awaitable[Any]], probe: Callable[..., None]
+) -> Callable[..., Any]:
     async def call(*arguments: Any, **named: Any) -> Any:
         result = await original(*arguments, **named)
-        see(result, *arguments, **named)
+        probe(result, *arguments, **named)
         return result
 
     return call
 
 
-def of_a_fast_clock(event_id: UUID, *, weeks: int) -> UUID:
-    """The id that the event had if its maker's clock were fast by so many weeks."""
+def id_of_fast_clock(event_id: UUID, *, weeks: int) -> UUID:
+    """The id that the event would have if its maker's clock were fast by so many weeks."""
     return UUID(int=event_id.int + (weeks * 7 * 86_400_000 << 80))

@@ -1,4 +1,4 @@
-"""One schedule: a small system, a storm over it, then calm, and the question whether everything is right."""
+"""One schedule: a small system runs with faults, then without, and then it is checked."""
 
 import asyncio
 import random
@@ -42,49 +42,55 @@ from tests import factories
 from tests.simulation import checks
 from tests.simulation.broker import SimulatedBroker
 from tests.simulation.checks import Finding
-from tests.simulation.client import History, Wish, an_order, place
+from tests.simulation.client import History, PlannedOrder, an_order, place
 from tests.simulation.database import (
     SimulatedDatabase,
     SteppedTransactions,
     TimedTransactions,
     start_of_schedule,
 )
-from tests.simulation.fates import Fate
+from tests.simulation.endings import Ending
 from tests.simulation.loop import VirtualLoop
-from tests.simulation.outside import AskedCarrier, AskedProvider, Mailbox, Outside
 from tests.simulation.process import Process, current, task_factory
-from tests.simulation.reached import catching, count_the_end, is_foreseen, of_a_fast_clock, watching
-from tests.simulation.scheduler import Act, Scheduler
+from tests.simulation.reached import (
+    collecting_errors,
+    count_final_states,
+    counting,
+    id_of_fast_clock,
+    is_expected,
+)
+from tests.simulation.scheduler import Incident, Scheduler
+from tests.simulation.third_parties import Mailbox, SteppedCarrier, SteppedProvider, ThirdPartyCalls
 
-LONGEST: Final = 40
-"""How many times, after the storm, half a minute may pass before everything is done."""
-CALM_SECONDS: Final = 30.5
+MAX_DRAIN_ROUNDS: Final = 40
+"""Most half minutes after the fault phase until all work is done."""
+DRAIN_ROUND_SECONDS: Final = 30.5
 SWEEP_SECONDS: Final = 8.0
-MOST_DEATHS: Final = 6
+MAX_DEATHS: Final = 6
 MAILS: Final = replace(delivery.MAIL_RETRIES, deadline=10, first=1, longest=30)
-"""The policy of mails, with pauses that end while it is calm."""
+"""The policy of mails, with pauses that end while the system drains."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a schedule ended."""
+    """The result of a schedule."""
 
     seed: int
     trace: Sequence[str]
     steps: int
     findings: Sequence[Finding]
-    unforeseen: Sequence[str] = ()
-    """Exceptions that are no fate: faults of the code itself. They are findings too."""
+    unexpected: Sequence[str] = ()
+    """Exceptions that no simulated ending explains: defects of the code. They are findings too."""
     reached: Mapping[str, int] = field(default_factory=dict)
-    """How often each state of `reached.STATES` was."""
+    """How often each of `reached.STATES` was reached."""
 
     def __str__(self) -> str:
-        """For whoever has to find out why."""
+        """The findings, and the trace to analyse them."""
         return "\n".join(
             [
-                f"seed {self.seed}: {len(self.findings)} promises are not kept",
+                f"seed {self.seed}: {len(self.findings)} findings",
                 *(f"  {finding}" for finding in self.findings),
-                f"repeat it alone: python -m tests.simulation --seed {self.seed}",
+                f"repeat it: python -m tests.simulation --seed {self.seed}",
                 *(f"{number:5} {line}" for number, line in enumerate(self.trace, start=1)),
             ]
         )
@@ -92,7 +98,7 @@ class Outcome:
 
 @dataclass
 class _Running:
-    """A service's process while it runs."""
+    """A running process of a service."""
 
     service: str
     process: Process
@@ -102,29 +108,29 @@ class _Running:
 
 @dataclass
 class System:
-    """The whole of it."""
+    """The system of one schedule."""
 
     database: SimulatedDatabase
     scheduler: Scheduler
     broker: SimulatedBroker = field(init=False)
-    outside: Outside = field(init=False)
+    calls: ThirdPartyCalls = field(init=False)
     mailbox: Mailbox = field(init=False)
     history: History = field(default_factory=History)
     running: dict[str, _Running] = field(default_factory=dict)
-    """Which processes run, by name: `billing`, and beside it perhaps `billing.2`."""
+    """The running processes by name: `billing`, and perhaps `billing.2`."""
     names: Sequence[str] = ()
     ended: list[Process] = field(default_factory=list)
     deaths: dict[str, int] = field(default_factory=dict)
     replayed: Counter[tuple[str, str]] = field(default_factory=Counter)
-    """How often a mail was sent again by hand, by order and stage."""
+    """How often a mail was replayed, by order and stage."""
     poison: set[UUID] = field(default_factory=set)
-    killers: set[UUID] = field(default_factory=set)
-    """Poison that kills each process that handles it."""
+    killer_events: set[UUID] = field(default_factory=set)
+    """Poison that kills every process that handles it."""
     killed: Counter[str] = field(default_factory=Counter)
-    """How many processes of each service that was."""
+    """The number of processes of each service that such events have killed."""
     unreadable: int = 0
     failures: list[BaseException] = field(default_factory=list)
-    """What ended a process that should not have ended."""
+    """The exceptions that ended processes."""
 
     def __post_init__(self) -> None:
         self.services = {name: load(name) for name in SERVICES}
@@ -132,23 +138,23 @@ class System:
             self.scheduler,
             {name: [type_of(event) for event in service.handlers] for name, service in self.services.items()},
         )
-        self.outside = Outside(self.scheduler)
-        self.mailbox = Mailbox(self.outside)
+        self.calls = ThirdPartyCalls(self.scheduler)
+        self.mailbox = Mailbox(self.calls)
         self._start = start_of_schedule()
-        self._provider = AskedProvider(SimulatedProvider(self._timed("provider")), self.outside)
-        self._carrier = AskedCarrier(SimulatedCarrier(self._timed("carrier"), "BR"), self.outside)
+        self._provider = SteppedProvider(SimulatedProvider(self._timed("provider")), self.calls)
+        self._carrier = SteppedCarrier(SimulatedCarrier(self._timed("carrier"), "BR"), self.calls)
         self._renderer = MailRenderer("Shop <shop@example.com>")
 
     # Processes
 
     def start(self, name: str) -> None:
-        """A new process of the service."""
+        """Starts a new process of the service."""
         service = name.partition(".")[0]
         process = Process(name, self._died)
         transactions = SteppedTransactions(self.database.pools[service], self.scheduler, self._start)
         participant = Participant(
             service,
-            self._stumbling(self.services[service].handlers),
+            self._with_faults(self.services[service].handlers),
             transactions,
             self.broker,
             self._runners(service, transactions),
@@ -157,43 +163,43 @@ class System:
         )
         intake = Intake(transactions) if service == "order" else None
         root = process.run(participant.run(), name)
-        root.add_done_callback(partial(self._over, process))
+        root.add_done_callback(partial(self._root_ended, process))
         self.running[name] = _Running(service, process, root, intake)
 
-    def door(self) -> tuple[Process, Intake] | None:
-        """A process that takes orders, if one runs."""
-        doors = [(r.process, r.intake) for r in self.running.values() if r.intake]
-        return self.scheduler.random.choice(doors) if doors else None
+    def intake(self) -> tuple[Process, Intake] | None:
+        """A process that accepts orders, if one is running."""
+        intakes = [(r.process, r.intake) for r in self.running.values() if r.intake]
+        return self.scheduler.random.choice(intakes) if intakes else None
 
-    def acts(self) -> list[Act]:
-        """What happens to processes."""
+    def incidents(self) -> list[Incident]:
+        """The incidents of processes and of the broker."""
         return [
-            *self.broker.acts(),
-            Act("a process dies", 0.02, self._may_die, self._kill_one),
-            Act("everything dies", 0.005, self._may_die, self._kill_all),
-            Act("a day passes", 0.003, lambda: True, self._let_a_day_pass),
+            *self.broker.incidents(),
+            Incident("a process dies", 0.02, self._may_die, self._kill_one),
+            Incident("everything dies", 0.005, self._may_die, self._kill_all),
+            Incident("a day passes", 0.003, lambda: True, self._let_a_day_pass),
         ]
 
     def start_all(self) -> None:
-        """Whatever does not run is started."""
+        """Starts every process that is not running."""
         for name in self.names:
             if name not in self.running:
-                self.scheduler.happened(f"{name} starts")
+                self.scheduler.record(f"{name} starts")
                 self.start(name)
 
-    def restart(self) -> Act:
-        """Somebody starts what died."""
-        return Act("a process starts", 0.3, lambda: len(self.running) < len(self.names), self._start_one)
+    def restart(self) -> Incident:
+        """The incident that starts a process that has died."""
+        return Incident("a process starts", 0.3, lambda: len(self.running) < len(self.names), self._start_one)
 
-    async def end(self) -> None:
-        """Everything is over."""
+    async def stop(self) -> None:
+        """Kills all processes and cancels late calls."""
         for running in list(self.running.values()):
             running.process.kill()
         for process in self.ended:
-            await process.ended()
-        for task in self.outside.late:
+            await process.wait_until_ended()
+        for task in self.calls.late:
             task.cancel()
-        await asyncio.gather(*self.outside.late, return_exceptions=True)
+        await asyncio.gather(*self.calls.late, return_exceptions=True)
 
     def _timed(self, schema: str) -> Transactions:
         return TimedTransactions(self.database.pools[schema], self.scheduler, self._start)
@@ -224,7 +230,7 @@ class System:
                 return {}
 
     def _chores(self, service: str) -> list[Chore]:
-        """As the service has them by default, but for the clock's: processes have the scheduler's time."""
+        """The service's default chores, without the clock's: processes have virtual time."""
         own: dict[str, Chore] = {
             "order": IdempotencyKeyCleaner(timedelta(days=30)),
             "email": OldMailCleaner(timedelta(days=30)),
@@ -233,20 +239,20 @@ class System:
         of_all = [c for c in chores_of_every_service(settings) if not isinstance(c, ClockWatch)]
         return [*of_all, *([own[service]] if service in own else [])]
 
-    def _stumbling(self, handlers: Handlers) -> Handlers:
-        def stumbling(handler: Handler) -> Handler:
+    def _with_faults(self, handlers: Handlers) -> Handlers:
+        def with_faults(handler: Handler) -> Handler:
             async def handle(events: Sequence[Any], tx: Transaction) -> None:
-                if any(event.id in self.killers for event in events):
+                if any(event.id in self.killer_events for event in events):
                     self._die_of_poison()
                 await handler(events, tx)
-                self.scheduler.stumble()
-                if self.scheduler.swallows:
+                self.scheduler.raise_defect()
+                if self.scheduler.swallows_errors:
                     with suppress(asyncpg.PostgresError):
                         await tx.fetch("SELECT 1 / 0")
 
             return handle
 
-        return {event: stumbling(handler) for event, handler in handlers.items()}
+        return {event: with_faults(handler) for event, handler in handlers.items()}
 
     def _die_of_poison(self) -> None:
         process = current()
@@ -256,7 +262,7 @@ class System:
         raise asyncio.CancelledError
 
     def _may_die(self) -> bool:
-        return bool(self.running) and sum(self.deaths.values()) < MOST_DEATHS
+        return bool(self.running) and sum(self.deaths.values()) < MAX_DEATHS
 
     def _kill_one(self) -> str:
         running = self.scheduler.random.choice(list(self.running.values()))
@@ -274,7 +280,7 @@ class System:
         return f"{name} starts"
 
     def _let_a_day_pass(self) -> str:
-        self.scheduler.loop.let_pass(timedelta(hours=25).total_seconds())
+        self.scheduler.loop.advance(timedelta(hours=25).total_seconds())
         return "a day passes"
 
     def _died(self, process: Process) -> None:
@@ -282,81 +288,81 @@ class System:
         self.deaths[service] = self.deaths.get(service, 0) + 1
         self.ended.append(process)
         del self.running[process.name]
-        self.broker.left_by(process)
+        self.broker.release(process)
 
-    def _over(self, process: Process, root: "asyncio.Task[None]") -> None:
+    def _root_ended(self, process: Process, root: "asyncio.Task[None]") -> None:
         if not process.dead:
             error = None if root.cancelled() else root.exception()
             self.failures.append(error or AssertionError(f"{process.name} ended by itself."))
 
 
 async def run(
-    seed: int, database: SimulatedDatabase, loop: VirtualLoop, fates: Sequence[Fate] = ()
+    seed: int, database: SimulatedDatabase, loop: VirtualLoop, endings: Sequence[Ending] = ()
 ) -> Outcome:
-    """Runs the schedule of this seed, whatever comes of it."""
-    with loop.working():
+    """Runs the schedule of this seed and returns its outcome."""
+    with loop.real_io():
         await database.empty()
     scheduler = Scheduler(seed, loop)
     system = System(database, scheduler)
     reached: Counter[str] = Counter()
-    unforeseen: list[str] = []
-    with _seeded(seed), catching(unforeseen, reached), watching(reached), _stepped(scheduler):
+    unexpected: list[str] = []
+    with _seeded(seed), collecting_errors(unexpected, reached), counting(reached), _scheduled(scheduler):
         choice = scheduler.random
         system.names = [
             *SERVICES,
             *(f"{service}.2" for service in SERVICES if choice.random() < 0.2),
         ]
-        scheduler.brew(system.acts(), system.names, fates)
-        scheduler.always(system.restart())
+        scheduler.plan_faults(system.incidents(), system.names, endings)
+        scheduler.add_incident(system.restart())
         system.start_all()
         clients = [
-            asyncio.create_task(place(wish, system.history, scheduler, system.door))
-            for wish in _wishes(choice)
+            asyncio.create_task(place(planned, system.history, scheduler, system.intake))
+            for planned in _planned_orders(choice)
         ]
         _poison(system, choice)
         findings: list[Finding] = []
-        await scheduler.storm()
+        await scheduler.run_fault_phase()
         system.start_all()
-        if not await _calm(system, clients):
-            findings.append(Finding("I22", "The backlog does not drain although nothing fails any more."))
-        await system.end()
+        if not await _drain(system, clients):
+            findings.append(Finding("I22", "The backlog does not drain after the fault phase."))
+        await system.stop()
         for client in clients:
             client.cancel()
         ends = await asyncio.gather(*clients, return_exceptions=True)
         system.failures += [end for end in ends if isinstance(end, Exception)]
-    with loop.working():
+    with loop.real_io():
         findings += [Finding("I22", f"A process ended by itself: {error!r}") for error in system.failures]
         findings += await checks.findings(system)
-        await count_the_end(reached, database, scheduler.trace)
+        await count_final_states(reached, database, scheduler.trace)
     reached["given up work replayed"] += system.replayed.total()
-    unforeseen += [repr(error) for error in system.failures if not is_foreseen(error)]
-    if unforeseen:
-        findings.append(Finding("I22", f"Exceptions that are no fate: {unforeseen}."))
+    unexpected += [repr(error) for error in system.failures if not is_expected(error)]
+    if unexpected:
+        findings.append(Finding("I22", f"Unexpected exceptions: {unexpected}."))
     trace = [str(line) for line in scheduler.trace]
-    return Outcome(seed, trace, scheduler.steps, findings, unforeseen, reached)
+    return Outcome(seed, trace, scheduler.steps, findings, unexpected, reached)
 
 
-async def _calm(system: System, clients: "Sequence[asyncio.Task[None]]") -> bool:
-    """Nothing fails any more, time passes; whether everything came to rest."""
-    for _ in range(LONGEST):
-        await system.scheduler.rest()
-        system.start_all()  # what an event has killed meanwhile
-        await system.scheduler.rest()
-        with system.scheduler.loop.working():
+async def _drain(system: System, clients: "Sequence[asyncio.Task[None]]") -> bool:
+    """Lets time pass without faults; returns whether the system became idle."""
+    for _ in range(MAX_DRAIN_ROUNDS):
+        await system.scheduler.run_until_idle()
+        system.start_all()  # those that a poison event has killed
+        await system.scheduler.run_until_idle()
+        with system.scheduler.loop.real_io():
             system.replayed.update(replayed := await checks.replay_mails(system.database))
             if (
                 all(client.done() for client in clients)
-                and system.broker.at_rest
+                and system.broker.is_idle
                 and not replayed
                 and not await checks.waiting(system.database)
             ):
                 return True
-        system.scheduler.let_pass(CALM_SECONDS)
+        system.scheduler.advance(DRAIN_ROUND_SECONDS)
     return False
 
 
-def _wishes(choice: random.Random) -> list[Wish]:
-    """A few orders: some are declined, some can't be sent, some are asked for twice."""
+def _planned_orders(choice: random.Random) -> list[PlannedOrder]:
+    """A few orders: some are declined, some can't be shipped, some are placed twice."""
     kinds: list[dict[str, Any]] = [
         {},
         {"country": "AQ"},
@@ -364,22 +370,22 @@ def _wishes(choice: random.Random) -> list[Wish]:
         {"method": "pm_nobody_knows"},
         {"quantity": 3},
     ]
-    wishes: list[Wish] = []
+    orders: list[PlannedOrder] = []
     for letter in "ABCD"[: choice.randint(2, 4)]:
         order = an_order(letter, **choice.choices(kinds, (3, 3, 1, 1, 1))[0])
-        wishes.append(Wish(order, f"key-{letter}" if choice.random() < 0.8 else None))
-    keyed = [wish for wish in wishes if wish.key]
+        orders.append(PlannedOrder(order, f"key-{letter}" if choice.random() < 0.8 else None))
+    keyed = [order for order in orders if order.key]
     if keyed and choice.random() < 0.4:
-        wishes.append(choice.choice(keyed))
+        orders.append(choice.choice(keyed))
     if keyed and choice.random() < 0.3:
-        wishes.append(Wish(an_order("Z", quantity=7), choice.choice(keyed).key))
-    return wishes
+        orders.append(PlannedOrder(an_order("Z", quantity=7), choice.choice(keyed).key))
+    return orders
 
 
 def _poison(system: System, choice: random.Random) -> None:
-    """What no service can handle: an unknown type, an order that nobody placed, bytes, a process's death."""
+    """Queues poison: an unknown type, an unknown order, an event that kills its process, and bytes."""
     if choice.random() < 0.3:
-        event_id = of_a_fast_clock(uuid7(), weeks=choice.choice((0, 5)))
+        event_id = id_of_fast_clock(uuid7(), weeks=choice.choice((0, 5)))
         body = b'[{"specversion":"1.0","id":"%s","type":"ORDER_EATEN"}]' % str(event_id).encode()
         system.broker.put(choice.choice(SERVICES), "ORDER_EATEN", body)
         system.poison.add(event_id)
@@ -392,7 +398,7 @@ def _poison(system: System, choice: random.Random) -> None:
         event = factories.one_of_each()[type_of(ShipmentError)]
         system.broker.put("billing", type_of(ShipmentError), b"[" + encode_one(event) + b"]")
         system.poison.add(event.id)
-        system.killers.add(event.id)
+        system.killer_events.add(event.id)
     if choice.random() < 0.3:
         system.broker.put(choice.choice(SERVICES), "?", b"nothing")
         system.unreadable += 1
@@ -400,7 +406,7 @@ def _poison(system: System, choice: random.Random) -> None:
 
 @contextmanager
 def _seeded(seed: int) -> Iterator[None]:
-    """Where the system itself rolls dice, they fall by the seed."""
+    """Seeds the random module, which the system uses."""
     before = random.getstate()
     random.seed(seed)
     try:
@@ -410,7 +416,7 @@ def _seeded(seed: int) -> Iterator[None]:
 
 
 @contextmanager
-def _stepped(scheduler: Scheduler) -> Iterator[None]:
+def _scheduled(scheduler: Scheduler) -> Iterator[None]:
     loop = scheduler.loop
     loop.set_task_factory(task_factory)
     killpoints.arm(scheduler.reached)

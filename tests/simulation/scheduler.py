@@ -1,4 +1,4 @@
-"""The scheduler: the one source of choice. Everybody waits before a step, and it lets exactly one go on."""
+"""The scheduler: all tasks wait before a step, and it runs exactly one, chosen by its seed."""
 
 import asyncio
 import random
@@ -9,34 +9,34 @@ from typing import Final
 
 from events.errors import DatabaseUnavailable
 from events.killpoints import KillPoint
-from tests.simulation.fates import HANDLING, TRANSACTION, Fate
+from tests.simulation.endings import HANDLING, TRANSACTION, Ending
 from tests.simulation.loop import VirtualLoop
 from tests.simulation.process import Process, current
 
-STALLS: Final = (1.0, 5.0, 16.0, 40.0)
-"""Seconds for which everybody may stand still; a claim holds for 15."""
+TIME_JUMPS: Final = (1.0, 5.0, 16.0, 40.0)
+"""Seconds by which time may jump; a claim lasts for 15."""
 SWEEP: Final = "sweep"
-"""How the steps end their names that only look whether there is something to do."""
-MOST_IDLE: Final = 25
-"""Moments of a storm with nothing but sweeps to do, in a row: then it is over."""
-MOST_DEFECTS: Final = 4
-"""In one schedule: fewer than an event may have before it is given up."""
+"""The last word in the names of steps that only sweep a table."""
+MAX_IDLE_ROUNDS: Final = 25
+"""The fault phase ends after so many choices in a row with only sweeps to run."""
+MAX_DEFECTS: Final = 4
+"""Most defects in one schedule; fewer than make an event dead."""
 
 
 class Defect(Exception):
-    """A failure that nobody has foreseen."""
+    """An unexpected exception."""
 
 
 @dataclass(eq=False)
 class Step:
-    """One step: who wants to do what, and how it will end."""
+    """A step: the process, its name, and how it will end."""
 
     what: str
     process: Process | None
     ready: Callable[[], bool]
-    fates: Sequence[Fate]
+    endings: Sequence[Ending]
     opened: "asyncio.Future[None]"
-    fate: Fate = Fate.WELL
+    ending: Ending = Ending.WELL
     notes: list[str] = field(default_factory=list)
 
     @property
@@ -48,23 +48,23 @@ class Step:
         return self.process.name if self.process else "outside"
 
     def __str__(self) -> str:
-        fate = "" if self.fate is Fate.WELL else f" [{self.fate}]"
-        return f"{self.who}: {self.what}{fate}{''.join(f' {note}' for note in self.notes)}"
+        ending = "" if self.ending is Ending.WELL else f" [{self.ending}]"
+        return f"{self.who}: {self.what}{ending}{''.join(f' {note}' for note in self.notes)}"
 
 
 @dataclass(frozen=True)
-class Act:
-    """Something that happens between two steps."""
+class Incident:
+    """An event between two steps."""
 
     name: str
     weight: float
     possible: Callable[[], bool]
-    happen: Callable[[], str]
-    """Says what happened, for the trace."""
+    run: Callable[[], str]
+    """Makes it happen, and returns a line for the trace."""
 
 
 class Scheduler:
-    """Chooses by its seed, at every moment at which nobody can go on without being let."""
+    """Chooses the next step by its seed whenever no task can continue."""
 
     def __init__(self, seed: int, loop: VirtualLoop) -> None:
         self.random = random.Random(seed)
@@ -72,30 +72,30 @@ class Scheduler:
         self.trace: list[object] = []
         self.steps = 0
         self.defects = 0
-        self.stormy = False
-        self._steps_of_storm = 0
-        self._idle = 0
+        self.in_fault_phase = False
+        self._fault_steps = 0
+        self._idle_rounds = 0
         self._waiting: list[Step] = []
         self._active: Step | None = None
-        self._acts: Sequence[Act] = ()
-        self._rest: asyncio.Future[None] | None = None
-        self._failing = 0.0
-        self._fates: Sequence[Fate] = ()
+        self._incidents: Sequence[Incident] = ()
+        self._idle: asyncio.Future[None] | None = None
+        self._failure_rate = 0.0
+        self._endings: Sequence[Ending] = ()
         self._slow: set[str] = set()
-        self._passing = 0.05
-        loop.rewind(self._at_rest)
+        self._time_weight = 0.05
+        loop.reset(self._on_idle)
 
-    # What those do who are scheduled
+    # For the scheduled tasks
 
     @asynccontextmanager
     async def step(
-        self, what: str, fates: Sequence[Fate] = (), ready: Callable[[], bool] = lambda: True
+        self, what: str, endings: Sequence[Ending] = (), ready: Callable[[], bool] = lambda: True
     ) -> AsyncIterator[Step]:
-        """Waits to be let on, then does what is inside as one step. A dead process is never let on."""
+        """Waits until chosen, then runs the body as one step. A step of a dead process is never chosen."""
         process = current()
         if process is not None and process.dead:
             raise asyncio.CancelledError
-        step = Step(what, process, ready, fates, self.loop.create_future())
+        step = Step(what, process, ready, endings, self.loop.create_future())
         self._waiting.append(step)
         try:
             await step.opened
@@ -103,129 +103,131 @@ class Scheduler:
             if step in self._waiting:
                 self._waiting.remove(step)
         self._active = step
-        in_transaction = fates in (TRANSACTION, HANDLING)  # there the kill points tell the moment
+        in_transaction = endings in (TRANSACTION, HANDLING)  # its kill points decide when it dies
         try:
-            with self.loop.working():
-                if step.fate is Fate.KILLED_BEFORE and not in_transaction:
+            with self.loop.real_io():
+                if step.ending is Ending.KILLED_BEFORE and not in_transaction:
                     self._die(step)
                 yield step
-                if step.fate is Fate.KILLED_AFTER and not in_transaction:
+                if step.ending is Ending.KILLED_AFTER and not in_transaction:
                     self._die(step)
         finally:
             self._active = None
 
     def reached(self, point: KillPoint) -> None:
-        """What happens at the two kill points of a transaction."""
+        """Applies the step's ending at the two kill points of a transaction."""
         step = self._active
-        if step is None or step.fates not in (TRANSACTION, HANDLING):
+        if step is None or step.endings not in (TRANSACTION, HANDLING):
             return
-        match point, step.fate:
-            case (KillPoint.COMMITTING, Fate.UNDONE) | (KillPoint.COMMITTED, Fate.ANSWER_LOST):
+        match point, step.ending:
+            case (KillPoint.COMMITTING, Ending.UNDONE) | (KillPoint.COMMITTED, Ending.ANSWER_LOST):
                 raise DatabaseUnavailable
-            case (KillPoint.COMMITTING, Fate.KILLED_BEFORE) | (KillPoint.COMMITTED, Fate.KILLED_AFTER):
+            case (KillPoint.COMMITTING, Ending.KILLED_BEFORE) | (KillPoint.COMMITTED, Ending.KILLED_AFTER):
                 self._die(step)
 
-    def stumble(self) -> None:
-        """What a handler does when its step is to meet a defect: raises it."""
-        if self._active and self._active.fate is Fate.DEFECT:
+    def raise_defect(self) -> None:
+        """Called by handlers: raises Defect if the step ends with one."""
+        if self._active and self._active.ending is Ending.DEFECT:
             raise Defect
 
     @property
-    def swallows(self) -> bool:
-        """Whether a handler is to swallow the error of a statement in this step."""
-        return self._active is not None and self._active.fate is Fate.SWALLOWED
+    def swallows_errors(self) -> bool:
+        """Whether the handler must ignore a statement's error in this step."""
+        return self._active is not None and self._active.ending is Ending.SWALLOWED
 
-    def happened(self, what: str) -> None:
-        """Writes into the trace."""
+    def record(self, what: str) -> None:
+        """Adds a line to the trace."""
         self.trace.append(what)
 
-    # What the schedule does
+    # For the schedule
 
-    def brew(self, acts: Sequence[Act], processes: Sequence[str], fates: Sequence[Fate] = ()) -> None:
-        """What kind of storm it will be: no two seeds have the same weather.
+    def plan_faults(
+        self, incidents: Sequence[Incident], processes: Sequence[str], endings: Sequence[Ending] = ()
+    ) -> None:
+        """Chooses by the seed which faults the fault phase has, and how often.
 
-        `fates` makes it one in which just these are frequent.
+        With `endings`, only these endings fail steps, and often.
         """
         chosen = self.random
-        self._acts = [act for act in acts if chosen.random() < 0.6]
-        self._failing = chosen.choice((0.0, 0.05, 0.15, 0.3))
-        bad = [fate for fate in Fate if fate is not Fate.WELL]
-        self._fates = chosen.sample(bad, chosen.randint(1, 4))  # few at a time, so that each strikes often
-        if fates:
-            self._failing, self._fates = 0.3, fates
+        self._incidents = [incident for incident in incidents if chosen.random() < 0.6]
+        self._failure_rate = chosen.choice((0.0, 0.05, 0.15, 0.3))
+        bad = [ending for ending in Ending if ending is not Ending.WELL]
+        self._endings = chosen.sample(bad, chosen.randint(1, 4))  # few at a time, so that each strikes often
+        if endings:
+            self._failure_rate, self._endings = 0.3, endings
         self._slow = {name for name in processes if chosen.random() < 0.2}
-        self._passing = chosen.choice((0.01, 0.05, 0.15))
-        self._steps_of_storm = chosen.randint(60, 240)
+        self._time_weight = chosen.choice((0.01, 0.05, 0.15))
+        self._fault_steps = chosen.randint(60, 240)
 
-    def always(self, act: Act) -> None:
-        """In every weather."""
-        self._acts = [*self._acts, act]
+    def add_incident(self, incident: Incident) -> None:
+        """Adds an incident to those of every seed."""
+        self._incidents = [*self._incidents, incident]
 
-    async def storm(self) -> None:
-        """Returns when the storm is over and nobody can go on any more."""
-        self.stormy = True
-        await self.rest()
+    async def run_fault_phase(self) -> None:
+        """Runs steps with faults, then without, until no task can continue."""
+        self.in_fault_phase = True
+        await self.run_until_idle()
 
-    async def rest(self) -> None:
-        """Returns when nobody can go on without time passing."""
-        self._rest = self.loop.create_future()
-        await self._rest
-        self._rest = None
+    async def run_until_idle(self) -> None:
+        """Runs steps until no task can continue without time passing."""
+        self._idle = self.loop.create_future()
+        await self._idle
+        self._idle = None
 
-    def let_pass(self, seconds: float) -> None:
-        """Time passes."""
-        self.happened(f"{seconds:.3f} s pass")
-        self.loop.let_pass(seconds)
+    def advance(self, seconds: float) -> None:
+        """Advances the time."""
+        self.record(f"{seconds:.3f} s pass")
+        self.loop.advance(seconds)
 
     # Choosing
 
-    def _at_rest(self) -> None:
-        able = [step for step in self._waiting if step.ready()]
-        self._idle = self._idle + 1 if all(step.sweeps for step in able) else 0
-        if self.stormy and (self._steps_of_storm <= 0 or self._idle > MOST_IDLE):
-            self.stormy = False
-            self.happened("the storm is over")
-        if self.stormy:
-            self._weather(able)
-        elif able:
-            self._let_on(self.random.choice(able), Fate.WELL)
-        elif self._rest and not self._rest.done():
-            self._rest.set_result(None)
+    def _on_idle(self) -> None:
+        runnable = [step for step in self._waiting if step.ready()]
+        self._idle_rounds = self._idle_rounds + 1 if all(step.sweeps for step in runnable) else 0
+        if self.in_fault_phase and (self._fault_steps <= 0 or self._idle_rounds > MAX_IDLE_ROUNDS):
+            self.in_fault_phase = False
+            self.record("the fault phase ends")
+        if self.in_fault_phase:
+            self._choose(runnable)
+        elif runnable:
+            self._run(self.random.choice(runnable), Ending.WELL)
+        elif self._idle and not self._idle.done():
+            self._idle.set_result(None)
         else:
-            raise AssertionError("Nobody can go on, and nobody waits for that.")
+            raise AssertionError("No task can continue, and the schedule does not wait for that.")
 
-    def _weather(self, able: Sequence[Step]) -> None:
-        acts = [act for act in self._acts if act.possible()]
+    def _choose(self, runnable: Sequence[Step]) -> None:
+        incidents = [incident for incident in self._incidents if incident.possible()]
         weights = [
-            *((0.05 if step.who in self._slow else 1.0) * (0.2 if step.sweeps else 1.0) for step in able),
-            *(act.weight * 5 for act in acts),
-            self._passing * 2,
+            *((0.05 if step.who in self._slow else 1.0) * (0.2 if step.sweeps else 1.0) for step in runnable),
+            *(incident.weight * 5 for incident in incidents),
+            self._time_weight * 2,
         ]
         [chosen] = self.random.choices(range(len(weights)), weights)
-        if chosen < len(able):
-            self._let_on(able[chosen], self._fate_of(able[chosen]))
-        elif chosen < len(able) + len(acts):
-            self.happened(acts[chosen - len(able)].happen())
-            self._steps_of_storm -= 1
+        if chosen < len(runnable):
+            self._run(runnable[chosen], self._ending_of(runnable[chosen]))
+        elif chosen < len(runnable) + len(incidents):
+            self.record(incidents[chosen - len(runnable)].run())
+            self._fault_steps -= 1
         else:
             due = self.loop.next_timer
             until_next = max(0.0, due - self.loop.time()) if due is not None else 1.0
-            self.let_pass(self.random.choice((until_next, until_next, until_next, *STALLS)))
+            self.advance(self.random.choice((until_next, until_next, until_next, *TIME_JUMPS)))
 
-    def _fate_of(self, step: Step) -> Fate:
-        possible = [fate for fate in step.fates if fate in self._fates]
-        if not possible or self.random.random() >= self._failing:
-            return Fate.WELL
-        fate = self.random.choice(possible)
-        if fate in (Fate.DEFECT, Fate.SWALLOWED):
+    def _ending_of(self, step: Step) -> Ending:
+        possible = [ending for ending in step.endings if ending in self._endings]
+        if not possible or self.random.random() >= self._failure_rate:
+            return Ending.WELL
+        ending = self.random.choice(possible)
+        if ending in (Ending.DEFECT, Ending.SWALLOWED):
             self.defects += 1
-            return fate if self.defects <= MOST_DEFECTS else Fate.WELL
-        return fate
+            return ending if self.defects <= MAX_DEFECTS else Ending.WELL
+        return ending
 
-    def _let_on(self, step: Step, fate: Fate) -> None:
+    def _run(self, step: Step, ending: Ending) -> None:
         self.steps += 1
-        self._steps_of_storm -= not step.sweeps
-        step.fate = fate
+        self._fault_steps -= not step.sweeps
+        step.ending = ending
         self._waiting.remove(step)
         self.trace.append(step)
         step.opened.set_result(None)

@@ -1,22 +1,22 @@
-"""The simulation is itself tested: every classic mistake is found, by the invariant named for it."""
+"""The simulation finds every classic mistake, by the invariant that is named for it."""
 
 import pytest
 
 from tests.simulation.broken import VARIANTS, Variant
-from tests.simulation.house import House
+from tests.simulation.simulator import Simulator
 
-MOST_SEEDS = 30
-"""A mistake that so many schedules do not find would not be found."""
+MAX_SEEDS = 30
+"""A mistake must be found within so many schedules."""
 
 
 @pytest.mark.parametrize("variant", VARIANTS, ids=lambda variant: variant.name)
-def test_a_classic_mistake_is_found(simulated: House, variant: Variant) -> None:
-    for seed in range(MOST_SEEDS):
+def test_a_classic_mistake_is_found(simulated: Simulator, variant: Variant) -> None:
+    for seed in range(MAX_SEEDS):
         with variant.mistake():
-            wrong = simulated.run(seed, variant.fates)
-        assert not wrong.unforeseen, f"it dies of an exception that is no fate: {wrong.unforeseen}"
+            wrong = simulated.run(seed, variant.endings)
+        assert not wrong.unexpected, f"it raises unexpected exceptions: {wrong.unexpected}"
         if variant.invariant in {finding.invariant for finding in wrong.findings}:
-            right = simulated.run(seed, variant.fates)
+            right = simulated.run(seed, variant.endings)
             assert not right.findings, str(right)
             return
-    pytest.fail(f"{MOST_SEEDS} schedules did not show {variant.invariant}")
+    pytest.fail(f"{MAX_SEEDS} schedules did not show {variant.invariant}")

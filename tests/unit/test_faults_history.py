@@ -1,4 +1,4 @@
-"""What clients and processes of a fault run are remembered by."""
+"""How a fault run tells answers, and ends of processes, apart."""
 
 import asyncio
 import json
@@ -19,9 +19,9 @@ from tests.faults.replica import Ended, Replica
         ({"id": "another"}, 2),
         ({"total": "2.00"}, 2),
     ],
-    ids=["a member that is null", "a member that says something", "another order", "another total"],
+    ids=["a null member", "a member with a value", "another order", "another total"],
 )
-def test_an_answer_differs_by_what_it_says_not_by_members_that_say_nothing(
+def test_members_that_are_null_make_no_other_answer(
     tmp_path: Path, second: dict[str, object], answers: int
 ) -> None:
     history = History(tmp_path / "history.jsonl")
@@ -33,14 +33,14 @@ def test_an_answer_differs_by_what_it_says_not_by_members_that_say_nothing(
     assert len(history.keys["key"].answers) == answers
 
 
-async def test_the_end_of_a_process_is_its_own_where_the_system_gives_an_id_again(tmp_path: Path) -> None:
+async def test_the_end_of_a_process_is_not_that_of_an_earlier_one_with_the_same_id(tmp_path: Path) -> None:
     replica = Replica("email-1", (), {}, None, tmp_path / "log")
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-c", "input()", stdin=asyncio.subprocess.PIPE
     )
     replica._process = process
     replica.ends.append(Ended(process.pid, -9, 0.0))
-    ended = asyncio.create_task(replica.ended(process.pid))
+    ended = asyncio.create_task(replica.wait_for_end(process.pid))
     await asyncio.sleep(0)
     assert not ended.done()
     process.terminate()

@@ -1,4 +1,4 @@
-"""A soak whose system has stopped working ends, and says so: its load would wait for ever."""
+"""A soak ends with an error when its system has stalled; its load would wait for ever."""
 
 import time
 from pathlib import Path
@@ -15,13 +15,13 @@ def pace(tmp_path: Path) -> Pace:
     return Pace(10, 1, cast(Any, None), History(tmp_path / "history.jsonl"))
 
 
-def test_a_system_in_which_nothing_comes_to_its_end_any_more_ends_the_soak(pace: Pace) -> None:
-    pace.moved = time.monotonic() - STALLED_SECONDS - 1
+def test_a_stalled_system_ends_the_soak(pace: Pace) -> None:
+    pace.progressed_at = time.monotonic() - STALLED_SECONDS - 1
     with pytest.raises(SystemStalled):
         pace.check()
     pace.history.close()
 
 
-def test_a_system_in_which_orders_come_to_their_end_goes_on(pace: Pace) -> None:
+def test_a_system_that_progresses_does_not(pace: Pace) -> None:
     pace.check()
     pace.history.close()

@@ -1,30 +1,30 @@
-"""Where schedules run: a database, and the loop in which time stands still."""
+"""The simulator: a database and a loop with virtual time, in which schedules run."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import AsyncExitStack, contextmanager
 
 from tests.conftest import new_database
 from tests.simulation.database import SimulatedDatabase, simulated_database
-from tests.simulation.fates import Fate
+from tests.simulation.endings import Ending
 from tests.simulation.loop import VirtualLoop
 from tests.simulation.schedule import Outcome, run
 
 
-class House:
-    """Runs one schedule after the other."""
+class Simulator:
+    """Runs schedules, one at a time."""
 
     def __init__(self, loop: VirtualLoop, database: SimulatedDatabase) -> None:
         self._loop = loop
         self._database = database
 
-    def run(self, seed: int, fates: Sequence[Fate] = ()) -> Outcome:
-        """The schedule of this seed; with `fates` in a storm in which just these are frequent."""
-        return self._loop.run_until_complete(run(seed, self._database, self._loop, fates))
+    def run(self, seed: int, endings: Sequence[Ending] = ()) -> Outcome:
+        """Runs the schedule of this seed; with `endings`, only these endings fail steps, and often."""
+        return self._loop.run_until_complete(run(seed, self._database, self._loop, endings))
 
 
 @contextmanager
-def house(postgres: str) -> Iterator[House]:
-    """A house on a database of its own on this server, which is dropped at the end."""
+def simulator(postgres: str) -> Iterator[Simulator]:
+    """A simulator with its own database on this server, which is dropped at the end."""
     loop = VirtualLoop()
     stack = AsyncExitStack()
 
@@ -33,10 +33,10 @@ def house(postgres: str) -> Iterator[House]:
         return await stack.enter_async_context(simulated_database(url))
 
     try:
-        with loop.working():
+        with loop.real_io():
             database = loop.run_until_complete(enter())
-        yield House(loop, database)
+        yield Simulator(loop, database)
     finally:
-        with loop.working():
+        with loop.real_io():
             loop.run_until_complete(stack.aclose())
         loop.close()

@@ -1,4 +1,4 @@
-"""Dead letters: what nobody could decode is taken from the broker into the service's own table."""
+"""Moves messages from the broker's dead-letter queues into the services' tables of parked events."""
 
 from collections.abc import Sequence
 
@@ -11,14 +11,16 @@ from ops.owner_database import OwnerDatabase
 
 
 class NeverFinished(Reject):
-    """The broker gave the message up: it was handed out again and again and never finished."""
+    """The broker dropped the message after too many deliveries that no consumer finished."""
 
 
-async def take_in(schemas: OwnerDatabase, broker_url: str, service: str, *, prefix: str = "") -> int:
-    """Moves a service's dead letters into its parked events, dead, and returns how many there were.
+async def import_from_broker(
+    schemas: OwnerDatabase, broker_url: str, service: str, *, prefix: str = ""
+) -> int:
+    """Moves a service's dead letters into its parked events, as dead, and returns their number.
 
-    A letter leaves the broker once it is committed here. Killed in between, it comes again and is recognised.
-    Raises BrokerUnavailable or DatabaseUnavailable.
+    A message leaves the broker after its row is committed. If the process ends in between, the broker
+    delivers it again and the inbox recognizes it. Raises BrokerUnavailable or DatabaseUnavailable.
     """
 
     async def keep(letters: Sequence[DeadLetter]) -> None:

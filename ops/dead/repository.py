@@ -1,6 +1,6 @@
-"""The shelf of dead work: every table of a service that has claims may hold some, as its `state` says.
+"""The repository of failed work: reads and changes the dead rows in all tables of a service that have claims.
 
-Work that failed and waits for its next try is not dead, but it is found, replayed and discarded by its id.
+Rows that failed and wait for their next try are not dead; they can be found, replayed and discarded by id.
 """
 
 from collections.abc import Collection, Sequence
@@ -19,38 +19,38 @@ from events.transaction import Transaction
 from ops.owner_database import BATCH, OwnerDatabase
 
 PARKED: Final = "parked"
-GIVEN_UP: Final = {PARKED: "discarded", "mails": "refused"}
-"""The tables whose rows a person may give up, and the state of such a row. Money and parcels are owed."""
+DISCARDED: Final = {PARKED: "discarded", "mails": "refused"}
+"""The state of a discarded row, by table. Other tables can't be discarded: money and parcels are owed."""
 
 
 @dataclass(frozen=True, slots=True)
-class Dead:
-    """An event (of the table `parked`), or other work, that failed: dead, or waiting for its next try."""
+class FailedWork:
+    """A parked event or a row of work that failed: dead, or waiting for its next try."""
 
     service: str
     table: str
     id: UUID
-    """The event's id; of other work its row's."""
+    """The event's id, or the row's."""
     type: str
-    """The event's type; of other work its table."""
+    """The event's type, or the table's name."""
     order_id: UUID | None
     reason: str
-    """A word: the class of the error, or the code of a rejection; `failed` for other work."""
+    """The error's class or the rejection's code; `failed` for work that is not an event."""
     error: str | None
     attempts: int
     first_at: datetime
     last_at: datetime
-    """When it was tried last; of other work when it would have been tried next."""
+    """The last try of an event; for other work, the time at which its next try was due."""
 
     @property
     def replayable(self) -> bool:
-        """Whether trying again could end otherwise."""
+        """Whether a retry could succeed."""
         return self.reason != UNDECODABLE
 
     @property
     def discardable(self) -> bool:
-        """Whether a person may give it up."""
-        return self.table in GIVEN_UP
+        """Whether an operator may discard it."""
+        return self.table in DISCARDED
 
 
 _TABLES: Final = """
@@ -59,7 +59,7 @@ _TABLES: Final = """
         AND relnamespace = current_schema()::regnamespace
     ORDER BY relname <> 'parked', relname"""
 
-# What the tables call it differs; as JSON a column that is not there is just null.
+# The tables' columns have different names; in JSON, a missing column is null.
 _FAILED: Final = """
     SELECT id, coalesce(j->>'type', '{table}') AS type,
         coalesce(j->>'order_id', j->'order_ids'->>0)::uuid AS order_id,
@@ -69,8 +69,8 @@ _FAILED: Final = """
     FROM (SELECT id, attempts, to_jsonb(t) AS j FROM {table} AS t WHERE {condition}) AS failed
     ORDER BY id"""
 _IS_DEAD: Final = "state = 'dead'"
-# A row that may be in a process's hands is left to it: a claim holds for no longer.
-_IS_PUT_OFF: Final = (
+# A row that a process may have claimed is left alone; a claim lasts no longer than this.
+_IS_WAITING: Final = (
     "(state = '{waiting}' AND last_error IS NOT NULL "
     f"AND NOT claimed_until BETWEEN now() AND now() + interval '{LEASE_SECONDS} seconds')"
 )
@@ -80,38 +80,40 @@ _ROW: Final = """
 _REPLAY: Final = f"""
     UPDATE {{table}} SET state = '{{waiting}}', attempts = 0, defects = 0, unknowns = 0,
         waits_since = now(), claimed_until = now(), last_failure = NULL, delayed_for = NULL
-    WHERE id = ANY($1::uuid[]) AND ({_IS_DEAD} OR {_IS_PUT_OFF}) RETURNING id"""  # noqa: S608
+    WHERE id = ANY($1::uuid[]) AND ({_IS_DEAD} OR {_IS_WAITING}) RETURNING id"""  # noqa: S608
 _DISCARD: Final = f"""
-    UPDATE {{table}} SET state = '{{given_up}}'
-    WHERE id = ANY($1::uuid[]) AND ({_IS_DEAD} OR {_IS_PUT_OFF}) RETURNING id"""  # noqa: S608
+    UPDATE {{table}} SET state = '{{discarded}}'
+    WHERE id = ANY($1::uuid[]) AND ({_IS_DEAD} OR {_IS_WAITING}) RETURNING id"""  # noqa: S608
 _INTERVENTIONS: Final = (
     "SELECT to_jsonb(i)::text AS row FROM interventions AS i WHERE event_id = $1 ORDER BY id"
 )
 
 
-async def dead(schemas: OwnerDatabase, service: str) -> list[Dead]:
-    """All that is dead at the service: events first, by id."""
+async def dead(schemas: OwnerDatabase, service: str) -> list[FailedWork]:
+    """The service's dead rows: events first, by id."""
     return await _failed(schemas, service, _IS_DEAD)
 
 
-async def put_off(schemas: OwnerDatabase, service: str, ids: Collection[UUID]) -> list[Dead]:
-    """Which of these wait at the service for their next try: events first, by id."""
-    return await _failed(schemas, service, f"id = ANY($1::uuid[]) AND {_IS_PUT_OFF}", list(ids))
+async def waiting(schemas: OwnerDatabase, service: str, ids: Collection[UUID]) -> list[FailedWork]:
+    """The service's rows of these ids that wait for their next try: events first, by id."""
+    return await _failed(schemas, service, f"id = ANY($1::uuid[]) AND {_IS_WAITING}", list(ids))
 
 
-async def _failed(schemas: OwnerDatabase, service: str, condition: str, *arguments: object) -> list[Dead]:
-    found: list[Dead] = []
+async def _failed(
+    schemas: OwnerDatabase, service: str, condition: str, *arguments: object
+) -> list[FailedWork]:
+    found: list[FailedWork] = []
     async with schemas.as_service(service) as tx:
         for table in await _tables(tx):
-            query = _FAILED.format(table=table, condition=condition.format(waiting=_waiting(table)))
-            found.extend(Dead(service, table, **record) for record in await tx.fetch(query, *arguments))
+            query = _FAILED.format(table=table, condition=condition.format(waiting=_waiting_state(table)))
+            found.extend(FailedWork(service, table, **record) for record in await tx.fetch(query, *arguments))
     return found
 
 
-async def rows(
+async def full_rows(
     schemas: OwnerDatabase, service: str, row_id: UUID
 ) -> list[tuple[str, dict[str, Any], list[Any]]]:
-    """Whole rows of this id that failed once: table, columns, and what was done to it by hand."""
+    """Every row of this id that has failed: its table, its columns and the interventions on it."""
     async with schemas.as_service(service) as tx:
         found = [
             (table, msgspec.json.decode(record["row"]))
@@ -122,14 +124,14 @@ async def rows(
     return [(table, columns, acts) for table, columns in found]
 
 
-async def replay(schemas: OwnerDatabase, chosen: Sequence[Dead], *, actor: str) -> list[Dead]:
-    """Puts dead work back to be done at once, its attempts counted anew; returns what it was done to.
+async def replay(schemas: OwnerDatabase, chosen: Sequence[FailedWork], *, actor: str) -> list[FailedWork]:
+    """Makes the rows due now with their attempts reset, and returns those that it changed.
 
-    The service's own runners do the rest. What is no longer dead stays as it is.
+    The service's own runners do the work. Rows that are neither dead nor waiting any more are not changed.
     """
-    done: list[Dead] = []
+    done: list[FailedWork] = []
     for batch in _batches(chosen):
-        statement = _REPLAY.format(table=batch[0].table, waiting=_waiting(batch[0].table))
+        statement = _REPLAY.format(table=batch[0].table, waiting=_waiting_state(batch[0].table))
         async with schemas.as_service(batch[0].service) as tx:
             acted = await _act(tx, statement, batch)
             await interventions.record(tx, "replay", _subjects(acted), actor=actor)
@@ -137,15 +139,14 @@ async def replay(schemas: OwnerDatabase, chosen: Sequence[Dead], *, actor: str) 
     return done
 
 
-async def discard(schemas: OwnerDatabase, chosen: Sequence[Dead], *, actor: str, note: str) -> list[Dead]:
-    """Gives events and mails up: the rows are kept, and nothing brings them back.
-
-    Returns what it was done to.
-    """
-    done: list[Dead] = []
+async def discard(
+    schemas: OwnerDatabase, chosen: Sequence[FailedWork], *, actor: str, note: str
+) -> list[FailedWork]:
+    """Discards events and mails, and returns those that it changed; the rows are kept but never retried."""
+    done: list[FailedWork] = []
     for batch in _batches([each for each in chosen if each.discardable]):
         table = batch[0].table
-        statement = _DISCARD.format(table=table, waiting=_waiting(table), given_up=GIVEN_UP[table])
+        statement = _DISCARD.format(table=table, waiting=_waiting_state(table), discarded=DISCARDED[table])
         async with schemas.as_service(batch[0].service) as tx:
             acted = await _act(tx, statement, batch)
             await interventions.record(tx, "discard", _subjects(acted), actor=actor, note=note)
@@ -153,13 +154,13 @@ async def discard(schemas: OwnerDatabase, chosen: Sequence[Dead], *, actor: str,
     return done
 
 
-def _waiting(table: str) -> str:
-    """The state of what waits for its next try."""
+def _waiting_state(table: str) -> str:
+    """The state of a row that waits for its next try."""
     return "retry" if table == PARKED else "pending"
 
 
-async def _act(tx: Transaction, statement: str, batch: Sequence[Dead]) -> list[Dead]:
-    """Those of the batch that the statement changed."""
+async def _act(tx: Transaction, statement: str, batch: Sequence[FailedWork]) -> list[FailedWork]:
+    """The rows of the batch that the statement changed."""
     changed = {record["id"] for record in await tx.fetch(statement, [each.id for each in batch])}
     return [each for each in batch if each.id in changed]
 
@@ -168,13 +169,13 @@ async def _tables(tx: Transaction) -> list[str]:
     return [record["relname"] for record in await tx.fetch(_TABLES)]
 
 
-def _batches(chosen: Collection[Dead]) -> list[list[Dead]]:
-    """What can be done in one transaction each: of one table of one service, in the order of the ids."""
-    by_table: dict[tuple[str, str], list[Dead]] = {}
+def _batches(chosen: Collection[FailedWork]) -> list[list[FailedWork]]:
+    """One batch for each transaction: rows of one table of one service, sorted by id."""
+    by_table: dict[tuple[str, str], list[FailedWork]] = {}
     for each in sorted(chosen, key=lambda each: each.id):
         by_table.setdefault((each.service, each.table), []).append(each)
     return [each[start : start + BATCH] for each in by_table.values() for start in range(0, len(each), BATCH)]
 
 
-def _subjects(acted: Sequence[Dead]) -> list[Subject]:
+def _subjects(acted: Sequence[FailedWork]) -> list[Subject]:
     return [Subject(each.id, each.type, each.order_id, each.reason, each.error) for each in acted]

@@ -1,7 +1,7 @@
-"""Copies: what is compared with the payment provider's ledger, taken down before it is asked for.
+"""Temporary tables for comparing the services' records with the payment provider's ledger.
 
-The services' records and the ledger lie in temporary tables of the auditor's session, so no transaction is
-open while the provider lists everything, and nothing of it is held in memory.
+The records are copied first, then the ledger page by page. So no transaction is open while the provider lists
+its charges, and memory use does not grow with their number.
 """
 
 from collections.abc import AsyncGenerator, Sequence
@@ -15,10 +15,10 @@ import asyncpg
 from ops.audit.check import SINCE
 from ops.audit.ledger import Ledger, LedgerCharge, LedgerRefund
 
-EARLIER: Final = timedelta(hours=1)
-"""How far before that moment the ledger is asked for: the provider's clock is another one."""
+CLOCK_MARGIN: Final = timedelta(hours=1)
+"""With `since`, the ledger is read from this much earlier: the provider's clock may differ from ours."""
 
-_COPIES: Final = {
+_RECORDS: Final = {
     "orders": ('SELECT id, total, currency FROM "order".orders x', "id"),
     "payments": (
         """SELECT id, order_id, state, amount, currency, provider, provider_reference, created_at
@@ -36,47 +36,48 @@ _COPIES: Final = {
         None,
     ),
 }
-"""What is copied, and which of its columns names the order; None: of all orders, whatever their age."""
+"""For each table: the query to copy, and its column with the order's id; None copies all, despite `since`."""
 _EARLIER_ORDERS: Final = f'SELECT FROM "order".orders o WHERE o.created_at < {SINCE} AND o.id'
 _LEDGER: Final = """
-    CREATE TEMPORARY TABLE charges (id text, payment_id uuid, order_id uuid, amount bigint, currency text,
-        succeeded boolean, created_at timestamptz, order_reference text, key_hash text);
-    CREATE TEMPORARY TABLE repayments (id text, refund_id uuid, charge_id text, amount bigint,
+    CREATE TEMPORARY TABLE ledger_charges (id text, payment_id uuid, order_id uuid, amount bigint,
+        currency text, succeeded boolean, created_at timestamptz, order_reference text, key_hash text);
+    CREATE TEMPORARY TABLE ledger_refunds (id text, refund_id uuid, charge_id text, amount bigint,
         created_at timestamptz)"""
-_FORGET_EARLIER_REPAYMENTS: Final = f"""
-    DELETE FROM pg_temp.repayments g USING billing.refunds r
+_DELETE_EARLIER_REFUNDS: Final = f"""
+    DELETE FROM pg_temp.ledger_refunds g USING billing.refunds r
     WHERE r.id = g.refund_id AND EXISTS ({_EARLIER_ORDERS} = r.order_id);
-    DELETE FROM pg_temp.repayments g USING pg_temp.recovered_charges r
-    WHERE r.charge = g.charge_id AND NOT EXISTS (SELECT FROM pg_temp.charges c WHERE c.id = g.charge_id)"""
-"""Refunds that were made since the moment for orders or charges from before it."""
+    DELETE FROM pg_temp.ledger_refunds g USING pg_temp.recovered_charges r
+    WHERE r.charge = g.charge_id
+        AND NOT EXISTS (SELECT FROM pg_temp.ledger_charges c WHERE c.id = g.charge_id)"""
+"""Deletes refunds made after `since` of orders or charges from before it."""
 
 
-async def prepare(connection: "asyncpg.Connection[Any]") -> None:
-    """Makes the temporary tables, which a transaction that only reads can't."""
-    for table, (select, _) in _COPIES.items():
+async def create(connection: "asyncpg.Connection[Any]") -> None:
+    """Creates the tables; a read-only transaction could not."""
+    for table, (select, _) in _RECORDS.items():
         await connection.execute(f"CREATE TEMPORARY TABLE {table} AS {select} WITH NO DATA")
     await connection.execute(_LEDGER)
 
 
 async def copy_records(connection: "asyncpg.Connection[Any]", since: datetime | None) -> None:
-    """Takes down the services' records; with `since` only those of orders that were accepted since then."""
-    for table, (select, order_id) in _COPIES.items():
-        judged = f" WHERE NOT EXISTS ({_EARLIER_ORDERS} = x.{order_id})" if since and order_id else ""
-        await connection.execute(f"INSERT INTO pg_temp.{table} {select}{judged}")
+    """Copies the services' records; with `since` only those of orders accepted since then."""
+    for table, (select, order_id) in _RECORDS.items():
+        condition = f" WHERE NOT EXISTS ({_EARLIER_ORDERS} = x.{order_id})" if since and order_id else ""
+        await connection.execute(f"INSERT INTO pg_temp.{table} {select}{condition}")
         await connection.execute(f"ANALYZE pg_temp.{table}")
 
 
 async def copy_ledger(connection: "asyncpg.Connection[Any]", ledger: Ledger, since: datetime | None) -> None:
-    """Takes down the ledger, page by page. Read after the records, it has every charge that they know of.
+    """Copies the ledger page by page. Call it after `copy_records`, so it has every charge that they name.
 
     Raises LedgerUnavailable.
     """
     await connection.execute("SELECT set_config('audit.provider', $1, false)", ledger.provider)
-    begin = since - EARLIER if since else None
-    await _copy(connection, "charges", LedgerCharge, ledger.charges(begin))
-    await _copy(connection, "repayments", LedgerRefund, ledger.refunds(begin))
+    begin = since - CLOCK_MARGIN if since else None
+    await _copy(connection, "ledger_charges", LedgerCharge, ledger.charges(begin))
+    await _copy(connection, "ledger_refunds", LedgerRefund, ledger.refunds(begin))
     if since:
-        await connection.execute(_FORGET_EARLIER_REPAYMENTS)
+        await connection.execute(_DELETE_EARLIER_REFUNDS)
 
 
 async def _copy(

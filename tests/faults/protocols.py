@@ -1,7 +1,7 @@
-"""Talks: what a client and its server say to each other, told from the bytes that a proxy forwards.
+"""Parsers that recognize the steps of a protocol in the bytes that a proxy forwards.
 
-A talk follows its connection from the first byte, however the bytes are cut into reads, and says of each read
-what has come to its end in it. It understands no more of a protocol than that takes.
+A parser follows one connection from its first byte, however the bytes are split into reads, and returns the
+steps that are complete with each read. It implements no more of a protocol than that needs.
 """
 
 import re
@@ -11,65 +11,65 @@ from enum import Enum, auto
 from typing import Final, NamedTuple, Protocol
 
 
-class What(Enum):
-    """Something that was said."""
+class Step(Enum):
+    """A step of a protocol."""
 
     COMMIT = auto()
     COMMITTED = auto()
     PUBLISH = auto()
-    """A message with all of its content."""
+    """A message with its whole content."""
     CONFIRM = auto()
     DELIVERY = auto()
     ACKNOWLEDGEMENT = auto()
     FINAL_DOT = auto()
     MAIL_TAKEN = auto()
     CHANGE = auto()
-    """An HTTP request that is no GET, with its body."""
+    """An HTTP request other than GET or HEAD, with its body."""
     ANSWER = auto()
     """The head of an HTTP response to a CHANGE."""
 
 
-class Said(NamedTuple):
-    """What was said, and where in the bytes that were read last."""
+class Parsed(NamedTuple):
+    """A step, and its position in the last read."""
 
-    what: What
+    step: Step
     begin: int
-    """Where it begins; 0 when that was in an earlier read."""
+    """The offset of its first byte; 0 if that was in an earlier read."""
     end: int
-    """Where it ends."""
+    """The offset after its last byte."""
     key: object
-    """The same for a request and its answer, and for nothing else on the connection."""
+    """Equal for a request and its answer, and unique on the connection otherwise."""
 
 
-class Talk(Protocol):
-    """What is said on one connection."""
+class Parser(Protocol):
+    """Parses one connection."""
 
     name: str
-    """Who the client says it is; empty until it has said so."""
+    """The name that the client gives itself; empty before that."""
 
-    def client(self, data: bytes) -> list[Said]:
-        """The client's next bytes."""
+    def client(self, data: bytes) -> list[Parsed]:
+        """The steps that the client's next bytes complete."""
         ...
 
-    def server(self, data: bytes) -> list[Said]:
-        """The server's next bytes."""
+    def server(self, data: bytes) -> list[Parsed]:
+        """The steps that the server's next bytes complete."""
         ...
 
 
 class Frames:
-    """Cuts a stream into frames that say at their head how long they are."""
+    """Splits a stream into frames whose head contains their size."""
 
     def __init__(self, head: int, size: Callable[[bytes], int], *, keep: int = 64) -> None:
         self.head = head
-        """How many bytes it takes to know the size. May change between two frames, like `size`."""
+        """The length of the head. It may change between two frames, like `size`."""
         self.size = size
-        """Bytes of the whole frame, by its head."""
+        """Returns the size of the whole frame from its head."""
         self._keep = keep
         self._start = b""
         self._missing: int | None = None
 
     def feed(self, data: bytes) -> Iterator[tuple[bytes, int, int]]:
-        """For each frame that ends in these bytes: its first bytes, its begin and its end here."""
+        """For each frame that these bytes complete: its first bytes, and the offsets of its begin and end."""
         position = begin = 0
         while position < len(data):
             if self._missing is None:
@@ -90,7 +90,7 @@ class Frames:
                 begin = position
 
 
-class PostgresTalk:
+class PostgresParser:
     """PostgreSQL's protocol 3: https://www.postgresql.org/docs/current/protocol-message-formats.html"""
 
     STARTUP: Final = 196608
@@ -102,7 +102,7 @@ class PostgresTalk:
         self._client = Frames(8, self._size_of_startup, keep=1024)
         self._server = Frames(5, self._size)
         self._encryption = False
-        """The server's next byte says whether the connection will be encrypted; nobody's here is."""
+        """Whether the server's next byte answers an encryption request; no server here encrypts."""
         self._commits = 0
 
     @staticmethod
@@ -113,22 +113,22 @@ class PostgresTalk:
     def _size_of_startup(head: bytes) -> int:
         return int.from_bytes(head[:4])
 
-    def client(self, data: bytes) -> list[Said]:
-        said = []
+    def client(self, data: bytes) -> list[Parsed]:
+        parsed = []
         for start, begin, end in self._client.feed(data):
             if self._client.head == 8:
                 self._start_up(start)
             elif start == b"Q\0\0\0\x0bCOMMIT\0":
                 self._commits += 1
-                said.append(Said(What.COMMIT, begin, end, self._commits))
-        return said
+                parsed.append(Parsed(Step.COMMIT, begin, end, self._commits))
+        return parsed
 
-    def server(self, data: bytes) -> list[Said]:
+    def server(self, data: bytes) -> list[Parsed]:
         if self._encryption and data:
             self._encryption = False
-            data = data[1:]  # nothing follows it before the client goes on
+            data = data[1:]  # the server sends nothing else before the client continues
         return [
-            Said(What.COMMITTED, begin, end, self._commits)
+            Parsed(Step.COMMITTED, begin, end, self._commits)
             for start, begin, end in self._server.feed(data)
             if start == b"C\0\0\0\x0bCOMMIT\0"
         ]
@@ -143,7 +143,7 @@ class PostgresTalk:
             self._client.head, self._client.size = 5, self._size
 
 
-class AmqpTalk:
+class AmqpParser:
     """AMQP 0-9-1 with RabbitMQ's confirms: https://www.rabbitmq.com/docs/amqp-0-9-1-reference"""
 
     GREETING: Final = b"AMQP"
@@ -154,20 +154,20 @@ class AmqpTalk:
 
     def __init__(self) -> None:
         self.name = ""
-        self._client = Frames(8, lambda _: 8, keep=2048)  # at first its greeting
+        self._client = Frames(8, lambda _: 8, keep=2048)  # the greeting
         self._server = Frames(7, self._size)
         self._published: dict[int, int] = {}
-        """How many messages were published on each channel, since it has confirms."""
+        """The number of messages published on each channel in confirm mode."""
         self._unconfirmed: dict[int, set[int]] = {}
         self._publishing: dict[int, tuple[int | None, int]] = {}
-        """Bytes of content that are missing on each channel (None before its header), and where it began."""
+        """By channel: the missing bytes of content (None before its header), and the publish's offset."""
 
     @staticmethod
     def _size(head: bytes) -> int:
         return 8 + int.from_bytes(head[3:7])
 
-    def client(self, data: bytes) -> list[Said]:
-        said = []
+    def client(self, data: bytes) -> list[Parsed]:
+        parsed = []
         self._publishing = {channel: (missing, 0) for channel, (missing, _) in self._publishing.items()}
         for start, begin, end in self._client.feed(data):
             if self._client.head == 8:
@@ -179,7 +179,7 @@ class AmqpTalk:
                 if method == self._PUBLISH:
                     self._publishing[channel] = (None, begin)
                 elif method == self._ACK:
-                    said.append(Said(What.ACKNOWLEDGEMENT, begin, end, None))
+                    parsed.append(Parsed(Step.ACKNOWLEDGEMENT, begin, end, None))
                 elif method == self._SELECT:
                     self._published[channel], self._unconfirmed[channel] = 0, set()
                 elif method == self._START_OK:
@@ -192,34 +192,36 @@ class AmqpTalk:
                     missing -= size
                 self._publishing[channel] = (missing, since)
                 if missing == 0:
-                    said.append(self._is_published(channel, since, end))
-        return said
+                    parsed.append(self._end_publish(channel, since, end))
+        return parsed
 
-    def server(self, data: bytes) -> list[Said]:
-        said = []
+    def server(self, data: bytes) -> list[Parsed]:
+        parsed = []
         for start, begin, end in self._server.feed(data):
             kind, channel, _ = struct.unpack_from(">BHI", start)
             if kind != self._METHOD:
                 continue
             method = struct.unpack_from(">HH", start, 7)
             if method == self._DELIVER:
-                said.append(Said(What.DELIVERY, begin, end, None))
+                parsed.append(Parsed(Step.DELIVERY, begin, end, None))
             elif method in (self._ACK, self._NACK) and channel in self._unconfirmed:
                 tag, multiple = struct.unpack_from(">QB", start, 11)
                 settled = {n for n in self._unconfirmed[channel] if n == tag or (multiple & 1 and n < tag)}
                 self._unconfirmed[channel] -= settled
                 if method == self._ACK:
-                    said += [Said(What.CONFIRM, begin, end, (channel, number)) for number in sorted(settled)]
-        return said
+                    parsed += [
+                        Parsed(Step.CONFIRM, begin, end, (channel, number)) for number in sorted(settled)
+                    ]
+        return parsed
 
-    def _is_published(self, channel: int, begin: int, end: int) -> Said:
+    def _end_publish(self, channel: int, begin: int, end: int) -> Parsed:
         del self._publishing[channel]
         if channel not in self._published:
-            return Said(What.PUBLISH, begin, end, None)
+            return Parsed(Step.PUBLISH, begin, end, None)
         self._published[channel] += 1
         key = self._published[channel]
         self._unconfirmed[channel].add(key)
-        return Said(What.PUBLISH, begin, end, (channel, key))
+        return Parsed(Step.PUBLISH, begin, end, (channel, key))
 
     def _learn_name(self, arguments: bytes) -> None:
         if found := self._NAME.search(arguments):
@@ -227,7 +229,7 @@ class AmqpTalk:
             self.name = arguments[found.end() : found.end() + size].decode()
 
 
-class SmtpTalk:
+class SmtpParser:
     """SMTP (RFC 5321), not encrypted."""
 
     GREETING: Final = b"220"
@@ -237,16 +239,16 @@ class SmtpTalk:
         self.name = ""
         self._content = False
         self._tail = b""
-        """The last bytes of the content, or the client's line so far."""
+        """The last bytes of the content."""
         self._line = b""
-        """The server's line so far."""
+        """The server's unfinished line."""
         self._waiting = False
-        """The final dot is said and not answered."""
+        """Whether the final dot is sent but not answered."""
         self._mails = 0
 
-    def client(self, data: bytes) -> list[Said]:
+    def client(self, data: bytes) -> list[Parsed]:
         if not self._content:
-            return []  # until the server has said 354, these are commands
+            return []  # commands, until the server answers 354
         window = self._tail + data
         at = window.find(self._END)
         if at < 0:
@@ -255,10 +257,10 @@ class SmtpTalk:
         end = at + len(self._END) - len(self._tail)
         self._content, self._waiting = False, True
         self._mails += 1
-        return [Said(What.FINAL_DOT, max(0, end - 3), end, self._mails)]
+        return [Parsed(Step.FINAL_DOT, max(0, end - 3), end, self._mails)]
 
-    def server(self, data: bytes) -> list[Said]:
-        said, begin = [], 0
+    def server(self, data: bytes) -> list[Parsed]:
+        parsed, begin = [], 0
         while (at := data.find(b"\n", begin)) >= 0:
             line = self._line + data[begin : at + 1]
             self._line = b""
@@ -267,14 +269,14 @@ class SmtpTalk:
             elif self._waiting and line[3:4] == b" ":
                 self._waiting = False
                 if line[:1] == b"2":
-                    said.append(Said(What.MAIL_TAKEN, begin, at + 1, self._mails))
+                    parsed.append(Parsed(Step.MAIL_TAKEN, begin, at + 1, self._mails))
             begin = at + 1
         self._line += data[begin:]
-        return said
+        return parsed
 
 
-class HttpTalk:
-    """HTTP/1.1 whose bodies have a Content-Length; from another body on it says nothing more."""
+class HttpParser:
+    """HTTP/1.1 with Content-Length; it parses nothing after a body without one."""
 
     METHODS: Final = (b"GET ", b"POST ", b"PUT ", b"PATCH ", b"DELETE ", b"HEAD ")
     _LENGTH: Final = re.compile(rb"\r\ncontent-length:[ \t]*(\d+)", re.IGNORECASE)
@@ -283,30 +285,30 @@ class HttpTalk:
         self.name = ""
         self._client, self._server = _HttpStream(), _HttpStream()
         self._methods: list[bytes] = []
-        """Of the requests that are not answered."""
+        """The methods of unanswered requests."""
         self._changes = self._answered = 0
 
-    def client(self, data: bytes) -> list[Said]:
-        said = []
+    def client(self, data: bytes) -> list[Parsed]:
+        parsed = []
         for head, begin, _, end in self._client.feed(data):
             method = head.split(b" ", 1)[0]
             self._methods.append(method)
             if method not in (b"GET", b"HEAD"):
                 self._changes += 1
-                said.append(Said(What.CHANGE, begin, end, self._changes))
-        return said
+                parsed.append(Parsed(Step.CHANGE, begin, end, self._changes))
+        return parsed
 
-    def server(self, data: bytes) -> list[Said]:
-        said = []
+    def server(self, data: bytes) -> list[Parsed]:
+        parsed = []
         for _, begin, head_end, _ in self._server.feed(data, whole=False):
             if self._methods and self._methods.pop(0) not in (b"GET", b"HEAD"):
                 self._answered += 1
-                said.append(Said(What.ANSWER, begin, head_end, self._answered))
-        return said
+                parsed.append(Parsed(Step.ANSWER, begin, head_end, self._answered))
+        return parsed
 
 
 class _HttpStream:
-    """One direction of HTTP: heads, each with as much body as it says."""
+    """One direction of HTTP: heads, each with the body that it announces."""
 
     def __init__(self) -> None:
         self._head = b""
@@ -314,7 +316,7 @@ class _HttpStream:
         self._lost = False
 
     def feed(self, data: bytes, *, whole: bool = True) -> Iterator[tuple[bytes, int, int, int]]:
-        """Head, its begin and end here, and the end of the body; once the whole is there, or its head."""
+        """Yields the offsets and head of each complete message; with `whole=False`, of each complete head."""
         position = begin = 0
         while position < len(data) and not self._lost:
             if not self._missing:
@@ -324,7 +326,7 @@ class _HttpStream:
                 if end < 4:
                     return
                 self._head, position = self._head[:end], position + end - searched
-                found = HttpTalk._LENGTH.search(self._head)
+                found = HttpParser._LENGTH.search(self._head)
                 self._missing = int(found[1]) if found else 0
                 self._lost = b"\r\ntransfer-encoding:" in self._head.lower()
                 if not whole:
@@ -340,17 +342,17 @@ class _HttpStream:
                 begin = position
 
 
-def talk_begun_by_client(first: bytes) -> Talk | None:
-    """The talk that begins with these bytes of a client; None for one that nobody here understands."""
-    if first.startswith(AmqpTalk.GREETING):
-        return AmqpTalk()
-    if int.from_bytes(first[4:8]) in (PostgresTalk.STARTUP, *PostgresTalk.ASKS_TO_ENCRYPT):
-        return PostgresTalk()
-    if first.startswith(HttpTalk.METHODS):
-        return HttpTalk()
+def parser_for_client(first: bytes) -> Parser | None:
+    """The parser for a connection whose client sends these bytes first; None for an unknown protocol."""
+    if first.startswith(AmqpParser.GREETING):
+        return AmqpParser()
+    if int.from_bytes(first[4:8]) in (PostgresParser.STARTUP, *PostgresParser.ASKS_TO_ENCRYPT):
+        return PostgresParser()
+    if first.startswith(HttpParser.METHODS):
+        return HttpParser()
     return None
 
 
-def talk_begun_by_server(first: bytes) -> Talk | None:
-    """The talk in which the server speaks first."""
-    return SmtpTalk() if first.startswith(SmtpTalk.GREETING) else None
+def parser_for_server(first: bytes) -> Parser | None:
+    """The parser for a connection whose server sends these bytes first; None for an unknown protocol."""
+    return SmtpParser() if first.startswith(SmtpParser.GREETING) else None

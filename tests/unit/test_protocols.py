@@ -1,4 +1,4 @@
-"""What a talk hears does not depend on how the bytes are cut into reads."""
+"""The steps that a parser recognizes do not depend on how the bytes are split into reads."""
 
 import struct
 from collections.abc import Sequence
@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.faults.talks import Talk, What, talk_begun_by_client, talk_begun_by_server
+from tests.faults.protocols import Parser, Step, parser_for_client, parser_for_server
 
 Dialogue: TypeAlias = Sequence[tuple[str, bytes]]
-"""Who says what, one after the other."""
+"""Who sends which bytes, in order."""
 
 
 def message(kind: bytes, content: bytes) -> bytes:
@@ -21,7 +21,7 @@ def message(kind: bytes, content: bytes) -> bytes:
 COMMIT, COMMITTED = message(b"Q", b"COMMIT\0"), message(b"C", b"COMMIT\0")
 STARTUP = b"\0\x03\0\0user\0shop_billing\0database\0shop\0\0"
 POSTGRES: Dialogue = (
-    ("client", b"\0\0\0\x08\x04\xd2\x16\x2f"),  # may it be encrypted?
+    ("client", b"\0\0\0\x08\x04\xd2\x16\x2f"),  # encryption request
     ("server", b"N"),
     ("client", (len(STARTUP) + 4).to_bytes(4) + STARTUP),
     ("server", message(b"R", b"\0\0\0\0") + message(b"Z", b"I")),
@@ -85,54 +85,54 @@ HTTP: Dialogue = (
     ("server", b"HTTP/1.1 204 No Content\r\n\r\n"),
 )
 
-HEARD = {
-    "PostgreSQL": (POSTGRES, [(What.COMMIT, 1), (What.COMMIT, 2), (What.COMMITTED, 2)]),
+DIALOGUES = {
+    "PostgreSQL": (POSTGRES, [(Step.COMMIT, 1), (Step.COMMIT, 2), (Step.COMMITTED, 2)]),
     "AMQP": (
         AMQP,
         [
-            *((What.PUBLISH, (1, number)) for number in (1, 2, 3)),
-            *((What.CONFIRM, (1, number)) for number in (1, 2)),
-            (What.DELIVERY, None),
-            (What.ACKNOWLEDGEMENT, None),
+            *((Step.PUBLISH, (1, number)) for number in (1, 2, 3)),
+            *((Step.CONFIRM, (1, number)) for number in (1, 2)),
+            (Step.DELIVERY, None),
+            (Step.ACKNOWLEDGEMENT, None),
         ],
     ),
-    "SMTP": (SMTP, [(What.FINAL_DOT, 1), (What.FINAL_DOT, 2), (What.MAIL_TAKEN, 2)]),
+    "SMTP": (SMTP, [(Step.FINAL_DOT, 1), (Step.FINAL_DOT, 2), (Step.MAIL_TAKEN, 2)]),
     "HTTP": (
         HTTP,
-        [(What.CHANGE, 1), (What.ANSWER, 1), (What.CHANGE, 2), (What.ANSWER, 2)],
+        [(Step.CHANGE, 1), (Step.ANSWER, 1), (Step.CHANGE, 2), (Step.ANSWER, 2)],
     ),
 }
 
 
-@pytest.mark.parametrize("protocol", HEARD)
+@pytest.mark.parametrize("protocol", DIALOGUES)
 @given(data=st.data())
-def test_what_is_said_is_heard_however_it_is_cut(protocol: str, data: st.DataObject) -> None:
-    dialogue, expected = HEARD[protocol]
+def test_steps_are_recognized_however_the_bytes_are_split(protocol: str, data: st.DataObject) -> None:
+    dialogue, expected = DIALOGUES[protocol]
     who, first = dialogue[0]
-    talk: Talk | None = (talk_begun_by_client if who == "client" else talk_begun_by_server)(first)
-    assert talk
-    heard = []
-    for who, said in dialogue:
-        cuts = sorted(data.draw(st.sets(st.integers(1, max(1, len(said) - 1)), max_size=4)))
-        for begin, end in zip([0, *cuts], [*cuts, len(said)], strict=True):
-            read = said[begin:end]
-            for each in (talk.client if who == "client" else talk.server)(read):
+    parser: Parser | None = (parser_for_client if who == "client" else parser_for_server)(first)
+    assert parser
+    steps = []
+    for who, sent in dialogue:
+        cuts = sorted(data.draw(st.sets(st.integers(1, max(1, len(sent) - 1)), max_size=4)))
+        for begin, end in zip([0, *cuts], [*cuts, len(sent)], strict=True):
+            read = sent[begin:end]
+            for each in (parser.client if who == "client" else parser.server)(read):
                 assert 0 <= each.begin <= each.end <= len(read)
-                heard.append((each.what, each.key))
-    assert heard == expected
+                steps.append((each.step, each.key))
+    assert steps == expected
 
 
-def test_a_client_is_known_by_what_it_calls_itself() -> None:
+def test_a_parser_knows_the_clients_name() -> None:
     names = []
     for dialogue in (POSTGRES, AMQP):
-        talk = talk_begun_by_client(dialogue[0][1])
-        assert talk
-        for who, said in dialogue:
-            (talk.client if who == "client" else talk.server)(said)
-        names.append(talk.name)
+        parser = parser_for_client(dialogue[0][1])
+        assert parser
+        for who, sent in dialogue:
+            (parser.client if who == "client" else parser.server)(sent)
+        names.append(parser.name)
     assert names == ["shop_billing", "orderflow publisher"]
 
 
-def test_what_nobody_here_understands_is_no_talk() -> None:
-    assert talk_begun_by_client(b"\x16\x03\x01\x02\0\x01\0\x01\xfc\x03\x03") is None
-    assert talk_begun_by_server(b"+OK POP3") is None
+def test_an_unknown_protocol_has_no_parser() -> None:
+    assert parser_for_client(b"\x16\x03\x01\x02\0\x01\0\x01\xfc\x03\x03") is None
+    assert parser_for_server(b"+OK POP3") is None

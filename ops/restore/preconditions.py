@@ -1,4 +1,4 @@
-"""Standing still: a restored database is settled before anything works on it again."""
+"""Preconditions of a restore: the database is migrated, and no service runs."""
 
 from collections.abc import Collection
 from typing import Final
@@ -12,16 +12,18 @@ from ops.services import SERVICES
 _SESSIONS: Final = """
     SELECT DISTINCT usename FROM pg_stat_activity
     WHERE datname = current_database() AND usename = ANY($1::text[]) ORDER BY usename"""
-_TABLES: Final = """
+_MIGRATED: Final = """
     SELECT to_regclass('billing.recovered_charges') IS NOT NULL
         AND to_regclass('invoice.lost_numbers') IS NOT NULL AS there"""
 
 
-class StillRunning(CommandFailed):
-    """Services work on the database, or take messages from the broker."""
+class ServicesRunning(CommandFailed):
+    """Services are connected to the database or consume from the broker."""
 
     def __init__(self, services: Collection[str]) -> None:
-        super().__init__(f"Stop the services first, and start them after the restore: {', '.join(services)}.")
+        super().__init__(
+            f"Stop these services first, and start them after the restore: {', '.join(services)}."
+        )
 
 
 class NotMigrated(CommandFailed):
@@ -34,13 +36,13 @@ class NotMigrated(CommandFailed):
 async def check_migrated(owned: OwnerDatabase) -> None:
     """Raises NotMigrated."""
     async with owned.transactions() as tx:
-        [record] = await tx.fetch(_TABLES)
+        [record] = await tx.fetch(_MIGRATED)
     if not record["there"]:
         raise NotMigrated
 
 
-async def check_standstill(owned: OwnerDatabase, broker_url: str | None) -> None:
-    """Raises StillRunning, or BrokerUnavailable."""
+async def check_services_stopped(owned: OwnerDatabase, broker_url: str | None) -> None:
+    """Raises ServicesRunning, or BrokerUnavailable."""
     roles = {role_of(owned.database, service): service for service in SERVICES}
     async with owned.transactions() as tx:
         running = {roles[record["usename"]] for record in await tx.fetch(_SESSIONS, list(roles))}
@@ -48,4 +50,4 @@ async def check_standstill(owned: OwnerDatabase, broker_url: str | None) -> None
         states = await queues(broker_url, SERVICES)
         running |= {service for service, state in states.items() if state and state.consumers}
     if running:
-        raise StillRunning(sorted(running))
+        raise ServicesRunning(sorted(running))
