@@ -57,9 +57,9 @@ def mentioned(page: Path) -> Iterator[str]:
     for fence in fences(page):
         yield from fence.commands()
     for text in _INLINE.findall(_FENCE.sub("", page.read_text("utf-8"))):
-        text = re.sub(r"^(\w+=\S+ )+", "", text.replace(r"\|", "|"))
-        if is_program(text.split()[0]) and " " in text:
-            yield text
+        command = re.sub(r"^(\w+=\S+ )+", "", text.replace(r"\|", "|"))
+        if is_program(command.split()[0]) and " " in command:
+            yield command
 
 
 def is_program(word: str) -> bool:
