@@ -57,7 +57,7 @@ def mentioned(page: Path) -> Iterator[str]:
     for fence in fences(page):
         yield from fence.commands()
     for text in _INLINE.findall(_FENCE.sub("", page.read_text("utf-8"))):
-        command = re.sub(r"^(\w+=\S+ )+", "", text.replace(r"\|", "|"))
+        command = re.sub(r"^(\w+=[^\s\"']+ )+", "", text.replace(r"\|", "|"))
         if is_program(command.split()[0]) and " " in command:
             yield command
 

@@ -12,7 +12,7 @@ import typer
 from typer.testing import CliRunner
 
 from ops.main import app
-from tests import api_reference, settings_reference
+from tests import api_reference, aws_template, settings_reference
 from tests.commands import PROGRAMS, fault, fences, mentioned
 from tests.messages import is_said
 from tests.pages import EVERY_PAGE, ROOT, USER_PAGES, Table, cells_of, renewed, unwritten
@@ -68,6 +68,17 @@ def test_env_example_shows_the_defaults_of_the_compose_file() -> None:
         assert shown[name] == (settings_reference.default_of(name) or ""), name
 
 
+def test_the_aws_page_names_every_parameter_of_the_template_with_its_default() -> None:
+    parameters = aws_template.read("template.yaml")["Parameters"]
+    shown: dict[str, str] = {}
+    for cells in cells_of((ROOT / "docs" / "aws.md").read_text("utf-8")):
+        names = re.findall(r"`([A-Z]\w+)`", cells[0])
+        if len(cells) == 3 and set(names) & parameters.keys():
+            defaults = [each.strip("` ") for each in cells[1].split(",")]
+            shown |= zip(names, defaults, strict=True)
+    assert shown == {name: str(each.get("Default", "")) for name, each in parameters.items()}
+
+
 def test_readme_places_the_order_of_the_examples() -> None:
     readme = (ROOT / "README.md").read_text("utf-8")
     [body] = re.findall(r" -d '(\{.*?\})'\n", readme, re.DOTALL)
@@ -82,7 +93,7 @@ def test_every_command_in_a_fence_of_sh_is_run_by_a_test() -> None:
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
     }
     assert set(RUN_BY.values()) <= defined, (
-        "A test in RUN_BY has another name now: name it there as it is called."
+        "RUN_BY names a test that does not exist: it may have been renamed."
     )
     shown = {
         re.sub(r" -H .*", "", command, flags=re.DOTALL): relative(page)
