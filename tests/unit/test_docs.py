@@ -19,16 +19,32 @@ from tests.pages import EVERY_PAGE, ROOT, USER_PAGES, Table, cells_of, renewed, 
 
 GENERATED = {"api.md": api_reference.TABLES, "configuration.md": settings_reference.TABLES}
 READMES_ORDER = "test_the_readmes_order_is_shipped_and_its_customer_gets_a_mail_at_every_stage"
+RUN_AND_STOPPED = "test_it_ships_an_order_tells_a_second_run_who_holds_the_folder_and_ends_well_on_ctrl_c"
+RESTORED = "test_the_commands_of_the_page_back_the_system_up_and_restore_it"
 RUN_BY = {
     "make demo": "test_it_succeeds_twice_at_once_beside_a_running_system",
-    "make run": "test_it_ships_an_order_tells_a_second_run_who_holds_the_folder_and_ends_well_on_ctrl_c",
+    "make run": RUN_AND_STOPPED,
     "docker compose up --wait": READMES_ORDER,
     "curl -i -X POST localhost:8000/orders": READMES_ORDER,
     "docker compose up --wait --scale billing=3 --scale order=2": (
         "test_scaled_services_share_the_work_and_invoice_numbers_have_no_gap"
     ),
+    "docker compose exec -T postgres pg_dump": RESTORED,
+    "docker compose exec -T postgres pg_basebackup": RESTORED,
+    "docker compose stop gateway order invoice billing shipment email reconcile": RESTORED,
+    "docker compose stop gateway order invoice billing shipment email reconcile postgres": RESTORED,
+    "docker compose run --rm migrate": RESTORED,
+    "docker compose exec -T postgres dropdb": RESTORED,
+    "docker compose exec -T postgres createdb": RESTORED,
+    "docker compose exec -T postgres pg_restore": RESTORED,
+    "docker compose run --rm orderflow restore": RESTORED,
+    "docker compose up -d --wait": RESTORED,
+    "docker compose run --rm orderflow audit": RESTORED,
+    "docker compose run --rm --no-deps -T": RESTORED,
+    "docker compose up -d --wait postgres": RESTORED,
 }
-"""The commands in fences of `sh`, up to their headers and body, and the test that runs each."""
+"""The commands in fences of `sh`, up to what differs from call to call, and the test that runs each."""
+VARIES = re.compile(r" (-H|-U|--last-invoice|--entrypoint) .*", re.DOTALL)
 
 
 def relative(page: Path) -> str:
@@ -96,7 +112,7 @@ def test_every_command_in_a_fence_of_sh_is_run_by_a_test() -> None:
         "RUN_BY names a test that does not exist: it may have been renamed."
     )
     shown = {
-        re.sub(r" -H .*", "", command, flags=re.DOTALL): relative(page)
+        VARIES.sub("", command): relative(page)
         for page in USER_PAGES
         for fence in fences(page)
         if fence.language == "sh"
