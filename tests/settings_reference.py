@@ -123,7 +123,9 @@ def in_compose(name: str) -> str:
     if name in example():
         shown = example()[name]
         return "yes" if shown == (default_of(name) or "") else f"yes, default {code(shown)}"
-    return "fixed" if any(name in told for told in environments().values()) else "-"
+    image = (ROOT / "Dockerfile").read_text("utf-8")
+    given = any(name in environments()[service] for service in SERVICES)
+    return "fixed" if given or re.search(rf"\b{name}=", image) else "-"
 
 
 def in_one_process(name: str) -> str:

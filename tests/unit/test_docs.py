@@ -84,6 +84,21 @@ def test_env_example_shows_the_defaults_of_the_compose_file() -> None:
         assert shown[name] == (settings_reference.default_of(name) or ""), name
 
 
+def test_every_promise_is_shown_by_a_command_and_the_audit_checks_those_that_it_shows() -> None:
+    page = (ROOT / "docs" / "guarantees.md").read_text("utf-8")
+    shown = {cells[0]: cells[-1] for cells in cells_of(page) if re.fullmatch(r"I\d+", cells[0])}
+    checked = {
+        node.value
+        for path in (ROOT / "ops" / "audit").rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        if isinstance(node, ast.Constant) and re.fullmatch(r"I\d+", str(node.value))
+    }
+    assert list(shown) == [f"I{number}" for number in range(1, len(shown) + 1)]
+    assert all("`make " in by or "`orderflow " in by for by in shown.values())
+    assert {promise for promise, by in shown.items() if "`orderflow audit`" in by} <= checked
+    assert checked <= shown.keys()
+
+
 def test_the_aws_page_names_every_parameter_of_the_template_with_its_default() -> None:
     parameters = aws_template.read("template.yaml")["Parameters"]
     shown: dict[str, str] = {}
