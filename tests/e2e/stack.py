@@ -63,6 +63,24 @@ class Stack:
             raise ComposeFailed(f"docker compose {' '.join(arguments)} failed:\n{output}")
         return done.stdout
 
+    def shell(self, script: str, folder: Path, seconds: float = 300) -> str:
+        """Run commands as a page shows them, in a folder; `docker compose` is this project there."""
+        compose = f"sh {ROOT}/deploy/compose.sh -p {self.project} --env-file {os.devnull}"
+        ours = f'docker() {{ shift; {compose} "$@"; }}'
+        done = subprocess.run(
+            ["sh", "-euc", f"{ours}\n{script}"],
+            cwd=folder,
+            env={**os.environ, **self._settings},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=seconds,
+            check=False,
+        )
+        if done.returncode:
+            raise ComposeFailed(f"{script}\nfailed:\n{done.stdout}\n{done.stderr}\n{self.logs()}")
+        return done.stdout
+
     def build(self) -> None:
         """Build the image."""
         self.compose("--progress", "plain", "build", seconds=900)
