@@ -165,13 +165,7 @@ async def create_tables(url: str) -> None:
 
     def create(connection: Connection) -> None:
         execute = Operations(MigrationContext.configure(connection)).execute
-        migrations.create_tables_1(execute)
-        migrations.create_tables_2(execute)
-        migrations.upgrade_3(execute)
-        migrations.upgrade_4(execute)
-        migrations.upgrade_5(execute)
-        migrations.upgrade_7(execute)
-        migrations.upgrade_8(execute)
+        migrations.create_tables_8(execute)
 
     engine = create_async_engine(url)
     async with engine.begin() as connection:

@@ -9,19 +9,18 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from events.journey import WAYS
+from events.journey import ENDS, RANKS, WAYS
 from ops.demo.journey import Journey
 
-LOOK: Final = {
-    "ORDER_CREATED": ("●", "cyan"),
-    "INVOICE_CREATED": ("●", "cyan"),
-    "PAYMENT_CONFIRMED": ("●", "cyan"),
+_SETBACKS: Final = {
     "PAYMENT_FAILED": ("✗", "red"),
     "SHIPMENT_ERROR": ("✗", "red"),
-    "SHIPPED": ("●", "green"),
     "PAYMENT_REFUNDED": ("↩", "yellow"),
 }
-"""A mark and a colour for each stage."""
+LOOK: Final = {
+    status: _SETBACKS.get(status, ("●", "green" if status in ENDS else "cyan")) for status in RANKS
+}
+"""A mark and a colour for each milestone, by rank."""
 _STEPS: Final = max(len(path) for path in WAYS.values())
 _LOG_WIDTH: Final = 110
 """Characters in a line where nobody watches: wide enough for every column."""
