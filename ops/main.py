@@ -54,7 +54,7 @@ def run(
 ) -> None:
     """Serve the whole system in one process, with nothing else installed.
 
-    Five services and their PostgreSQL, all kept in one folder. Payments are simulated and mails are files
+    The services and their PostgreSQL, all kept in one folder. Payments are simulated and mails are files
     there, unless PAYMENT_PROVIDER or SMTP_URL say otherwise.
 
     Ctrl-C stops it. Started again it goes on where it was, even after a crash.
