@@ -39,7 +39,7 @@ async def test_the_same_mail_again_takes_the_place_of_the_first(tmp_path: Path) 
     assert file.read_bytes() == letter.content
 
 
-async def test_a_file_that_can_not_be_written_is_one_mails_trouble(tmp_path: Path) -> None:
+async def test_a_file_that_can_not_be_written_fails_that_mail_alone(tmp_path: Path) -> None:
     mailer = FolderMailer(tmp_path)
     letter, other = (LETTERS.write(Mail.about(order_created())) for _ in range(2))
     (tmp_path / f"{letter.name}.eml" / "in the way").mkdir(parents=True)

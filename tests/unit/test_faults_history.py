@@ -1,4 +1,4 @@
-"""What clients and processes of a fault run are remembered by."""
+"""The history that a fault run keeps of its clients and processes."""
 
 import asyncio
 import json
@@ -21,7 +21,7 @@ from tests.faults.replica import Ended, Replica
     ],
     ids=["a member that is null", "a member that says something", "another order", "another total"],
 )
-def test_an_answer_differs_by_what_it_says_not_by_members_that_say_nothing(
+def test_answers_are_compared_without_their_empty_members(
     tmp_path: Path, second: dict[str, object], answers: int
 ) -> None:
     history = History(tmp_path / "history.jsonl")
@@ -33,7 +33,7 @@ def test_an_answer_differs_by_what_it_says_not_by_members_that_say_nothing(
     assert len(history.keys["key"].answers) == answers
 
 
-async def test_the_end_of_a_process_is_its_own_where_the_system_gives_an_id_again(tmp_path: Path) -> None:
+async def test_a_process_is_told_apart_from_a_later_one_with_the_same_id(tmp_path: Path) -> None:
     replica = Replica("email-1", (), {}, None, tmp_path / "log")
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-c", "input()", stdin=asyncio.subprocess.PIPE

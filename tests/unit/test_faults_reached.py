@@ -1,4 +1,4 @@
-"""The report of a soak says which states it reached: it looks for sentences that the code really logs."""
+"""A soak's report names the states that it reached, by sentences that the code really logs."""
 
 from pathlib import Path
 

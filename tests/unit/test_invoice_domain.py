@@ -59,11 +59,11 @@ def test_every_number_is_read_as_it_was_written(year: int, serial: int) -> None:
         "2026-000001\n",
         "2026-000001\0",
         "2026-" + "9" * 19,
-        "\u0662\u0660\u0662\u0666-000001",  # digits, but not ours
+        "\u0662\u0660\u0662\u0666-000001",  # digits, but not ASCII
         "x" * 10_000,
     ],
 )
-def test_what_no_invoice_is_numbered_like_is_no_number(text: str) -> None:
+def test_other_text_is_no_invoice_number(text: str) -> None:
     with pytest.raises(NotAnInvoiceNumber):
         Number.parse(text)
 
@@ -117,12 +117,12 @@ def test_an_order_whose_amounts_do_not_add_up_is_not_invoiced(changes: dict[str,
         check_invoiceable(an_order(**changes))
 
 
-def test_an_order_in_no_known_currency_is_not_invoiced() -> None:
+def test_an_order_in_an_unknown_currency_is_not_invoiced() -> None:
     with pytest.raises(NotInvoiceable, match="ISO 4217"):
         check_invoiceable(an_order(currency="XTS"))
 
 
-def test_the_news_of_an_invoice_carries_the_order_and_the_number() -> None:
+def test_the_event_of_an_invoice_carries_the_order_and_the_number() -> None:
     invoice = an_invoice()
     event = invoice.created()
     assert event.subject == invoice.order.id

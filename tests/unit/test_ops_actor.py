@@ -1,4 +1,4 @@
-"""Who is recorded for what a command changes: a person."""
+"""A command that changes something records the person who called it."""
 
 import os
 import pwd
@@ -22,7 +22,7 @@ def test_the_account_of_a_person_is_recorded(monkeypatch: pytest.MonkeyPatch) ->
     assert actor("") == "ana"
 
 
-def test_whoever_is_named_is_recorded_in_place_of_the_account(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_given_name_is_recorded_in_place_of_the_account(monkeypatch: pytest.MonkeyPatch) -> None:
     logged_in_as(monkeypatch, account("ana", 1000, "/bin/bash"))
     assert actor(" Zoë Müller ") == "Zoë Müller"
 
@@ -36,7 +36,7 @@ def test_whoever_is_named_is_recorded_in_place_of_the_account(monkeypatch: pytes
     ],
 )
 @pytest.mark.parametrize("named", ["", "  "])
-def test_an_account_that_is_no_person_s_needs_a_name(
+def test_an_account_that_belongs_to_no_person_needs_a_name(
     monkeypatch: pytest.MonkeyPatch, entry: pwd.struct_passwd, named: str
 ) -> None:
     logged_in_as(monkeypatch, entry)

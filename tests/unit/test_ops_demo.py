@@ -1,4 +1,4 @@
-"""What the demo finds wrong."""
+"""The faults that the demo reports."""
 
 from pathlib import Path
 

@@ -40,7 +40,7 @@ def test_a_moment_is_a_time_or_how_long_ago(text: str, means: datetime) -> None:
         "٢h",
     ],
 )
-def test_anything_else_is_refused_with_the_forms_that_are_right(text: str) -> None:
+def test_other_text_is_refused_with_the_right_forms(text: str) -> None:
     with pytest.raises(NotAMoment, match="such as 2026-11-24T09:30Z, or how long ago it was: 90s, 30m, 2h"):
         moment(text, NOW)
 
@@ -53,6 +53,6 @@ def test_a_span_is_a_number_and_a_unit(text: str, means: int) -> None:
 @pytest.mark.parametrize(
     "text", ["", "30", "soon", "-2h", "2026-11-24", "2030-01-01", "999999999w", "1.5h", "٢h"]
 )
-def test_what_is_no_span_is_refused_with_the_forms_that_are_right(text: str) -> None:
+def test_other_text_is_no_span_and_refused_with_the_right_forms(text: str) -> None:
     with pytest.raises(NotASpan, match="a number and its unit: 90s, 30m, 2h, 7d or 1w"):
         span(text)

@@ -112,7 +112,7 @@ def test_one_sku_may_stand_in_several_lines_at_one_price_or_at_several() -> None
         ([line("99999999999.99", 100_000, "0.999999")], "total_too_large"),
     ],
 )
-def test_a_total_is_more_than_nothing_and_within_the_limit(lines: list[Line], code: str) -> None:
+def test_a_total_is_above_zero_and_within_the_limit(lines: list[Line], code: str) -> None:
     assert refused("EUR", *lines) == [(("items",), code)]
 
 
@@ -167,7 +167,7 @@ def test_a_country_without_postal_codes_needs_none(country: str) -> None:
 
 
 @pytest.mark.parametrize("given", [{}, {"postal_code": None}, {"postal_code": "-"}])
-def test_readers_of_before_find_a_postal_code_in_every_event(given: dict[str, str | None]) -> None:
+def test_older_readers_find_a_postal_code_in_every_event(given: dict[str, str | None]) -> None:
     address = {"line1": "1 Peak Road", "city": "Central", "country": "HK"} | given
     new = NewOrder.model_validate(a_new_order(shipping_address=address))
     assert new.place(uuid7(), NOON).shipping_address.postal_code == "-"

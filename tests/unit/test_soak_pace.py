@@ -1,4 +1,4 @@
-"""A soak whose system has stopped working ends, and says so: its load would wait for ever."""
+"""A soak ends with a sentence when its system has stopped working; its load would wait for ever."""
 
 import time
 from pathlib import Path
@@ -15,7 +15,7 @@ def pace(tmp_path: Path) -> Pace:
     return Pace(10, 1, cast(Any, None), History(tmp_path / "history.jsonl"))
 
 
-def test_a_system_in_which_nothing_comes_to_its_end_any_more_ends_the_soak(pace: Pace) -> None:
+def test_a_system_in_which_no_order_comes_to_its_end_any_more_ends_the_soak(pace: Pace) -> None:
     pace.moved = time.monotonic() - STALLED_SECONDS - 1
     with pytest.raises(SystemStalled):
         pace.check()
