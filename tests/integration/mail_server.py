@@ -1,4 +1,4 @@
-"""A real SMTP server on a free port of this machine, whose answers a test writes."""
+"""A real SMTP server on a free local port. The test sets its answers."""
 
 import asyncio
 from collections import defaultdict, deque
@@ -14,12 +14,12 @@ from aiosmtpd.smtp import SMTP, AuthResult, Envelope, LoginPassword, Session
 CUT: Final = "cut"
 """In place of an answer: the server ends the connection without one."""
 SILENCE: Final = "silence"
-"""In place of an answer: the server says nothing more."""
+"""In place of an answer: the server falls silent."""
 
 
 @dataclass(frozen=True)
 class Received:
-    """A mail that the server has for good."""
+    """A mail that the server has accepted."""
 
     sender: str
     recipient: str
@@ -47,13 +47,13 @@ class MailServer:
         self.answers: dict[str, deque[str]] = defaultdict(deque)
         self.to: dict[str, str] = {}
         self.holds: dict[str, asyncio.Event] = {}
-        """What the answer to RCPT waits for, by recipient."""
+        """By recipient, the event that the answer to RCPT waits for."""
         self.most_connections: int | None = None
-        """More of them at a time are turned away with a 421, as Postfix and others do."""
+        """The server turns away further connections with a 421, as Postfix and others do."""
         self.connections = 0
-        """How many were made; those that were turned away are not counted."""
+        """Number of connections made, without those that were turned away."""
         self.open = 0
-        """How many there are now."""
+        """Number of connections now."""
         self.turned_away = 0
         self.commands: list[str] = []
         self.port = 0
@@ -82,7 +82,7 @@ class MailServer:
         return _Conversation(self, **self._options)
 
     async def stop(self) -> None:
-        """The server is down: nobody listens, and what was open is cut."""
+        """Takes the server down: it listens no more, and open connections are cut."""
         assert self._server
         self._server.close()
         self.cut_all()
@@ -95,7 +95,7 @@ class MailServer:
             transport.abort()
 
     async def received(self, count: int) -> list[Received]:
-        """The mails, once there are so many."""
+        """The mails, once there are `count` of them."""
         async with asyncio.timeout(30), self._arrived:
             await self._arrived.wait_for(lambda: len(self.mails) >= count)
         return self.mails
@@ -187,7 +187,7 @@ class _Conversation(SMTP):
 
 
 class _TurnedAway(asyncio.Protocol):
-    """A connection that hears another greeting than 220, and ends; one that hears nothing stays open."""
+    """A connection that gets another greeting than 220 and ends. Without any greeting it stays open."""
 
     def __init__(self, greeting: str) -> None:
         self._greeting = greeting

@@ -33,7 +33,7 @@ async def test_a_ledger_ten_times_as_long_takes_no_more_memory(
 ) -> None:
     monkeypatch.setattr(ledger, "CHUNK", 500)
     await do(journeyed, CHARGES.format(first=1, last=1_000))
-    await peak(journeyed)  # what is loaded once is no growth
+    await peak(journeyed)  # modules loaded by the first audit are no growth
     short = await peak(journeyed)
     await do(journeyed, CHARGES.format(first=1_001, last=20_000))
     assert await peak(journeyed) - short < MIB

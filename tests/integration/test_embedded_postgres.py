@@ -1,4 +1,4 @@
-"""The embedded PostgreSQL keeps its promises on real folders, with real processes that are really killed."""
+"""The embedded PostgreSQL keeps its promises on real folders and when its owner is killed."""
 
 import asyncio
 import fcntl
@@ -82,7 +82,7 @@ def socket_folder(url: str) -> Path:
 
 
 async def until_there(folder: Path, pattern: str) -> None:
-    """Waits for a file: a process that is about to be killed cannot tell us where it is."""
+    """Waits for a file: a process that is about to be killed can't report how far it is."""
     async with asyncio.timeout(DEADLINE):
         while not any(folder.glob(pattern)):
             await asyncio.sleep(0.001)
@@ -112,7 +112,7 @@ async def test_it_answers_in_utf8_and_syncs_what_it_commits(tmp_path: Path) -> N
         assert (await connection.execute(text(f"SELECT {settings}"))).one() == ("orderflow", "UTF8", "on")
 
 
-async def test_it_listens_on_no_port_and_lets_only_this_account_in(tmp_path: Path) -> None:
+async def test_it_listens_on_no_port_and_accepts_only_this_account(tmp_path: Path) -> None:
     async with embedded_postgres(tmp_path) as url:
         async with connected(url) as connection:
             assert (await connection.execute(text("SHOW listen_addresses"))).scalar() == ""
@@ -217,7 +217,7 @@ async def test_a_folder_with_other_things_in_it_is_refused_and_left_as_it_is(tmp
     assert [path.name for path in (tmp_path / "data").iterdir()] == ["letter.txt"]
 
 
-async def test_what_an_initdb_cut_short_left_does_not_matter(tmp_path: Path) -> None:
+async def test_an_interrupted_initdb_leaves_nothing_in_the_way(tmp_path: Path) -> None:
     leftover = tmp_path / "data.new-abcd"
     leftover.mkdir()
     (leftover / "PG_VERSION").write_text("18\n")
@@ -236,7 +236,7 @@ async def test_a_server_that_does_not_start_is_quoted(tmp_path: Path) -> None:
             pass
 
 
-async def test_whoever_waits_is_told_when_the_server_ends_on_its_own(tmp_path: Path) -> None:
+async def test_the_owner_is_told_when_the_server_ends_on_its_own(tmp_path: Path) -> None:
     with pytest.raises(ServerDied, match="has ended on its own"):
         async with embedded_postgres(tmp_path):
             os.kill(pid_of_server(tmp_path), signal.SIGQUIT)
@@ -261,7 +261,7 @@ async def test_a_start_that_is_cancelled_leaves_nothing_running(tmp_path: Path) 
             await asyncio.sleep(0.01)
 
 
-async def test_where_nothing_runs_every_way_that_was_tried_is_named(tmp_path: Path) -> None:
+async def test_if_no_way_of_starting_works_each_one_tried_is_named(tmp_path: Path) -> None:
     ways = [
         Launcher(
             "through a closed door", os.geteuid(), os.getegid(), ("sh", "-c", "echo it is closed; exit 1")

@@ -1,4 +1,4 @@
-"""The states that a soak reports are counted in the tables as they are."""
+"""Every state that a soak reports can be counted in the tables of this version."""
 
 import asyncpg
 

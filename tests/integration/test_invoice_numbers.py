@@ -1,4 +1,4 @@
-"""Invoice numbers have no gaps, whatever becomes of the transactions that take them."""
+"""Invoice numbers have no gaps, however the transactions that take them end."""
 
 import asyncio
 import random
@@ -73,8 +73,8 @@ async def test_an_order_is_invoiced_once(invoices: Transactions) -> None:
     await assert_gapless(invoices, orders=2)
 
 
-async def test_an_order_that_two_invoice_at_once_gets_one_number(invoices: Transactions) -> None:
-    """The second waits for the first, and then sees what it did; also before there is any counter."""
+async def test_an_order_invoiced_twice_at_once_gets_one_number(invoices: Transactions) -> None:
+    """The second transaction waits for the first and then sees its invoice, also for the year's first one."""
     for _ in range(3):
         shared = an_order()
         await asyncio.gather(*(issue(invoices, shared, an_order()) for _ in range(6)))
@@ -149,7 +149,7 @@ class Clock:
         self._owner = owner
 
     async def install(self, role: str) -> None:
-        """Shows the role a clock of our own."""
+        """Replaces the role's clock."""
         for statement in (
             "CREATE TABLE invoice.clock (shown timestamptz)",
             "INSERT INTO invoice.clock VALUES (now())",
@@ -195,7 +195,7 @@ async def test_each_year_counts_from_one_and_the_year_is_that_of_utc(
     assert await next_number() == "2027-000003"
 
 
-async def test_whoever_waits_over_new_year_gets_a_number_of_the_new_year(
+async def test_a_transaction_that_waits_over_new_year_gets_a_number_of_the_new_year(
     clock: Clock, invoices: Transactions
 ) -> None:
     await clock.show("2026-12-31 23:59:59+00")

@@ -1,4 +1,4 @@
-"""`orderflow migrate`: database and broker as this version needs them, or a sentence that says why not."""
+"""`orderflow migrate` prepares database and broker for this version, or says in a sentence why it can't."""
 
 import asyncio
 import uuid
@@ -60,17 +60,17 @@ async def test_it_waits_until_the_database_is_up(tmp_path: Path, caplog: pytest.
         await migrating
 
 
-async def test_a_database_that_does_not_come_up_is_told_in_a_sentence() -> None:
+async def test_a_database_that_does_not_come_up_is_reported_in_a_sentence() -> None:
     with pytest.raises(NotReached, match=r"The database at DATABASE_URL did not answer within 0 s: "):
         await migrate("postgresql+asyncpg://nobody@127.0.0.1:9/orderflow", PASSWORDS, wait=0)
 
 
-async def test_a_broker_that_does_not_come_up_is_told_in_a_sentence() -> None:
+async def test_a_broker_that_does_not_come_up_is_reported_in_a_sentence() -> None:
     with pytest.raises(NotReached, match=r"The broker at BROKER_URL did not answer within 0 s: "):
         await declare_topology("amqp://guest:guest@127.0.0.1:9/", wait=0)
 
 
-async def test_a_database_that_does_not_exist_is_told_at_once(fresh_database: str) -> None:
+async def test_a_database_that_does_not_exist_is_reported_at_once(fresh_database: str) -> None:
     missing = make_url(fresh_database).set(database="orderflow_nowhere")
     with pytest.raises(MigrationRefused, match='database "orderflow_nowhere" does not exist'):
         await migrate(missing.render_as_string(hide_password=False), PASSWORDS)
@@ -81,7 +81,7 @@ async def test_an_empty_password_is_refused_by_its_name(fresh_database: str) -> 
         await migrate(fresh_database, PASSWORDS | {"invoice": ""})
 
 
-async def test_any_printable_password_lets_a_role_in(
+async def test_a_role_can_log_in_with_any_printable_password(
     fresh_database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await migrate(fresh_database, dict.fromkeys(ROLES, ANY_PASSWORD))
@@ -100,7 +100,7 @@ async def test_any_printable_password_lets_a_role_in(
             assert await pool.fetchval("SELECT current_user") == f"{url.database}_order"
 
 
-async def test_any_printable_password_lets_in_at_the_broker(
+async def test_the_broker_accepts_any_printable_password(
     rabbitmq: Broker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     user = f"test-{uuid.uuid4()}"
@@ -115,7 +115,7 @@ async def test_any_printable_password_lets_in_at_the_broker(
     rabbitmq.control("delete_user", user)
 
 
-async def test_an_owner_that_may_not_create_roles_is_told_so(fresh_database: str) -> None:
+async def test_an_owner_that_may_not_create_roles_is_refused(fresh_database: str) -> None:
     await migrate(fresh_database, PASSWORDS)
     weak = make_url(fresh_database)
     weak = weak.set(username=f"{weak.database}_order", password="order")

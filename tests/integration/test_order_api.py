@@ -1,4 +1,4 @@
-"""An order over HTTP: accepted, priced, kept, told."""
+"""An order over HTTP: accepted, priced, stored and read back."""
 
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -94,7 +94,7 @@ async def test_an_order_takes_the_shortcut_past_fastapi(
     await service.place()
 
 
-async def test_what_is_optional_may_be_left_out(service: OrderService) -> None:
+async def test_optional_fields_may_be_left_out(service: OrderService) -> None:
     order = a_new_order(customer={"name": "Ana", "email": "ana@example.com"})
     del order["reference"]
     del order["items"][0]["tax_rate"]
@@ -153,7 +153,7 @@ async def test_the_largest_order_fits_into_one_message(service: OrderService) ->
     assert len(body) / 2 < record["size"] < envelope.MAX_BYTES
 
 
-async def test_the_description_tells_what_the_api_does(service: OrderService) -> None:
+async def test_the_openapi_document_describes_the_api(service: OrderService) -> None:
     description = (await service.http.get("/openapi.json")).json()
     post, get = description["paths"]["/orders"]["post"], description["paths"]["/orders/{order_id}"]["get"]
     assert post["responses"].keys() == {"201", "default"}
@@ -169,7 +169,7 @@ async def test_the_description_tells_what_the_api_does(service: OrderService) ->
     NewOrder.model_validate(example)
 
 
-async def test_an_answer_is_what_the_description_says(service: OrderService) -> None:
+async def test_an_answer_matches_the_openapi_document(service: OrderService) -> None:
     answer = await service.http.post("/orders", json=a_new_order())
     document = TypeAdapter(Order)
     assert document.dump_json(document.validate_json(answer.content)) == answer.content
@@ -204,7 +204,7 @@ async def test_a_defect_is_a_500_that_leaks_nothing_and_is_found_in_the_log(
     assert record.exc_info
 
 
-async def test_what_is_unavailable_is_a_503_that_says_when_to_come_back(failing: httpx.AsyncClient) -> None:
+async def test_an_unavailable_part_is_a_503_with_retry_after(failing: httpx.AsyncClient) -> None:
     answer = await failing.get("/unavailable")
     assert (answer.status_code, answer.headers["retry-after"]) == (503, "3")
     assert "secret" not in answer.text

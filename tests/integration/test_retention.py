@@ -29,7 +29,7 @@ async def forget_inboxes(connection: "asyncpg.Connection[Any]", days: int) -> No
 
 
 async def test_the_audit_finds_nothing_wrong_with_what_has_outlived_its_time(journeyed: str) -> None:
-    """Idempotency keys and inboxes are gone, and mails have no event any more."""
+    """Idempotency keys and inbox rows are deleted, and mails have no event."""
     connection = await owner(journeyed)
     await forget_inboxes(connection, 61)
     await connection.execute('DELETE FROM "order".idempotency_keys')
@@ -43,7 +43,7 @@ async def test_the_audit_finds_nothing_wrong_with_what_has_outlived_its_time(jou
 
 
 @pytest.mark.parametrize(("days", "missing"), [(29, True), (31, False)])
-async def test_what_was_published_long_ago_is_not_sent_again_to_those_who_have_forgotten_it(
+async def test_messages_published_long_ago_are_not_sent_again_to_services_that_have_forgotten_them(
     journeyed: str, days: int, missing: bool
 ) -> None:
     connection = await owner(journeyed)
