@@ -1,4 +1,4 @@
-"""Billing as its tests run it: on real databases, on a bus in memory, with somebody who listens."""
+"""Billing for tests: on real databases and a memory bus, with a listener to its events."""
 
 import asyncio
 from collections import defaultdict
@@ -60,13 +60,13 @@ def undeliverable(paid: PaymentConfirmed) -> ShipmentError:
 
 @dataclass
 class Listener:
-    """Hears what billing announces."""
+    """Collects the events that billing announces."""
 
     heard: dict[UUID, list[AnyEvent]] = field(default_factory=lambda: defaultdict(list))
     changed: asyncio.Condition = field(default_factory=asyncio.Condition)
 
     async def listen(self, bus: MemoryBus) -> None:
-        """Until cancelled."""
+        """Listens until it is cancelled."""
         async with bus.subscribe("listener", ANNOUNCED) as subscription:
             while True:
                 deliveries = await subscription.take(100)
@@ -80,7 +80,7 @@ class Listener:
                 await subscription.acknowledge(deliveries)
 
     async def hears(self, event_type: type[E], order: Order) -> E:
-        """The first event of this type about the order, as soon as it is there."""
+        """The first event of this type about the order, once it has arrived."""
 
         def found() -> list[E]:
             return [event for event in self.heard[order.id] if isinstance(event, event_type)]
@@ -92,7 +92,7 @@ class Listener:
 
 @dataclass
 class House:
-    """A bus between billing and its listener, and the owner's view of every table."""
+    """Billing's surroundings: the bus between it and its listener, and every table as the owner sees it."""
 
     owner_url: str
     billing_url: str
@@ -102,17 +102,17 @@ class House:
     sent: "list[asyncio.Task[None]]" = field(default_factory=list)
 
     async def publish(self, *events: AnyEvent) -> None:
-        """Returns when billing has committed them."""
+        """Publishes the events. Returns when billing has committed them."""
         for message in envelope.messages(events):
             await self.deliver(message)
 
     async def deliver(self, message: Message) -> None:
-        """One message, as it is."""
+        """Publishes one message unchanged."""
         async with asyncio.timeout(PATIENCE):
             await self.bus.publish(message)
 
     def send(self, *events: AnyEvent) -> None:
-        """They wait on the bus until billing takes them."""
+        """Publishes the events without waiting for billing."""
         for message in envelope.messages(events):
             self.sent.append(asyncio.create_task(self.bus.publish(message)))
 
@@ -127,7 +127,7 @@ class House:
             await connection.close()
 
     async def rows(self, query: str, *arguments: object) -> Sequence[asyncpg.Record]:
-        """What the owner sees."""
+        """Rows of any schema, read as the owner."""
         async with self.connected() as connection:
             return await connection.fetch(query, *arguments)
 
@@ -137,14 +137,14 @@ class House:
         return [record["amount"] for record in await self.rows(query, order.id)]
 
     async def expire_claims(self) -> None:
-        """As if the claims of a process that died had run out."""
+        """Makes the claims of a process that died run out."""
         for table in ("payments", "refunds", "outbox"):
             await self.rows(f"""
                 UPDATE billing.{table} SET claimed_until = now() WHERE id IN (
                     SELECT id FROM billing.{table} WHERE state = 'pending' FOR UPDATE SKIP LOCKED)""")
 
     async def age_keys(self, hours: float) -> None:
-        """As if every key had been used first so long ago, and all claims had run out."""
+        """Makes every key this much older, and every claim run out."""
         for table in ("payments", "refunds"):
             await self.rows(
                 f"UPDATE billing.{table} SET first_tried_at = now() - make_interval(secs => $1 * 3600.0)",
@@ -160,7 +160,7 @@ class House:
 
     @asynccontextmanager
     async def billing(self, provider: Provider) -> AsyncIterator[Participant]:
-        """One billing process, until the end of the block; then it drains."""
+        """One billing process. It drains when the block ends."""
         async with database.connect(self.billing_url, pool=6, application="test") as pool:
             transactions = Transactions(pool)
             participant = Participant(
@@ -189,7 +189,7 @@ def make_bus() -> MemoryBus:
 
 @asynccontextmanager
 async def opened(owner_url: str, service_url: Callable[[str], Awaitable[str]]) -> AsyncIterator[House]:
-    """A house with nobody in it but the listener."""
+    """The surroundings of billing, with the listener and no billing process."""
     bus, listener = make_bus(), Listener()
     listening = asyncio.create_task(listener.listen(bus))
     try:

@@ -34,7 +34,7 @@ async def provider(house: House) -> AsyncIterator[SimulatedProvider]:
 
 
 async def record(house: House, order_id: UUID, *, status: int = 0, **changes: str) -> str:
-    """What the command says; it exits with this status."""
+    """The command's output. It has to exit with `status`."""
     options = BY_HAND | {f"--{name}": value for name, value in changes.items()}
     arguments = [word for option in options.items() for word in option]
     result = await asyncio.to_thread(

@@ -1,4 +1,4 @@
-"""What may be invoiced, how it is numbered, and what tax it shows."""
+"""The rules of an invoice: invoiceable orders, numbers, and tax."""
 
 from typing import Any
 

@@ -33,7 +33,7 @@ RAISED: Final[dict[str, Exception]] = {
     "a defect in what is said of a fault": RequestValidationError([{"type": "too_long", "loc": ("body",)}]),
     "a time-out": TimeoutError(),
 }
-"""What the endpoint raises for an order with this reference."""
+"""The error that the endpoint raises for an order with this reference."""
 
 
 async def place_order(new: NewOrder, request: Request) -> Response:
