@@ -1,11 +1,10 @@
 """Make `.venv`, or the folder named, from a lock file: `python3 deploy/venv.py requirements.lock [FOLDER]`.
 
-Started by `deploy/venv.sh` with the interpreter that the environment is to have; standard library only.
+`deploy/venv.sh` starts it with the interpreter for the new environment. It uses the standard library only.
 
-Promises: the environment holds the lock's packages, each checked by its hash, and `.venv` finds the project's
-own in this checkout; two calls at once take turns; what an interrupted call left behind, or one whose
-interpreter is gone, is made anew by the next call; what is configured for pip (index, proxy, certificates)
-applies, because pip does the work.
+The environment holds the lock's packages, each checked by its hash, and `.venv` finds the project's own in
+this checkout. Concurrent calls take turns. The next call replaces an environment that is incomplete or whose
+interpreter is gone. pip does the installing, so its configuration (index, proxy, certificates) applies.
 """
 
 import fcntl
@@ -26,9 +25,9 @@ SUPERSET = "requirements-dev.lock"
 
 
 def main(lock_name: str) -> None:
-    """Install the named lock into the environment, making that first where it is missing or broken."""
+    """Install the named lock into the environment, which is made first if it is missing or broken."""
     checkout = os.open(ROOT, os.O_RDONLY)
-    fcntl.flock(checkout, fcntl.LOCK_EX)  # let go when the process ends, however it ends
+    fcntl.flock(checkout, fcntl.LOCK_EX)  # released when the process ends, however it ends
     lock = (ROOT / lock_name).read_bytes()
     if not works():
         make()
@@ -56,7 +55,7 @@ def make() -> None:
 
 
 def holds(lock_name: str, lock: bytes) -> bool:
-    """Tell whether the environment was last filled from this very lock."""
+    """Tell whether this very lock is installed."""
     copy = INSTALLED / lock_name
     return copy.exists() and copy.read_bytes() == lock
 
@@ -85,7 +84,7 @@ def link_project() -> None:
 
 
 def remember(lock_name: str, lock: bytes) -> None:
-    """Note what is installed now: the development lock holds the other locks too."""
+    """Record the installed lock. The development lock includes requirements.lock."""
     shutil.rmtree(INSTALLED, ignore_errors=True)
     copy = INSTALLED / lock_name
     copy.parent.mkdir(parents=True)
@@ -101,12 +100,12 @@ def run(*command: str | Path) -> None:
 
 
 def succeeds(*command: str | Path) -> bool:
-    """Run a command, whose errors go to the terminal as they are, and tell whether it succeeded."""
+    """Run a command and tell whether it succeeded. Its errors go to the terminal."""
     return subprocess.run(command, cwd=ROOT, env=environment(), check=False).returncode == 0  # noqa: S603 (own)
 
 
 def environment() -> dict[str, str]:
-    """Give pip the caller's own settings, without those that do not fit a virtual environment."""
+    """The caller's settings for pip, without those that do not fit a virtual environment."""
     settings = {"PIP_DISABLE_PIP_VERSION_CHECK": "1", "PIP_NO_INPUT": "1"} | os.environ | {"PIP_USER": "0"}
     settings.pop("PYTHONHOME", None)
     if "SSL_CERT_FILE" in settings:  # pip before 24.2 reads only the variable of its HTTP library
@@ -115,7 +114,7 @@ def environment() -> dict[str, str]:
 
 
 def say(line: str) -> None:
-    """Tell the person who waits what is going on."""
+    """Tell the waiting person about the current step."""
     sys.stderr.write(f"{line}\n")
     sys.stderr.flush()
 
@@ -124,6 +123,6 @@ if __name__ == "__main__":
     try:
         main(sys.argv[1])
     except OSError as error:
-        sys.exit(f"Installing failed: {error}. What another user made in {FOLDER}, that user has to remove.")
+        sys.exit(f"Installing failed: {error}. Files of another user in {FOLDER} are removed by that user.")
     except KeyboardInterrupt:
         sys.exit("Installing was interrupted; the next call starts it anew.")

@@ -1,9 +1,9 @@
 #!/bin/sh
-# Makes sure that .venv, or the folder named, holds what a lock names:  deploy/venv.sh requirements.lock [FOLDER]
+# Installs a lock into .venv, or into the folder named:  deploy/venv.sh requirements.lock [FOLDER]
 #
-# Nothing happens when it does already. Otherwise the newest working Python (3.11 or later) on the PATH is taken,
-# or the one named by PYTHON, and deploy/venv.py does the rest. Needs sh and nothing else; a shim that cannot run, an
-# older Python or one without its venv module is passed over by trying it.
+# Does nothing if it is installed already. Otherwise deploy/venv.py does the work, with the newest working Python (3.11
+# or later) on the PATH, or the one named by PYTHON. Tries each candidate, so it skips shims that do not run, older
+# Pythons and those without their venv module. Needs only sh.
 set -eu
 cd "$(dirname "$0")/.."
 lock=$1
@@ -13,7 +13,7 @@ if cmp -s "$lock" "$venv/installed/$lock" && [ ! -e "$venv/unfinished" ] && "$ve
     exit 0
 fi
 
-# Exits 0 when this Python can be used, 3 when only its venv module is missing, anything else when it cannot.
+# Exits 0 if this Python can be used, 3 if only its venv module is missing, with another status if it can't.
 usable() {
     "$1" - 2>/dev/null <<'PROBE'
 import sys
@@ -26,7 +26,7 @@ except ImportError:
 PROBE
 }
 
-# Every python3.N on the PATH as "N path", newest version first; within one version the PATH's order stays.
+# Every python3.N on the PATH as "N path", newest version first, and within a version in the PATH's order.
 candidates() {
     printf '%s\n' "$PATH" | tr ':' '\n' | while IFS= read -r folder; do
         for path in "${folder:-.}"/python3.*; do

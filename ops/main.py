@@ -51,7 +51,7 @@ def run(
 ) -> None:
     """Serve the whole system in one process, with nothing else installed.
 
-    Runs the five services and their PostgreSQL, and keeps all data in one folder. Payments are simulated and
+    Runs the services and their PostgreSQL, and keeps all data in one folder. Payments are simulated and
     mails are files there, unless PAYMENT_PROVIDER or SMTP_URL are set.
 
     Ctrl-C stops it. The next run continues where this one ended, even after a crash.

@@ -86,7 +86,7 @@ async def _announce_stop(stop: asyncio.Event) -> None:
 
 def _welcome(port: int, state: StateFolder, external: ExternalServices) -> str:
     origin = f"http://{HOST}:{port}"
-    heading = typer.style(f"Orderflow is ready: five services in one process, on {origin}", bold=True)
+    heading = typer.style(f"Orderflow is ready: every service in one process, on {origin}", bold=True)
     return f"""
 {heading}
 

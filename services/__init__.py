@@ -1,1 +1,1 @@
-"""The five services. They never import one another: they meet in `events.contracts`."""
+"""The services. They never import one another: they meet in `events.contracts`."""

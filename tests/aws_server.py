@@ -1,6 +1,6 @@
-"""moto's server on a free port: SNS, SQS and Secrets Manager as far as it knows them.
+"""moto's server on a free port, for SNS, SQS and Secrets Manager.
 
-What it can't show: it is consistent at once and loses nothing; it never throttles and knows no permissions.
+Unlike AWS it is consistent at once, loses nothing, never throttles, and checks no permissions.
 """
 
 import io
@@ -30,9 +30,9 @@ CREDENTIALS: Final = {
 
 
 class _OneAtATime:
-    """moto's queues lose a message that is sent while another is deleted, so requests wait for each other.
+    """Serves one request at a time: moto's queues lose a message that is sent while another is deleted.
 
-    A request that asks SQS to wait for a message must not hold up the others: it waits a little afterwards.
+    A long poll must not block the others, so it waits for a moment after its turn.
     """
 
     def __init__(self, application: Callable[[Any, Any], Iterable[bytes]]) -> None:
@@ -58,12 +58,12 @@ def _take_wait_out(environ: Any) -> bool:
 
 class _Quiet(MotoRequestHandler):
     def log_request(self, *_: object) -> None:
-        """Says nothing."""
+        """Logs no request."""
 
 
 @contextmanager
 def aws_server() -> Iterator[str]:
-    """Its address, as AWS_ENDPOINT_URL wants it."""
+    """The server's address, for AWS_ENDPOINT_URL."""
     application = _OneAtATime(DomainDispatcherApplication(create_backend_app))
     server = make_server("127.0.0.1", 0, application, threaded=True, request_handler=_Quiet)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
@@ -92,7 +92,7 @@ class Cloud:
         self.sqs: SQSClient = session.client("sqs", endpoint_url=endpoint)
 
     def declare(self, bindings: Mapping[str, Collection[str]]) -> None:
-        """What `sam deploy` does about the topology."""
+        """Declares the topology, as `sam deploy` does."""
         self.topic_arn = self.sns.create_topic(Name=f"{self.prefix}OrderEvents")["TopicArn"]
         for service, types in bindings.items():
             dead = self._arn_of(self.sqs.create_queue(QueueName=f"{self.prefix}{service}-dead")["QueueUrl"])
@@ -115,7 +115,7 @@ class Cloud:
         return self.sqs.get_queue_url(QueueName=f"{self.prefix}{queue}")["QueueUrl"]
 
     def take(self, address: str) -> "list[MessageTypeDef]":
-        """Takes some messages out of a queue, with all there is to know of them."""
+        """Takes up to 10 messages out of a queue, with their attributes."""
         answer = self.sqs.receive_message(
             QueueUrl=address, MaxNumberOfMessages=10, MessageAttributeNames=["All"]
         )
@@ -132,9 +132,9 @@ class Cloud:
         return int(answer["Attributes"]["ApproximateNumberOfMessages"])
 
     def redrive(self, service: str) -> None:
-        """What StartMessageMoveTask does, which moto does not know: its dead letters, as new messages.
+        """Moves a service's dead letters back into its queue as StartMessageMoveTask does, which moto lacks.
 
-        Body and attributes are kept, identifier and count of receives are not.
+        They keep body and attributes, and get a new identifier and count of receives.
         https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_StartMessageMoveTask.html
         """
         for message in self.take(self.address_of(f"{service}-dead")):
@@ -145,7 +145,7 @@ class Cloud:
             )
 
     def remove(self) -> None:
-        """Takes everything of it away."""
+        """Deletes topic and queues."""
         self.sns.delete_topic(TopicArn=self.topic_arn)
         for address in self.sqs.list_queues(QueueNamePrefix=self.prefix).get("QueueUrls", []):
             self.sqs.delete_queue(QueueUrl=address)

@@ -1,4 +1,4 @@
-"""The AWS template, read and held against the code."""
+"""Reads the AWS template and compares it with the code."""
 
 import ast
 from collections.abc import Callable, Iterator, Mapping
@@ -11,9 +11,9 @@ ROOT: Final = Path(__file__).resolve().parent.parent
 FOLDER: Final = ROOT / "deploy" / "aws"
 LEFTOVERS: Final = '{"orderflow": "leftovers"}'
 GIVEN: Final = {"TOPIC_ARN", "QUEUE_URL", "DEAD_LETTER_QUEUE_URL"}
-"""What every service's function is told beside its own settings."""
+"""Variables that every service's function gets beside its own settings."""
 EVERYWHERE: Final = {"AttachToTheVpc", "Trace", "DenyEc2ToItsCode"}
-"""Statements about actions that know no resources, and the one that takes such rights away."""
+"""Statements about actions without resources, and the one that denies such rights."""
 
 Template: TypeAlias = dict[str, Any]
 
@@ -37,24 +37,24 @@ _Loader.add_multi_constructor("!", _long_form)
 
 
 def read(name: str) -> Template:
-    """One of the two templates, as it stands in the repository."""
+    """One of the two templates in the repository."""
     document = yaml.load((FOLDER / name).read_text(encoding="utf-8"), _Loader)
     assert isinstance(document, dict)
     return document
 
 
 def output(of: str, name: str) -> dict[str, str]:
-    """How the template reads an output of a service's own stack."""
+    """The template's reference to an output of a service's own stack."""
     return {"Fn::GetAtt": f"{of}.Outputs.{name}"}
 
 
 class Topology:
-    """What the two templates say, by service."""
+    """The content of the two templates, by service."""
 
     def __init__(self, template: Template, around: Template) -> None:
         self.template = template
         self.around = around
-        """What is around the function of every service: service.yaml."""
+        """service.yaml: the resources around each service's function."""
 
     def of_type(self, kind: str) -> dict[str, Any]:
         """The template's resources of a type, by their names."""
@@ -92,7 +92,7 @@ class Topology:
 
 
 def breaches(topology: Topology, tables: Mapping[str, set[str]]) -> list[str]:
-    """What the templates and the code do not agree on, in words.
+    """The differences between the templates and the code, a sentence each.
 
     `tables` has the types of each service's handler table.
     """
@@ -103,7 +103,7 @@ Tables: TypeAlias = Mapping[str, set[str]]
 
 
 def filter_policies_are_the_handler_tables(topology: Topology, tables: Tables) -> Iterator[str]:
-    """Every service has its queue, which gets what its handler table names and nothing more."""
+    """Every service's queue gets exactly the types in its handler table."""
     policies = topology.filter_policies()
     for service in sorted(policies.keys() | tables.keys()):
         missing = tables.get(service, set()) - policies.get(service, set())
@@ -115,7 +115,7 @@ def filter_policies_are_the_handler_tables(topology: Topology, tables: Tables) -
 
 
 def every_function_has_its_door(topology: Topology, _: Tables) -> Iterator[str]:
-    """The handler of each function is a name in a module of the project."""
+    """The handler of each function exists in a module of the project."""
     for name, function in topology.of_type("AWS::Serverless::Function").items():
         module, _dot, door = function["Handler"].rpartition(".")
         path = ROOT / (module.replace(".", "/") + ".py")
@@ -152,7 +152,7 @@ def functions_take_from_their_own_queue(topology: Topology, _: Tables) -> Iterat
 
 
 def leftovers_are_scheduled(topology: Topology, _: Tables) -> Iterator[str]:
-    """Every service's function is woken for what is left over."""
+    """A schedule invokes every service's function for work that is left over."""
     for service, function in topology.functions().items():
         schedules = [event for event in function["Events"].values() if event["Type"] == "Schedule"]
         if [schedule["Properties"]["Input"] for schedule in schedules] != [LEFTOVERS]:
@@ -171,7 +171,7 @@ def visibility_outlasts_the_function(topology: Topology, _: Tables) -> Iterator[
 
 
 def every_queue_has_dead_letters_and_alarms(topology: Topology, _: Tables) -> Iterator[str]:
-    """What is taken too often goes to the dead-letter queue, and both queues are watched."""
+    """A message received too often goes to the dead-letter queue, and both queues have alarms."""
     resources = topology.around["Resources"]
     dead = {"Fn::GetAtt": "DeadLetterQueue.Arn"}
     for name in ("Queue", "Subscription"):
@@ -220,7 +220,7 @@ def functions_may_reach_their_own_alone(topology: Topology, _: Tables) -> Iterat
 
 
 def secrets_are_readable(topology: Topology, _: Tables) -> Iterator[str]:
-    """A function is told of its own password and of the secrets that its role may read; of no other."""
+    """A function gets the names of its own password and of secrets that its role may read, and no others."""
     for service, function in topology.functions().items():
         readable = [output(service.capitalize(), "DatabasePasswordArn")]
         readable += _branches(topology.stacks()[service].get("OtherSecrets", ""))
@@ -236,7 +236,7 @@ def _branches(value: Any) -> list[Any]:
 
 
 def every_route_but_healthz_has_the_authorizer(topology: Topology, _: Tables) -> Iterator[str]:
-    """Nobody unknown reaches anything but /healthz."""
+    """Only /healthz answers without a signature."""
     for route, (_service, guarded) in topology.routes().items():
         if guarded == (route == "GET /healthz"):
             yield f"{route}: {'only a signature opens it' if guarded else 'anybody may ask'}"

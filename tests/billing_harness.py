@@ -80,7 +80,7 @@ class Listener:
                 await subscription.acknowledge(deliveries)
 
     async def wait_for(self, event_type: type[E], order: Order) -> E:
-        """Returns the first event of this type about the order, once it is there."""
+        """Returns the first event of this type about the order, once it has arrived."""
 
         def found() -> list[E]:
             return [event for event in self.received[order.id] if isinstance(event, event_type)]

@@ -1,7 +1,7 @@
 """How long a function takes to start, and what it costs: `python -m tests.cold_start [ROUNDS]`.
 
 Each function is a process under AWS's own runtime client, with PostgreSQL at TEST_POSTGRES_URL and moto for
-AWS. What is told are medians of some fresh processes, in milliseconds: of the clock, and in brackets of the
+AWS. The figures are medians of some fresh processes, in milliseconds of the clock, and in brackets of the
 function's own processor time, as Linux counts it. A container's download, its network interface and Secrets
 Manager are not in it.
 """
@@ -33,7 +33,7 @@ from tests.order_service import a_new_order
 MESSAGES: Final = 10
 """Messages in an invocation from a queue, of one event each: as many as the template allows."""
 WARM: Final = 30
-"""Invocations of a warm container; told is one of them, on average."""
+"""Invocations of a warm container, of which the average is reported."""
 
 
 def _post() -> object:
@@ -85,7 +85,7 @@ async def _measure(service: str, environment: Mapping[str, str]) -> Measured:
 
 
 async def _invoke(api: RuntimeApi, process: Process, events: Sequence[object]) -> tuple[float, float]:
-    """What one of these events took, on average; each has to end well."""
+    """The average time of one of these events. Each has to succeed."""
     clock, processor = time.perf_counter(), _processor(process)
     for event in events:
         answer = await asyncio.to_thread(api.invoke, event)
@@ -107,7 +107,7 @@ def _medians(laps: list[tuple[float, float]]) -> tuple[float, float]:
 
 @asynccontextmanager
 async def _environments() -> AsyncIterator[dict[str, dict[str, str]]]:
-    """What each function is told, with everything that it needs there."""
+    """Each function's environment, with the resources that it names."""
     with ExitStack() as stack:
         endpoint = stack.enter_context(aws_server())
         cloud = Cloud(endpoint, f"cold-{uuid.uuid4().hex[:8]}-", visibility_seconds=30)

@@ -1,4 +1,4 @@
-"""What every test can stand on: a real PostgreSQL and a real RabbitMQ, from Docker where it answers."""
+"""Servers for tests: a real PostgreSQL and a real RabbitMQ, in containers if Docker answers."""
 
 import os
 import uuid
@@ -21,7 +21,7 @@ from tests.handovers import RecordedHandover
 from tests.servers import REQUIRE_DOCKER, Broker, NoContainer
 
 LEFT_OUT = pytest.StashKey[dict[str, str]]()
-"""What this run goes without, and why."""
+"""Servers that this run goes without, each with the reason."""
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -29,7 +29,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Tests on a RabbitMQ of this machine's own exist where one answers."""
+    """Deselects the tests on a local RabbitMQ if none answers."""
     elsewhere = [item for item in items if "rabbitmq-local" in item.name]
     if elsewhere and not servers.local_rabbitmq():
         config.hook.pytest_deselected(items=elsewhere)
@@ -41,7 +41,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """With REQUIRE_DOCKER=1 nothing may be left out: a skipped test has failed."""
+    """With REQUIRE_DOCKER=1 a skipped test has failed."""
     report = yield
     if REQUIRE_DOCKER and report.skipped and not hasattr(report, "wasxfail"):
         report.outcome = "failed"
@@ -50,14 +50,14 @@ def pytest_runtest_makereport(
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """A pytest-xdist worker tells its controller what it went without."""
+    """A pytest-xdist worker reports to its controller which servers it went without."""
     if hasattr(session.config, "workeroutput"):
         session.config.workeroutput["left_out"] = session.config.stash[LEFT_OUT]
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node: Any) -> None:
-    """The controller hears of it when the worker has ended."""
+    """The controller collects the report when a worker has ended."""
     node.config.stash[LEFT_OUT].update(getattr(node, "workeroutput", {}).get("left_out", {}))
 
 
@@ -71,7 +71,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
 
 @pytest.fixture(scope="session")
 def postgres(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """URL of a PostgreSQL server for this run, as its owner: in a container, else the embedded one.
+    """URL of this run's PostgreSQL server, as its owner: in a container, or else the embedded one.
 
     TEST_POSTGRES_URL names another, for quick runs by hand.
     """
@@ -93,14 +93,14 @@ def postgres(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFacto
 
 @pytest.fixture
 def rabbitmq(rabbitmq_server: Broker) -> Broker:
-    """A RabbitMQ 4 of this run's own, in a container. Tests that need it are left out where there is none."""
+    """This run's RabbitMQ 4, in a container. Without Docker, tests that need it are skipped."""
     rabbitmq_server.make_sound()
     return rabbitmq_server
 
 
 @pytest.fixture(scope="session")
 def rabbitmq_server(pytestconfig: pytest.Config) -> Iterator[Broker]:
-    """The server itself, started once."""
+    """The server, started once for the session."""
     try:
         with servers.rabbitmq_in_container() as broker:
             yield broker
@@ -115,7 +115,7 @@ def rabbitmq_server(pytestconfig: pytest.Config) -> Iterator[Broker]:
 
 @pytest.fixture(scope="session")
 def aws() -> Iterator[str]:
-    """Address of a server of this run's own that stands for AWS; boto3 finds credentials for it."""
+    """Address of this run's moto server. Its credentials are in the environment."""
     with pytest.MonkeyPatch.context() as patch, aws_server() as address:
         for name, value in CREDENTIALS.items():
             patch.setenv(name, value)
@@ -123,7 +123,7 @@ def aws() -> Iterator[str]:
 
 
 def rabbitmq_of(request: pytest.FixtureRequest) -> Broker:
-    """The broker that a fixture's parameter means: `rabbitmq-4` in a container, or `rabbitmq-local`."""
+    """The broker that a fixture's parameter names: `rabbitmq-4` in a container, or `rabbitmq-local`."""
     if request.param == "rabbitmq-local":
         return Broker("amqp://guest:guest@127.0.0.1:5672/")
     broker: Broker = request.getfixturevalue("rabbitmq")
@@ -172,13 +172,7 @@ async def create_tables(url: str) -> None:
 
     def create(connection: Connection) -> None:
         execute = Operations(MigrationContext.configure(connection)).execute
-        migrations.create_tables_1(execute)
-        migrations.create_tables_2(execute)
-        migrations.upgrade_3(execute)
-        migrations.upgrade_4(execute)
-        migrations.upgrade_5(execute)
-        migrations.upgrade_7(execute)
-        migrations.upgrade_8(execute)
+        migrations.create_tables_8(execute)
 
     engine = create_async_engine(url)
     async with engine.begin() as connection:
@@ -202,7 +196,7 @@ async def service_url(fresh_database: str) -> Callable[[str], Awaitable[str]]:
 
 
 async def _drop_roles(connection: AsyncConnection, database_name: str) -> None:
-    """Roles belong to the server: those that a migration made for the database outlive it."""
+    """Drops the roles that a migration made: they belong to the server, so they outlive the database."""
     roles = await connection.execute(
         text("SELECT rolname FROM pg_roles WHERE starts_with(rolname, :prefix)"),
         {"prefix": f"{database_name}_"},

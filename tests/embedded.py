@@ -21,14 +21,14 @@ EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 
 
 class Orderflow:
-    """One process of the `orderflow` command, and all that it has said."""
+    """One process of the `orderflow` command, and its output so far."""
 
     def __init__(self, process: Process) -> None:
         self.process = process
         self.said = ""
 
     async def says(self, pattern: str) -> re.Match[str]:
-        """Waits until it has said this."""
+        """Waits for this pattern in its output."""
         assert self.process.stdout is not None
         async with asyncio.timeout(DEADLINE):
             while not (found := re.search(pattern, self.said)):
@@ -38,7 +38,7 @@ class Orderflow:
         return found
 
     async def origin(self) -> str:
-        """Where it serves, once it does."""
+        """The origin that it serves on, once it serves."""
         return (await self.says(r"is ready.* (http://\S+)"))[1]
 
     async def ended(self) -> int:

@@ -1,4 +1,4 @@
-"""Orders and events as tests need them: legal, small, and different in what the test names."""
+"""Valid, small orders and events for tests, which change the fields that they name."""
 
 from datetime import UTC, datetime
 from typing import Any

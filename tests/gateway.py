@@ -1,6 +1,6 @@
-"""The gateway, for tests that go through it: nginx with our template, before processes of the order service.
+"""The gateway for tests: nginx with our template, in front of processes of the order service.
 
-A name server of the test's own stands for Docker's: it answers for `order` with the address of every replica.
+The test's name server replaces Docker's: it answers for `order` with the address of every replica.
 """
 
 import asyncio
@@ -24,12 +24,12 @@ from tests.waiting import eventually
 ROOT: Final = Path(__file__).resolve().parents[1]
 TEMPLATE: Final = ROOT / "deploy" / "nginx" / "default.conf.template"
 REPLICAS: Final = ("127.0.0.2", "127.0.0.3")
-"""Where the replicas of the order service listen: one port, as in a network of containers."""
+"""Addresses of the replicas, which all listen on one port, as in a network of containers."""
 
 
 @dataclass
 class Replica:
-    """One process of the order service at an address; as long as nobody ends it, it runs."""
+    """One process of the order service at an address. It runs until `end`."""
 
     address: str
     port: int
@@ -38,7 +38,7 @@ class Replica:
     _process: Process | None = None
 
     async def start(self) -> None:
-        """Starts it; it need not serve yet."""
+        """Starts the process. It may not serve yet."""
         environment = {
             "PATH": os.environ["PATH"],
             "HOST": self.address,

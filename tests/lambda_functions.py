@@ -1,6 +1,6 @@
-"""The five functions as Lambda runs them: each handler a process under AWS's own runtime client.
+"""The functions as Lambda runs them: each handler is a process under AWS's own runtime client.
 
-Its Runtime API, its queue's poller and its schedule are on this machine; a test turns them by hand.
+Runtime API, queue poller and schedule are local, and the test triggers them.
 """
 
 import asyncio
@@ -25,7 +25,7 @@ BINDINGS: Final = {
     for service in SERVICES
 }
 SCHEDULED: Final = {"orderflow": "leftovers"}
-"""What the template's schedules send."""
+"""The event that the template's schedules send."""
 
 Json = dict[str, Any]
 
@@ -47,7 +47,7 @@ async def start(service: str, runtime_api: str, environment: Mapping[str, str]) 
 
 
 class Functions:
-    """The functions of a whole system, and who invokes them."""
+    """The functions of a whole system, and the pollers that invoke them."""
 
     def __init__(self, cloud: Cloud, environment: Mapping[str, Mapping[str, str]]) -> None:
         self.cloud = cloud
@@ -56,7 +56,7 @@ class Functions:
         self._pollers: dict[str, Poller] = {}
         self._processes: dict[str, Process] = {}
         self._dead_letters: dict[str, str] = {}
-        """Addresses of the dead-letter queues, as they are deployed: a function knows its own in any case."""
+        """Addresses of the dead-letter queues as deployed. A test may delete a queue later."""
         self._open = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
@@ -81,13 +81,13 @@ class Functions:
         self._processes[service] = await start(service, self.apis[service].address, environment)
 
     async def invoke(self, service: str, event: object) -> Any:
-        """What the service's function answers; its container is started when there is none."""
+        """The answer of the service's function, whose container is started if there is none."""
         if service not in self._processes:
             await self._start(service)
         return await asyncio.to_thread(self.apis[service].invoke, event)
 
     async def poll(self, service: str) -> int:
-        """Its queue's next batch, if there is one; how many messages succeeded."""
+        """Handles the queue's next batch, if there is one. Returns the number of messages that succeeded."""
         return await self._pollers[service].poll()
 
     async def settle(self) -> None:
@@ -117,7 +117,7 @@ def http_api(
     headers: Mapping[str, str] | None = None,
     in_base64: bool = False,
 ) -> Json:
-    """A request as API Gateway's HTTP API hands it over (payload format 2.0).
+    """A request in the form of API Gateway's HTTP API (payload format 2.0).
 
     https://docs.aws.amazon.com/apigateway/latest/developerguide/http-api-develop-integrations-lambda.html
     """
@@ -154,7 +154,7 @@ def http_api(
 def rest_api(
     method: str, path: str, body: str | None = None, *, headers: Mapping[str, str] | None = None
 ) -> Json:
-    """A request as API Gateway's REST API hands it over (proxy integration).
+    """A request in the form of API Gateway's REST API (proxy integration).
 
     https://docs.aws.amazon.com/apigateway/latest/developerguide/set-up-lambda-proxy-integrations.html
     """
@@ -185,7 +185,7 @@ def rest_api(
 
 
 def queue_event(*bodies: str, receives: int = 1) -> Json:
-    """Messages as Lambda hands them over.
+    """Messages in the form of Lambda's SQS event.
 
     https://docs.aws.amazon.com/lambda/latest/dg/with-sqs.html#example-standard-queue-message-event
     """
@@ -213,7 +213,7 @@ def queue_event(*bodies: str, receives: int = 1) -> Json:
 
 
 def enveloped(body: str, event_type: str) -> str:
-    """A message as SNS wraps it where raw delivery is off.
+    """A message as SNS wraps it without raw message delivery.
 
     https://docs.aws.amazon.com/sns/latest/dg/sns-message-and-json-formats.html
     """

@@ -1,4 +1,4 @@
-"""The order service, for tests that go through its door: real HTTP, real PostgreSQL."""
+"""A running order service on real HTTP and PostgreSQL, for tests."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
@@ -33,14 +33,14 @@ class OrderService:
     bus: MemoryBus
 
     async def place(self, **changes: Any) -> Json:
-        """An order that is accepted."""
+        """Places an order, which must be accepted. Returns its document."""
         answer = await self.http.post("/orders", json=a_new_order(**changes))
         assert answer.status_code == 201, answer.text
         placed: Json = answer.json()
         return placed
 
     async def read(self, order_id: str) -> Json:
-        """Where an order stands."""
+        """The order's document."""
         answer = await self.http.get(f"/orders/{order_id}")
         assert answer.status_code == 200, answer.text
         order: Json = answer.json()
@@ -53,7 +53,7 @@ class OrderService:
                 await self.bus.publish(message)
 
     async def written(self) -> dict[str, int]:
-        """How many rows there are of what taking orders writes."""
+        """The number of rows in each table that the intake writes."""
         async with self.transactions() as tx:
             [counts] = await tx.fetch("""
                 SELECT (SELECT count(*) FROM orders) AS orders,
@@ -71,7 +71,7 @@ class _Server(uvicorn.Server):
 
 @asynccontextmanager
 async def order_service(url: str) -> AsyncIterator[OrderService]:
-    """Serves and consumes until the block ends; what it announces stays in its outbox."""
+    """Serves and consumes until the block ends. Announced events stay in its outbox."""
     bus = patient_bus({"order": [type_of(event) for event in SERVICE.handlers]})
     settings = OrderSettings(database_url=url)
     async with open_service(SERVICE, settings, bus) as running:
@@ -102,7 +102,7 @@ async def order_service(url: str) -> AsyncIterator[OrderService]:
 
 
 def a_new_order(**changes: Any) -> Json:
-    """The body of a good order over 46.57 BRL."""
+    """The body of a valid order over 46.57 BRL."""
     order: Json = {
         "reference": "WEB-1042",
         "customer": {"name": "Ana Souza", "email": "ana@example.com", "locale": "pt-BR"},

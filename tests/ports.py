@@ -1,4 +1,4 @@
-"""Ports of this machine, for processes that come back to theirs."""
+"""Free ports, for processes that restart on the same one."""
 
 import random
 import socket
@@ -9,7 +9,7 @@ _BELOW_EPHEMERAL: Final = range(20_000, 32_768)
 
 
 def free_port() -> int:
-    """A port that nobody has now. No outgoing connection takes it while its process restarts."""
+    """A port that is free now. No outgoing connection takes it while its process restarts."""
     while True:
         port = random.choice(_BELOW_EPHEMERAL)
         try:

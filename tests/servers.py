@@ -1,4 +1,4 @@
-"""The servers that tests run on: in containers where Docker answers, else what this machine has."""
+"""Servers for tests: in containers if Docker answers, else the embedded PostgreSQL or a local RabbitMQ."""
 
 import asyncio
 import gc
@@ -30,24 +30,24 @@ from ops.postgres import embedded_postgres
 from tests.ports import free_port
 
 REQUIRE_DOCKER = os.environ.get("REQUIRE_DOCKER") == "1"
-"""Nothing may be left out."""
+"""No test may be skipped."""
 
 C = TypeVar("C", bound=DockerContainer)
 
 
 class NoContainer(Exception):
-    """Docker does not answer, or can't get or start the image."""
+    """Docker does not answer, or can't pull or start the image."""
 
 
 @dataclass(frozen=True)
 class Broker:
-    """A RabbitMQ for tests: a container of their own, or one that others use too."""
+    """A RabbitMQ for tests: a container of this run, or a local one that others use too."""
 
     url: str
     container: DockerContainer | None = None
 
     def control(self, *arguments: str) -> str:
-        """What `rabbitmqctl` says in the broker's container."""
+        """The output of `rabbitmqctl` in the broker's container."""
         assert self.container, "only a broker of our own is controlled"
         result = self.container.exec(["rabbitmqctl", "--quiet", *arguments])
         said = result.output.decode()
@@ -55,24 +55,24 @@ class Broker:
         return str(said)
 
     def restart(self) -> None:
-        """Stops the broker in order, and starts it on what it has on its disk.
+        """Stops the broker cleanly and starts it again on the same data.
 
-        Not by SIGKILL: RabbitMQ notes down half a second later which quorum queues it has, and a test's
-        may be younger than that.
+        Not by SIGKILL: RabbitMQ writes new quorum queues to its disk only half a second later, and a test's
+        queue may be younger than that.
         """
         assert self.container, "only a broker of our own is restarted"
         self.container.get_wrapped_container().restart(timeout=30)
 
     def make_sound(self) -> None:
-        """Restarts a broker of our own that can make no queue any more.
+        """Restarts this run's broker if it can't declare queues any more.
 
-        RabbitMQ 4.0 gets into that state now and then when queues come and go as fast as in these tests: what
-        supervises dead-lettering at least once has given up. Then every declaration of a queue that asks for
-        it, as ours do, is answered with INTERNAL_ERROR, for good; only a restart ends it.
+        RabbitMQ 4.0 sometimes gets into that state when queues come and go as fast as in these tests: its
+        supervisor of at-least-once dead-lettering has given up. Then every declaration of a queue that asks
+        for it, as ours do, is answered with INTERNAL_ERROR until a restart.
         """
 
         async def makes_queues() -> None:
-            prefix = f"sound-{uuid.uuid4()}."  # to declare what is there already makes nothing
+            prefix = f"sound-{uuid.uuid4()}."  # a new name: declaring an existing queue makes none
             await declare(self.url, {"sound": []}, prefix=prefix)
             await self.remove(prefix, "sound")
 
@@ -84,7 +84,7 @@ class Broker:
                     except (BrokerUnavailable, OSError, aiormq.AMQPError):
                         await asyncio.sleep(0.5)
 
-        with ThreadPoolExecutor(1) as thread:  # the caller's own loop may be running
+        with ThreadPoolExecutor(1) as thread:  # the caller's loop may be running
             try:
                 thread.submit(asyncio.run, makes_queues()).result(30)
             except (BrokerUnavailable, TimeoutError):
@@ -141,7 +141,7 @@ def rabbitmq_in_container() -> Iterator[Broker]:
 def nginx_in_container(configuration: str) -> Iterator[None]:
     """An nginx with this as its only site, on this machine's own network. Raises NoContainer.
 
-    What it logs of errors goes to stderr at the end, for the report of a test that fails.
+    Its error log goes to stderr at the end, for the report of a failed test.
     """
 
     def make() -> DockerContainer:
@@ -161,7 +161,7 @@ def nginx_in_container(configuration: str) -> Iterator[None]:
 
 @contextmanager
 def postgres_embedded(folder: Path) -> Iterator[str]:
-    """URL of the embedded PostgreSQL on a folder, as its owner; it lives in a thread and loop of its own."""
+    """URL of the embedded PostgreSQL on a folder, as its owner. It runs in a thread and loop of its own."""
     started: list[str] = []
     loop = asyncio.new_event_loop()
     stop = asyncio.Event()
@@ -193,7 +193,7 @@ def postgres_embedded(folder: Path) -> Iterator[str]:
 
 @cache
 def local_rabbitmq() -> str:
-    """The version of the RabbitMQ on localhost:5672; empty when none answers."""
+    """The version of the RabbitMQ on localhost:5672, or an empty string if none answers."""
     try:
         with socket.create_connection(("127.0.0.1", 5672), timeout=1) as connection:
             connection.sendall(b"AMQP\x00\x00\x09\x01")
@@ -206,13 +206,13 @@ def local_rabbitmq() -> str:
 
 @contextmanager
 def _started(make: Callable[[], C]) -> Iterator[C]:
-    testcontainers_config.ryuk_disabled = True  # what is started is removed here, and Ryuk is one more image
+    testcontainers_config.ryuk_disabled = True  # containers are removed here, and Ryuk is one more image
     container: C | None = None
     failure = ""
     try:
         container = make()
         container.start()
-    except Exception as error:  # noqa: BLE001  # whatever it was, there is no container
+    except Exception as error:  # noqa: BLE001  # for whatever reason, there is no container
         if container is not None and container._container is not None:
             container.stop()
         failure = str(error)
@@ -227,7 +227,7 @@ def _started(make: Callable[[], C]) -> Iterator[C]:
 
 
 def _collect_docker_sockets() -> None:
-    """Docker's SDK leaves its socket open when it may not connect; collected later it would fail any test."""
+    """Collects sockets that Docker's SDK left open when refused. Collected later they would fail a test."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ResourceWarning)
         gc.collect()

@@ -1,7 +1,7 @@
-"""Lambda's SQS event source, on this machine: it receives a batch, invokes, and deletes what did not fail.
+"""Lambda's SQS event source, in process: it receives a batch, invokes, and deletes what did not fail.
 
-https://docs.aws.amazon.com/lambda/latest/dg/services-sqs-errorhandling.html: what the function answers as
-failed, and everything where the function fails, is left alone until its visibility timeout is over.
+Messages that the function reports as failed, and all of them if it raises, come again after their visibility
+timeout: https://docs.aws.amazon.com/lambda/latest/dg/services-sqs-errorhandling.html
 """
 
 import asyncio
@@ -25,7 +25,7 @@ class Poller:
         self._address = ""
 
     async def poll(self) -> int:
-        """One batch, if there is one; returns how many messages succeeded. Raises what the function does."""
+        """Handles one batch; returns how many messages succeeded. Raises the function's error."""
         event = await asyncio.to_thread(self._receive)
         if not event["Records"]:
             return 0

@@ -1,4 +1,4 @@
-"""States that the fault runs and the simulation both look for, as SQL that counts them."""
+"""SQL that counts states which both the fault runs and the simulation have to reach."""
 
 from typing import Final
 

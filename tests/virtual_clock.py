@@ -1,4 +1,4 @@
-"""An event loop whose clock jumps to the next timer, so that hours pass at once."""
+"""An event loop whose clock jumps to the next timer, so hours pass at once."""
 
 import asyncio
 import selectors
@@ -9,18 +9,18 @@ T = TypeVar("T")
 
 
 class _Jumping(selectors.SelectSelector):
-    """Waits for nothing: the time that it should have waited has passed."""
+    """Adds the time that it should wait to the clock, and does not wait."""
 
     passed = 0.0
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        assert timeout is not None, "Nothing will ever happen again."
+        assert timeout is not None, "No timer is left: the loop would wait for ever."
         self.passed += max(timeout, 0.0)
         return super().select(0)
 
 
 class VirtualClockLoop(asyncio.SelectorEventLoop):
-    """For code without real input: its sleeps and deadlines take no time."""
+    """For code without real IO. Sleeps and deadlines take no time."""
 
     def __init__(self) -> None:
         self._jumping = _Jumping()

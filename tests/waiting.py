@@ -1,4 +1,4 @@
-"""Waiting for what gives no signal."""
+"""Waiting by polling, for conditions that give no signal."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Collection, Mapping
@@ -12,9 +12,9 @@ T = TypeVar("T")
 async def eventually(
     probe: Callable[[], Awaitable[T]], holds: Callable[[T], bool], seconds: float = 60.0
 ) -> T:
-    """Asks until the answer holds, and returns it; fails with the last answer when the time is over.
+    """Probes until the answer holds, and returns it. Fails with the last answer after `seconds`.
 
-    The limit only ends what hangs: it says nothing of how long anything may take, and machines are shared.
+    The limit only ends a test that hangs. It promises no duration.
     """
     loop = asyncio.get_running_loop()
     deadline = loop.time() + seconds
@@ -25,5 +25,5 @@ async def eventually(
 
 
 def patient_bus(bindings: Mapping[str, Collection[str]]) -> MemoryBus:
-    """A bus whose publishers wait for as long as a service takes, so that a test may publish once."""
+    """A bus whose publishers wait for slow services, so a test need not publish again."""
     return MemoryBus(bindings, lag_seconds=3600)

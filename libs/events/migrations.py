@@ -200,3 +200,14 @@ def upgrade_8(execute: Callable[[str], object]) -> None:
         RETURN true;
     END $function$""")
     execute("COMMENT ON FUNCTION expect_rows IS 'Fails a statement with an unexpected number of rows.'")
+
+
+def create_tables_8(execute: Callable[[str], object]) -> None:
+    """Every table of `events` as of change 8: where the history of a new service begins."""
+    create_tables_1(execute)
+    create_tables_2(execute)
+    upgrade_3(execute)
+    upgrade_4(execute)
+    upgrade_5(execute)
+    upgrade_7(execute)
+    upgrade_8(execute)

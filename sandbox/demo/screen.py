@@ -9,17 +9,16 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from events.journey import WAYS
+from events.journey import ENDS, RANKS, WAYS
 from sandbox.demo.order import DemoOrder
 
-MARKS: Final = {
-    "ORDER_CREATED": ("●", "cyan"),
-    "INVOICE_CREATED": ("●", "cyan"),
-    "PAYMENT_CONFIRMED": ("●", "cyan"),
+_SETBACKS: Final = {
     "PAYMENT_FAILED": ("✗", "red"),
     "SHIPMENT_ERROR": ("✗", "red"),
-    "SHIPPED": ("●", "green"),
     "PAYMENT_REFUNDED": ("↩", "yellow"),
+}
+MARKS: Final = {
+    status: _SETBACKS.get(status, ("●", "green" if status in ENDS else "cyan")) for status in RANKS
 }
 """A character and a colour for each stage."""
 _STEPS: Final = max(len(path) for path in WAYS.values())

@@ -1,6 +1,6 @@
-"""The small system as a process of its own, to be killed: `python -m tests.conformance.child <JSON>`.
+"""The small system as a process that can be killed: `python -m tests.conformance.child <JSON>`.
 
-It works until SIGTERM, and may carry its own death inside.
+It runs until SIGTERM. The task may tell it to kill itself while handling or after publishing.
 """
 
 import asyncio
@@ -25,23 +25,23 @@ from tests.conformance.system import HANDLERS, SWEEP_SECONDS, record
 from tests.waiting import patient_bus
 
 LETHAL: Final = "LETHAL"
-"""Reference of the order that kills who handles it."""
+"""Reference of the order that kills the process that handles it."""
 
 
 def die() -> None:
-    """The process is gone, with nothing tidied up."""
+    """Kills this process, without any clean-up."""
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-async def die_of_one(events: Sequence[AnyEvent], tx: Transaction) -> None:
-    """Handles the events, unless it dies of one."""
+async def die_on_lethal_order(events: Sequence[AnyEvent], tx: Transaction) -> None:
+    """Handles the events, and kills the process if the lethal order is among them."""
     await record(events, tx)
     if any(event.data.order.reference == LETHAL for event in events):
         die()
 
 
 class DiesAfterPublishing:
-    """A bus whose process dies when a message is confirmed, before anybody could mark it."""
+    """A bus whose process dies when a message is confirmed, before its row can be marked as published."""
 
     def __init__(self, bus: Bus) -> None:
         self._bus = bus
@@ -61,7 +61,7 @@ class DiesAfterPublishing:
 
 
 def bus_of(described: dict[str, Any]) -> AbstractAsyncContextManager[Bus]:
-    """The bus that a transport described."""
+    """The bus of this description (see `Transport.described`)."""
     if "url" in described:
         return RabbitMQBus(
             described["url"], prefix=described["prefix"], check_seconds=described["check_seconds"]
@@ -79,7 +79,7 @@ async def main(task: dict[str, Any]) -> None:
             bus = DiesAfterPublishing(bus)
         handlers = dict(HANDLERS)
         if task["dies"] == "handling":
-            handlers["invoice"] = {OrderCreated: die_of_one}
+            handlers["invoice"] = {OrderCreated: die_on_lethal_order}
         participants = []
         for service, url in task["urls"].items():
             connection = database.connect(url, pool=4, application=f"child {service}")

@@ -54,7 +54,7 @@ async def transport(
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def template(postgres: str) -> AsyncIterator[str]:
-    """Name of a database to be copied: a schema and a role for each service, with its tables."""
+    """Name of a template database with a schema, a role and tables for each service."""
     async with new_database(postgres) as url:
         name = str(make_url(url).database)
         engine = create_async_engine(url, isolation_level="AUTOCOMMIT")
@@ -77,7 +77,7 @@ async def template(postgres: str) -> AsyncIterator[str]:
 
 @pytest.fixture
 async def system(transport: Transport, postgres: str, template: str) -> AsyncIterator[System]:
-    """The system on the transport, with fresh tables; nothing of it runs yet."""
+    """The system on the transport, with fresh tables. No service is started."""
     async with new_database(postgres, template=template) as url:
         urls = {
             service: make_url(url)

@@ -29,7 +29,7 @@ HANDLED: Final = "CREATE TABLE handled (event_id uuid NOT NULL, backend integer 
 
 
 async def record(events: Sequence[AnyEvent], tx: Transaction) -> None:
-    """Writes down that the events were handled, and by which connection."""
+    """Records that the events were handled, and by which connection."""
     await tx.execute(
         "INSERT INTO handled SELECT unnest($1::uuid[]), pg_backend_pid()", [event.id for event in events]
     )
@@ -110,7 +110,7 @@ class System:
         return started
 
     async def stop(self, *services: str) -> None:
-        """Stops participants as SIGTERM does, and waits for their end; raises what ended one before."""
+        """Stops participants as SIGTERM does and waits for them. Raises the error that ended one before."""
         for service in services:
             for started in self._participants[service]:
                 started.stop.set()
@@ -122,7 +122,7 @@ class System:
             self._participants[service] = []
 
     async def cancel(self, service: str) -> None:
-        """Ends a service's participants where they stand."""
+        """Cancels a service's participants."""
         for started in self._participants[service]:
             started.task.cancel()
             with suppress(asyncio.CancelledError):
@@ -131,7 +131,7 @@ class System:
         self._transactions[service] = await self._connected(service)
 
     async def crash(self) -> None:
-        """The process dies where it stands and another takes its place, once its claims have run out."""
+        """Replaces the process as after a kill: everything is cancelled, and its claims run out."""
         for service in list(self._participants):
             await self.cancel(service)
         self._participants.clear()
@@ -146,28 +146,28 @@ class System:
             tx.emit(*events)
 
     def transaction(self, service: str) -> AbstractAsyncContextManager[Transaction]:
-        """A transaction of the service's."""
+        """A transaction of the service."""
         return self._transactions[service]()
 
     async def publish(self, message: Message) -> None:
-        """Puts a message on the bus as it is, as often as it takes."""
+        """Publishes the message, again while a service is behind."""
         async with asyncio.timeout(30):
             while True:
                 try:
                     return await self.bus.publish(message)
-                except ListenerBehind:  # in memory: a service does not keep up
+                except ListenerBehind:  # the memory bus: a service does not keep up
                     await asyncio.sleep(SWEEP_SECONDS)
 
-    # What became of it
+    # Results
 
     async def query(self, service: str, statement: str, *arguments: object) -> list[asyncpg.Record]:
-        """Rows of a service's database, read on a connection of our own."""
+        """Rows of a service's database, read on the test's own connection."""
         async with self.connection(service) as connection:
             return list(await connection.fetch(statement, *arguments))
 
     @asynccontextmanager
     async def connection(self, service: str) -> "AsyncIterator[asyncpg.Connection[Any]]":
-        """A connection to a service's database that none of its participants knows of."""
+        """A connection of the test to a service's database."""
         connection = await asyncpg.connect(self.urls[service].replace("+asyncpg", ""))
         try:
             yield connection
@@ -175,7 +175,7 @@ class System:
             await connection.close()
 
     async def handled(self, service: str) -> Counter[uuid.UUID]:
-        """How often the service has handled each event, as committed."""
+        """How often the service has handled each event, by its committed rows."""
         return Counter(row["event_id"] for row in await self.query(service, "SELECT event_id FROM handled"))
 
     async def handle_all(self, events: Sequence[AnyEvent], *services: str) -> None:
@@ -207,10 +207,10 @@ class System:
             service, "SELECT *, claimed_until > now() AS later FROM parked WHERE state = $1", state
         )
 
-    # What happens to it
+    # Failures
 
     async def let_claims_run_out(self) -> None:
-        """Time passes: what a dead process had claimed is free."""
+        """Makes every claim run out, as time does after a process died."""
         for service in self.services:
             await self.query(service, "UPDATE outbox SET claimed_until = now() WHERE state = 'pending'")
             await self.query(service, "UPDATE parked SET claimed_until = now() WHERE state = 'retry'")
@@ -226,7 +226,7 @@ class System:
 
     @asynccontextmanager
     async def database_behind_proxy(self, service: str) -> AsyncIterator[Proxy]:
-        """The service, which does not run yet, will reach its database through a proxy that can break."""
+        """Makes a service that is not started yet reach its database through a proxy that can break."""
         url = self.urls[service]
         async with proxy_to(url) as proxy:
             self._transactions[service] = await self._connected(service, proxy.through(url))

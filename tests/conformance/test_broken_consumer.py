@@ -1,4 +1,4 @@
-"""A consumer that is not started again after the broker ended it: only a real broker shows that mistake."""
+"""The suite notices a consumer that is not started again after the broker ended it. Needs a real broker."""
 
 from unittest.mock import patch
 

@@ -1,4 +1,4 @@
-"""What is announced arrives: at every service, once, and for good."""
+"""Every announced event arrives at every service, is handled once, and is never lost."""
 
 import asyncio
 import random
@@ -42,8 +42,8 @@ async def test_a_service_gets_only_what_its_handler_table_names(system: System) 
     await system.handle_all([every["INVOICE_CREATED"]], "order")
 
 
-async def test_a_confirm_means_durable(system: System) -> None:
-    """After `publish` has returned the process may die, and what carries the messages too."""
+async def test_a_confirmed_message_is_durable(system: System) -> None:
+    """After `publish` has returned, process and broker may die without losing the message."""
     event = order_created()
     [message] = envelope.messages([event])
     if isinstance(system.bus, MemoryBus):
@@ -57,8 +57,8 @@ async def test_a_confirm_means_durable(system: System) -> None:
     await system.handle_all([event], "invoice", "email")
 
 
-async def test_it_is_not_confirmed_before_every_service_has_it_for_good(system: System) -> None:
-    """In memory only a commit is for good, so there the confirm waits for the slowest service's."""
+async def test_a_message_is_not_confirmed_before_every_service_has_stored_it(system: System) -> None:
+    """In memory only a commit is durable, so the confirm waits for the slowest service."""
     release = asyncio.Event()
 
     async def held_up(events: Sequence[AnyEvent], tx: Transaction) -> None:
@@ -85,7 +85,7 @@ async def test_duplicates_in_any_order_are_handled_once(system: System) -> None:
     await system.handle_all(events, "invoice", "email")
 
 
-async def test_what_was_taken_and_never_acknowledged_comes_again_as_redelivered(system: System) -> None:
+async def test_an_unacknowledged_message_comes_again_as_redelivered(system: System) -> None:
     [message] = envelope.messages([order_created()])
     async with system.bus.subscribe("invoice", BINDINGS["invoice"]) as subscription:
         publishing = asyncio.create_task(system.publish(message))
@@ -101,7 +101,7 @@ async def test_what_was_taken_and_never_acknowledged_comes_again_as_redelivered(
     await drained(system, publishing)
 
 
-async def test_what_is_sent_to_one_service_reaches_it_alone_also_what_it_is_not_bound_to(
+async def test_a_message_sent_to_one_service_reaches_only_that_one_bound_or_not(
     system: System,
 ) -> None:
     every = one_of_each()
@@ -119,10 +119,10 @@ async def test_what_is_sent_to_one_service_reaches_it_alone_also_what_it_is_not_
         assert not await system.handled(other)
 
 
-async def test_what_is_sent_to_one_service_is_for_good_once_confirmed(system: System) -> None:
+async def test_a_message_sent_to_one_service_is_durable_once_confirmed(system: System) -> None:
     event = order_created()
     [message] = envelope.messages([event])
-    if isinstance(system.bus, MemoryBus):  # where only a commit is for good
+    if isinstance(system.bus, MemoryBus):  # there only a commit is durable
         await system.start("invoice")
         await system.bus.send("invoice", message)
         await system.crash()
@@ -133,7 +133,7 @@ async def test_what_is_sent_to_one_service_is_for_good_once_confirmed(system: Sy
     await system.until_handled("invoice", Counter([event.id]))
 
 
-async def test_the_backlog_is_what_waits_and_nobody_has_taken(system: System) -> None:
+async def test_the_backlog_counts_messages_that_wait_untaken(system: System) -> None:
     messages = [message for _ in range(3) for message in envelope.messages([order_created()])]
 
     async def backlog() -> int:
@@ -152,7 +152,7 @@ async def test_the_backlog_is_what_waits_and_nobody_has_taken(system: System) ->
     await drained(system, sending)
 
 
-async def test_a_service_without_a_queue_is_told_and_nobody_else_is_troubled(system: System) -> None:
+async def test_sending_to_a_service_without_a_queue_fails_and_reaches_no_other(system: System) -> None:
     event = order_created()
     [message] = envelope.messages([event])
     with pytest.raises(Unroutable):
@@ -164,7 +164,7 @@ async def test_a_service_without_a_queue_is_told_and_nobody_else_is_troubled(sys
     await system.handle_all([event], "invoice", "email")
 
 
-async def test_take_gives_what_is_waiting_up_to_its_limit_and_loses_nothing_when_cancelled(
+async def test_take_returns_waiting_messages_up_to_its_limit_and_loses_none_when_cancelled(
     system: System,
 ) -> None:
     messages = [message for _ in range(5) for message in envelope.messages([order_created()])]
@@ -202,7 +202,7 @@ async def test_deliveries_acknowledged_out_of_order_leave_the_others_alone(syste
 
 
 async def drained(system: System, publishing: "asyncio.Future[Any]") -> None:
-    """A confirm in memory waits for every service, and here only one of them ran."""
+    """Ends the publishing. In memory its confirm waits for every service, and only one of them runs."""
     if isinstance(system.bus, MemoryBus):
         publishing.cancel()
         with suppress(asyncio.CancelledError):
@@ -219,7 +219,9 @@ async def test_consumers_of_one_service_share_its_events(system: System) -> None
     await system.handle_all(events, "invoice", "email")
 
 
-async def test_what_nobody_is_bound_to_stays_in_the_outbox_with_its_reason(system: System) -> None:
+async def test_a_message_without_a_bound_queue_stays_in_the_outbox_with_its_reason(
+    system: System,
+) -> None:
     nobodys = one_of_each()["SHIPPED"]
     [message] = envelope.messages([nobodys])
     if not system.transport.tells_unroutable:

@@ -31,7 +31,7 @@ class Broken(Exception):
 
 
 def failing_on(poison: AnyEvent, error: Exception, *, times: int = 1000) -> Handlers:
-    """A handler table that fails on one event, at first."""
+    """A handler table that fails on one event, the first `times` times."""
     left = times
 
     async def handle(events: Sequence[OrderCreated], tx: Transaction) -> None:
@@ -58,15 +58,15 @@ async def test_an_event_that_fails_is_tried_again_later_and_its_neighbours_at_on
     assert not await system.parked("invoice", "retry")
 
 
-async def put_off_to_later(system: System, attempts: int) -> Record | None:
-    """The event that was put off after so many attempts and is not due."""
+async def deferred_event(system: System, attempts: int) -> Record | None:
+    """The event that was deferred after this number of attempts and is not due yet."""
     for row in await system.parked("invoice", "retry"):
         if row["attempts"] == attempts and row["later"]:
             return row
     return None
 
 
-async def test_every_failed_try_is_counted_and_put_off_longer_and_the_last_one_is_dead(
+async def test_every_failed_try_is_counted_and_deferred_longer_and_after_the_last_the_event_is_dead(
     system: System,
 ) -> None:
     poison, event = order_created(), order_created()
@@ -74,7 +74,7 @@ async def test_every_failed_try_is_counted_and_put_off_longer_and_the_last_one_i
     await system.start("order", "email")
     await system.emit(poison, event)
     for attempts in range(1, parked.MAX_ATTEMPTS):
-        row = await eventually(partial(put_off_to_later, system, attempts), bool)
+        row = await eventually(partial(deferred_event, system, attempts), bool)
         assert row
         put_off = (row["claimed_until"] - row["last_failed_at"]).total_seconds()
         assert 2 ** (attempts - 1) / 2 <= put_off <= 2 ** (attempts - 1)
@@ -99,8 +99,8 @@ async def test_a_rejected_event_is_dead_at_once_with_its_reason(system: System) 
     await system.handle_all(events, "email")
 
 
-def not_quite_events() -> dict[bytes, tuple[str, str]]:
-    """What may stand in a batch and is no event of ours, and the reason and error that it is dead with."""
+def malformed_events() -> dict[bytes, tuple[str, str]]:
+    """Items of a batch that are no events of ours, each with the reason and error of its dead row."""
     order = an_order()
 
     def another(order: Order | None = None) -> bytes:
@@ -126,11 +126,11 @@ def not_quite_events() -> dict[bytes, tuple[str, str]]:
     }
 
 
-async def test_what_is_no_event_in_a_readable_batch_is_dead_and_the_good_beside_it_handled(
+async def test_a_malformed_event_in_a_readable_batch_is_dead_and_its_neighbours_are_handled(
     system: System,
 ) -> None:
     good = [order_created(), order_created()]
-    bad = {body: dead for body, dead in not_quite_events().items() if system.transport.carries(body)}
+    bad = {body: dead for body, dead in malformed_events().items() if system.transport.carries(body)}
     body = b",".join([envelope.encode_one(good[0]), *bad, envelope.encode_one(good[1])])
     await system.start("order", "invoice", "email")
     await system.publish(Message(uuid7(), "ORDER_CREATED", b"[" + body + b"]", (), ()))
@@ -143,7 +143,7 @@ async def test_what_is_no_event_in_a_readable_batch_is_dead_and_the_good_beside_
 
 
 def of_a_newer_version(event: AnyEvent) -> dict[str, bytes]:
-    """What a newer version may make of an event, by the reason for which this one can't handle it."""
+    """Forms that a newer version may give an event, by the reason why this one can't handle it."""
     body = envelope.encode_one(event)
     return {
         "unknown_type": body.replace(b"ORDER_CREATED", b"ORDER_EXPORTED"),
@@ -174,16 +174,16 @@ async def test_an_event_that_only_a_newer_version_knows_waits_for_one_uncounted(
     assert not await system.parked("email", "dead")
 
 
-async def test_a_newer_version_takes_what_waited_for_it(system: System) -> None:
+async def test_a_newer_version_handles_the_events_that_waited_for_it(system: System) -> None:
     event = order_created()
-    async with system.transaction("invoice") as tx:  # as a process without this handler leaves it
+    async with system.transaction("invoice") as tx:  # a process without this handler leaves the row so
         await parked.park_rejected(tx, [envelope.rejected_without_handler(event, "invoice")])
     await system.start("order", "invoice", "email")
     await system.until_handled("invoice", Counter([event.id]))
     assert not await system.parked("invoice", "retry")
 
 
-async def test_what_no_newer_version_took_for_a_week_is_dead(system: System) -> None:
+async def test_an_event_that_waited_a_week_for_a_newer_version_is_dead(system: System) -> None:
     event = order_created()
     body = of_a_newer_version(event)["unknown_type"]
     await system.start("order", "invoice", "email")
@@ -211,7 +211,7 @@ UNREADABLE = (
 )
 
 
-async def test_what_cannot_be_decoded_goes_to_the_dead_letter_queue_with_its_reason(system: System) -> None:
+async def test_an_undecodable_message_goes_to_the_dead_letter_queue_with_its_reason(system: System) -> None:
     await system.start("order", "invoice", "email")
     unreadable = [body for body in UNREADABLE if system.transport.carries(body)]
     for body in unreadable:
@@ -229,7 +229,7 @@ async def test_what_cannot_be_decoded_goes_to_the_dead_letter_queue_with_its_rea
 
 @asynccontextmanager
 async def child(system: System, dies: str = "") -> AsyncIterator[Process]:
-    """The whole system as a process of its own."""
+    """The whole system in one child process, killed at the end."""
     task = {"transport": system.transport.described(), "urls": dict(system.urls), "dies": dies}
     command = (sys.executable, "-m", "tests.conformance.child", json.dumps(task))
     process = await asyncio.create_subprocess_exec(*command)
@@ -242,7 +242,7 @@ async def child(system: System, dies: str = "") -> AsyncIterator[Process]:
 
 
 async def ended(process: Process) -> int:
-    """The exit status, when it comes."""
+    """The exit status, once the process has ended."""
     async with asyncio.timeout(60):
         return await process.wait()
 
@@ -252,8 +252,8 @@ async def test_an_event_that_kills_the_process_is_dead_after_two_deaths_of_its_o
     killer = order_created(an_order(reference=LETHAL))
     await system.emit(*events[:2], killer, *events[2:4])
     await system.emit(*events[4:])
-    # Once new, once redelivered in a batch, then twice alone. In memory, what is older than the process is
-    # redelivered the first time. A relay that dies before marking makes a copy, and that is new once.
+    # It kills four processes: new, redelivered in a batch, and twice alone. In memory three: messages older
+    # than the process are redelivered at once. A relay that dies before it marks a message adds a copy.
     least, most = (3, 4) if isinstance(system.bus, MemoryBus) else (4, 6)
     for deaths in range(most + 1):
         async with child(system, "handling") as process:
@@ -278,7 +278,7 @@ async def died_or_parked(system: System, process: Process) -> bool:
     return process.returncode is not None or bool(await system.parked("invoice", "dead"))
 
 
-async def test_a_relay_killed_between_publish_and_mark_publishes_again_and_it_is_handled_once(
+async def test_a_relay_killed_between_publish_and_mark_publishes_again_and_events_are_handled_once(
     system: System,
 ) -> None:
     event = order_created()

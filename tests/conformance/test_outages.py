@@ -1,4 +1,4 @@
-"""What events need goes away and comes back: nothing is lost, nothing is done twice, nothing is given up."""
+"""Database or broker goes away and comes back: no event is lost, handled twice or given up."""
 
 import asyncio
 from collections import Counter
@@ -17,7 +17,7 @@ from tests.waiting import eventually
 
 @asynccontextmanager
 async def emitting(system: System, count: int) -> AsyncIterator[list[AnyEvent]]:
-    """Announces events one after the other meanwhile, and the last of them before the end."""
+    """Announces events one after the other while the block runs, the last of them before it ends."""
     events: list[AnyEvent] = [order_created() for _ in range(count)]
 
     async def emit() -> None:
@@ -47,7 +47,7 @@ async def test_dropped_connections_are_made_again(system: System) -> None:
     await system.handle_all(events, "invoice", "email")
 
 
-async def test_what_carries_the_messages_restarts_while_they_are_published(system: System) -> None:
+async def test_the_broker_restarts_while_messages_are_published(system: System) -> None:
     await system.start("order", "invoice", "email")
     async with emitting(system, 100) as events:
         await some_are_handled(system, 10)
@@ -123,7 +123,7 @@ REFUSE_COMMITS = (
 
 
 async def test_commits_that_fail_are_not_counted_against_a_redelivered_event(system: System) -> None:
-    """An attempt counts when it ended with its process, and this one goes on."""
+    """An attempt counts only if its process died with it, and this process goes on."""
     for statement in REFUSE_COMMITS:
         await system.query("invoice", statement)
     event = order_created()

@@ -1,4 +1,4 @@
-"""Work that handlers leave behind calls the outside, which fails in its own ways."""
+"""Work that handlers leave to be done calls a third party, which fails in its own ways."""
 
 import asyncio
 import operator
@@ -50,7 +50,7 @@ SETTLE = """
 
 @dataclass(frozen=True)
 class Errand:
-    """One call of the outside for an order."""
+    """One call of the third party for an order."""
 
     id: UUID
 
@@ -76,11 +76,11 @@ async def settle(tx: Transaction, done: Sequence[tuple[Errand, None]]) -> None:
 
 
 whatever_the_transport = pytest.mark.parametrize("transport", ["memory"], indirect=True)
-"""For what happens after the message was acknowledged, one transport stands for all."""
+"""After the message was acknowledged the transport makes no difference, so one stands for all."""
 
 
 class Outside:
-    """Somebody else's service. It does what it is asked, and answers as it is told to."""
+    """A third party. It records every call, and answers as the test says."""
 
     def __init__(self) -> None:
         self.calls: list[UUID] = []
@@ -102,7 +102,7 @@ async def outside() -> Outside:
 
 @pytest.fixture
 async def runner(system: System, outside: Outside) -> AsyncIterator[Runner[Errand, None]]:
-    """The invoice service runs errands; order and email run as ever."""
+    """The invoice service runs errands. Order and email run as usual."""
     url = system.urls["invoice"]
     engine = create_async_engine(url)
     async with engine.begin() as connection:
@@ -151,7 +151,7 @@ async def all_done(system: System) -> list[asyncpg.Record]:
     return await eventually(lambda: errands(system), lambda rows: all(row["state"] == "done" for row in rows))
 
 
-async def test_what_a_handler_leaves_behind_is_done_once(
+async def test_work_that_a_handler_leaves_is_done_once(
     system: System, outside: Outside, runner: Runner[Errand, None]
 ) -> None:
     events = [order_created() for _ in range(50)]
@@ -161,10 +161,10 @@ async def test_what_a_handler_leaves_behind_is_done_once(
     assert sorted(outside.calls) == sorted(event.id for event in events)
 
 
-async def test_an_outage_counts_nothing_and_gives_nothing_up_and_is_over_by_itself(
+async def test_an_outage_counts_against_no_row_abandons_none_and_ends_without_help(
     system: System, outside: Outside, runner: Runner[Errand, None]
 ) -> None:
-    """Events are taken meanwhile, and what they ask for waits in its table."""
+    """Events are handled meanwhile, and their errands wait in the table."""
     outside.error = Unavailable("closed for lunch", retry_after=0.05)
     first, later = order_created(), [order_created() for _ in range(3)]
     await system.emit(first)
@@ -187,7 +187,7 @@ async def test_an_outage_counts_nothing_and_gives_nothing_up_and_is_over_by_itse
 
 
 @whatever_the_transport
-async def test_an_unknown_outcome_is_asked_again_about_the_same_row_and_never_given_up(
+async def test_a_row_with_an_unknown_outcome_is_tried_again_without_end(
     system: System, outside: Outside, runner: Runner[Errand, None]
 ) -> None:
     outside.error = UnknownOutcome("the line went dead")

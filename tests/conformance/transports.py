@@ -31,10 +31,10 @@ class Transport(Protocol):
     """A transport that can be broken."""
 
     tells_unroutable: ClassVar[bool]
-    """Whether a publisher hears that nobody is bound to a type."""
+    """Whether a publisher is told that no queue is bound to a type."""
 
     async def declare(self, bindings: Mapping[str, Collection[str]]) -> None:
-        """What `orderflow migrate` does about the topology."""
+        """Declares the topology, as `orderflow migrate` does."""
         ...
 
     def bus(self) -> AbstractAsyncContextManager[Bus]:
@@ -46,32 +46,32 @@ class Transport(Protocol):
         ...
 
     def carries(self, body: bytes) -> bool:
-        """Whether a message may have this body at all."""
+        """Whether the transport can carry this body."""
         ...
 
     def described(self) -> dict[str, Any]:
-        """What a child process needs to make the same bus, as JSON."""
+        """The description from which a child process makes the same bus, as JSON."""
         ...
 
     async def drop_connections(self, system: System) -> None:
-        """Every connection that events travel on is dropped by the other side."""
+        """The other side drops every connection that carries events."""
         ...
 
     async def restart(self, system: System) -> None:
-        """What carries the messages goes away, and comes back."""
+        """The broker goes away and comes back."""
         ...
 
     async def end_consumer(self, system: System, service: str) -> None:
-        """The service's consumer is ended from outside."""
+        """The broker ends the service's consumer."""
         ...
 
     async def dead(self, system: System, service: str) -> list[tuple[bytes, str]]:
-        """What the service's dead-letter queue holds, with its reasons."""
+        """The messages in the service's dead-letter queue, each with its reason."""
         ...
 
 
 class _AsAProcess:
-    """Participants work as they do in a process of their own, and any bytes are carried."""
+    """Participants run as in a process of their own, and the transport carries any bytes."""
 
     tells_unroutable: ClassVar = True
 
@@ -83,7 +83,7 @@ class _AsAProcess:
 
 
 class Memory(_AsAProcess):
-    """The memory transport. What carries its messages is the process itself."""
+    """The memory transport. Its broker is the process."""
 
     def __init__(self) -> None:
         self._bindings: Mapping[str, Collection[str]] = {}
@@ -101,18 +101,18 @@ class Memory(_AsAProcess):
         return {"bindings": {service: list(types) for service, types in self._bindings.items()}}
 
     async def drop_connections(self, system: System) -> None:
-        """It has no connections but those to the databases."""
+        """Its only connections are those to the databases."""
         for service in system.services:
             await system.terminate_backends(service)
 
     async def restart(self, system: System) -> None:
-        """The process dies as it stands, and another one starts."""
+        """The process dies, and another one starts."""
         running = system.running
         await system.crash()
         await system.start(*running)
 
     async def end_consumer(self, system: System, service: str) -> None:
-        """Nobody but its own process can end a consumer: its participant is cancelled, and another starts."""
+        """Only its own process can end a consumer: its participant is cancelled, and another starts."""
         await system.cancel(service)
         await system.start(service)
 
@@ -122,7 +122,7 @@ class Memory(_AsAProcess):
 
 
 class RabbitMQ(_AsAProcess):
-    """RabbitMQ, by way of a proxy that breaks where the broker is not ours to break."""
+    """RabbitMQ. The test breaks the broker if it is in a container of its own, else a proxy before it."""
 
     def __init__(self, broker: Broker, proxy: Proxy, prefix: str) -> None:
         self._broker = broker
@@ -152,7 +152,7 @@ class RabbitMQ(_AsAProcess):
             await eventually(self._answers, bool)
         else:
             await self._proxy.refuse()
-            await asyncio.sleep(0.3)  # an outage is a stretch of time
+            await asyncio.sleep(0.3)  # the outage lasts for a while
             await self._proxy.accept()
 
     async def end_consumer(self, system: System, service: str) -> None:
@@ -186,7 +186,7 @@ class RabbitMQ(_AsAProcess):
 
 
 class AWS:
-    """SNS and SQS, by way of a proxy that breaks. Each participant is a function with its own container."""
+    """SNS and SQS through a proxy that breaks. Each participant is a function with its own container."""
 
     tells_unroutable: ClassVar = False
 
@@ -201,7 +201,7 @@ class AWS:
         return AWSBus(self._cloud.topic_arn, prefix=self._cloud.prefix)
 
     async def run(self, participant: Participant, stop: asyncio.Event) -> None:
-        """Its queue is polled and its schedule strikes, until it is stopped."""
+        """Polls its queue and invokes it by schedule, until it is stopped."""
         async with AWSBus(self._cloud.topic_arn, prefix=self._cloud.prefix) as bus:
             invocations = Invocations(participant, bus)
             poller = Poller(
@@ -219,7 +219,7 @@ class AWS:
                         await stop.wait()
 
     def carries(self, body: bytes) -> bool:
-        """Some text, of a limited size."""
+        """SQS carries text of a limited size."""
         with suppress(UnicodeDecodeError):
             return bool(body.decode()) and len(body) < MAX_BYTES - 100
         return False
@@ -232,11 +232,11 @@ class AWS:
 
     async def restart(self, system: System) -> None:
         await self._proxy.refuse()
-        await asyncio.sleep(0.3)  # an outage is a stretch of time
+        await asyncio.sleep(0.3)  # the outage lasts for a while
         await self._proxy.accept()
 
     async def end_consumer(self, system: System, service: str) -> None:
-        """Lambda ends the container as it stands, and starts another."""
+        """Lambda kills the container and starts another."""
         await system.cancel(service)
         await system.start(service)
 

@@ -1,4 +1,4 @@
-"""A system to look at: what a real one wrote down, as a database of the test's own."""
+"""The database that a real system has written, copied for each test."""
 
 import json
 import uuid
@@ -20,7 +20,7 @@ WAITING = " UNION ALL ".join(
     [f"SELECT FROM \"{service}\".outbox WHERE state = 'pending'" for service in SERVICES]
     + ["SELECT FROM email.mails WHERE state = 'pending'"]
 )
-"""What may wait a little longer than the orders."""
+"""Queries for work that may end a little later than the orders."""
 KINDS: dict[str, dict[str, Any]] = {
     "shipped": {},
     "declined": {"payment_method": "pm_card_chargeDeclined"},
@@ -30,7 +30,7 @@ KINDS: dict[str, dict[str, Any]] = {
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def journeys(postgres: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[str]:
-    """Name of a database, to be copied: a real system has brought an order of each kind to its end there."""
+    """Name of a template database in which a real system has brought an order of each kind to its end."""
     async with new_database(postgres) as url:
         state = tmp_path_factory.mktemp("audit") / "state"
         async with running(state, DATABASE_URL=url) as (_, api):

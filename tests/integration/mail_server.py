@@ -118,7 +118,7 @@ class MailServer:
             asyncio.get_running_loop().call_soon(transport.close)
         return answer
 
-    # What aiosmtpd asks of a handler
+    # The handler's methods, which aiosmtpd calls
 
     async def handle_MAIL(  # noqa: N802
         self, server: SMTP, _: Session, envelope: Envelope, address: str, options: list[str]

@@ -1,4 +1,4 @@
-"""What SNS says, and does not say, about what is published; and how an invocation comes to its end."""
+"""How SNS answers a publisher, or fails to, and how an invocation comes to its end."""
 
 import asyncio
 import uuid
@@ -60,7 +60,7 @@ def some_messages(count: int) -> list[Message]:
     return [message for _ in range(count) for message in envelope.messages([order_created()])]
 
 
-async def test_what_is_published_together_arrives_with_its_type(line: Line) -> None:
+async def test_messages_published_together_arrive_with_their_type(line: Line) -> None:
     messages = some_messages(35)
     await asyncio.gather(*map(line.bus.publish, messages))
     arrived = await asyncio.to_thread(line.arrived)
@@ -68,7 +68,7 @@ async def test_what_is_published_together_arrives_with_its_type(line: Line) -> N
     assert {found["MessageAttributes"]["type"]["StringValue"] for found in arrived} == {"ORDER_CREATED"}
 
 
-async def test_one_that_sns_refuses_is_told_so_and_its_neighbours_are_published(line: Line) -> None:
+async def test_a_message_that_sns_refuses_fails_and_its_neighbours_are_published(line: Line) -> None:
     good = some_messages(3)
     bad = Message(uuid7(), "ORDER_CREATED", b'["' + b"x" * MAX_BYTES + b'"]', (), ())
     outcomes = await asyncio.gather(*map(line.bus.publish, (good[0], bad, *good[1:])), return_exceptions=True)
@@ -76,7 +76,7 @@ async def test_one_that_sns_refuses_is_told_so_and_its_neighbours_are_published(
     assert len(await asyncio.to_thread(line.arrived)) == 3
 
 
-async def test_what_goes_wrong_has_the_meaning_that_the_relay_knows(line: Line) -> None:
+async def test_every_failure_is_one_that_the_relay_understands(line: Line) -> None:
     [message] = some_messages(1)
     await line.bus.publish(message)
     await line.proxy.refuse()
@@ -116,14 +116,14 @@ async def test_no_answer_is_an_unknown_outcome(monkeypatch: pytest.MonkeyPatch, 
         ("BatchRequestTooLong", True, Refused),
     ],
 )
-def test_only_what_is_said_of_the_message_is_held_against_it(
+def test_only_errors_about_the_message_count_against_it(
     code: str, sender_fault: bool, meaning: type[Exception]
 ) -> None:
     """moto never says most of these."""
     assert type(error_for(code, "told", sender_fault)) is meaning
 
 
-def test_events_are_told_apart_by_their_shape() -> None:
+def test_invocation_events_are_told_apart_by_their_shape() -> None:
     other_source = {"Records": [{"eventSource": "aws:s3"}]}
     rule = {"source": "aws.events", "detail-type": "Scheduled Event", "detail": {}}
     assert [is_from_queue(e) for e in (queue_event("x"), SCHEDULED, http_api("GET", "/"), other_source)] == [
@@ -141,7 +141,7 @@ def test_events_are_told_apart_by_their_shape() -> None:
 
 
 class Hall:
-    """A handler that is held up until it is let go, and what it has handled."""
+    """A handler that waits until the test releases it, and the events that it has handled."""
 
     def __init__(self) -> None:
         self.let_go = asyncio.Event()
@@ -192,7 +192,7 @@ async def test_a_function_whose_time_is_over_gives_back_what_it_has_not_committe
 async def test_an_invocation_after_one_that_used_all_of_its_time_handles_its_messages(
     line: Line, transactions: Transactions
 ) -> None:
-    """The one before handled its own at once; what it left behind took too long."""
+    """The earlier invocation handled its messages at once; the work that they left took too long."""
     done = asyncio.Event()
 
     async def ask(events: Sequence[OrderCreated], tx: Transaction) -> None:
@@ -213,7 +213,7 @@ async def test_an_invocation_after_one_that_used_all_of_its_time_handles_its_mes
     assert await invoked.consume(queue_event(second.body.decode()), 30) == {"batchItemFailures": []}
 
 
-async def test_what_could_not_be_published_in_time_is_free_for_the_next_and_the_schedule_does_it(
+async def test_a_message_not_published_in_time_is_published_by_the_schedule(
     line: Line, transactions: Transactions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hall = Hall()
@@ -236,7 +236,7 @@ async def test_what_could_not_be_published_in_time_is_free_for_the_next_and_the_
     await eventually(states_after_a_visit, lambda states: states == ["published"])
 
 
-async def test_the_schedule_does_what_waits_in_one_visit_however_long_it_takes_to_find_it(
+async def test_one_scheduled_invocation_does_all_waiting_work_however_long_it_takes_to_find_it(
     line: Line, transactions: Transactions
 ) -> None:
     async with transactions() as tx:
@@ -256,10 +256,10 @@ async def test_the_schedule_does_what_waits_in_one_visit_however_long_it_takes_t
         assert [row["state"] for row in await tx.fetch("SELECT state FROM outbox")] == ["published"]
 
 
-async def test_in_an_outage_of_the_outside_messages_are_done_and_what_they_ask_for_is_left_alone(
+async def test_in_an_outage_of_a_third_party_messages_are_done_and_their_work_waits(
     line: Line, transactions: Transactions, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Whatever time the function has: it does not wait for the end of an outage."""
+    """A function does not wait for the end of an outage, however much time it has."""
 
     async def ask(events: Sequence[OrderCreated], tx: Transaction) -> None:
         tx.intend(*envelope.messages(events))
@@ -287,7 +287,7 @@ async def test_in_an_outage_of_the_outside_messages_are_done_and_what_they_ask_f
     ]
 
 
-async def test_a_request_is_answered_when_what_it_left_behind_is_published_or_takes_too_long(
+async def test_a_request_is_answered_once_its_events_are_published_or_take_too_long(
     line: Line, transactions: Transactions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     invoked = invocations_of(line, transactions, Hall())
@@ -311,7 +311,7 @@ async def test_a_request_is_answered_when_what_it_left_behind_is_published_or_ta
 async def test_a_connection_that_was_lost_without_a_sign_is_replaced_before_it_is_used(
     fresh_database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As after a freeze, or behind a firewall that has forgotten it."""
+    """Lambda freezes functions, and firewalls forget connections."""
     monkeypatch.setattr(connection, "IDLE_SECONDS", 0.0)
     async with (
         proxy_to(fresh_database) as proxy,

@@ -1,4 +1,4 @@
-"""The whole journey on the AWS path: API Gateway's events in, mails out, and what may go wrong between."""
+"""The whole journey on AWS: API Gateway's events in, mails out, and failures in between."""
 
 import asyncio
 import json
@@ -38,7 +38,7 @@ MAX_RECEIVES = 2
 
 @dataclass
 class Shop:
-    """The functions of one system, its mail server, and the invoice service's way to its database."""
+    """The functions of one system, its mail server, and a proxy before the invoice service's database."""
 
     functions: Functions
     cloud: Cloud
@@ -57,20 +57,20 @@ class Shop:
         return str(placed["id"])
 
     async def order(self, order_id: str) -> dict[str, Any]:
-        """Where it stands, by the REST API."""
+        """The order's document, by the REST API."""
         answer = await self.functions.invoke("order", rest_api("GET", f"/orders/{order_id}"))
         assert answer["statusCode"] == 200, answer
         order: dict[str, Any] = json.loads(answer["body"])
         return order
 
     async def finished(self, order_id: str, status: str) -> dict[str, Any]:
-        """The order, once all that its events cause is done."""
+        """The order, once all work that its events cause is done."""
 
-        async def look() -> dict[str, Any]:
+        async def read() -> dict[str, Any]:
             await self.functions.settle()
             return await self.order(order_id)
 
-        return await eventually(look, lambda order: order["status"] == status)
+        return await eventually(read, lambda order: order["status"] == status)
 
     async def published(self) -> list[tuple[str, str]]:
         """Type and body of every message in the services' outboxes."""
@@ -149,7 +149,7 @@ async def test_an_order_becomes_a_parcel_and_four_mails_and_duplicates_change_no
     assert len(await shop.mails.received(4)) == 4
 
 
-async def test_a_declined_payment_ends_the_order_and_a_parcel_that_nobody_takes_is_refunded(
+async def test_a_declined_payment_ends_the_order_and_a_refused_parcel_is_refunded(
     shop: Shop,
 ) -> None:
     declined = await shop.place(payment_method="pm_card_chargeDeclined")
@@ -163,7 +163,7 @@ async def test_a_declined_payment_ends_the_order_and_a_parcel_that_nobody_takes_
     assert len(await shop.mails.received(8)) == 8
 
 
-async def test_a_message_that_cannot_be_decoded_nor_buried_comes_again_and_its_neighbours_do_not(
+async def test_an_undecodable_message_that_can_not_be_dead_lettered_comes_again_without_its_neighbours(
     shop: Shop,
 ) -> None:
     """A partial batch failure; then the dead letter with its reason."""
@@ -184,7 +184,7 @@ async def test_a_message_that_cannot_be_decoded_nor_buried_comes_again_and_its_n
     assert Counter(event["subject"] for events in numbers for event in events).total() == 1
 
 
-async def test_an_outage_gives_messages_back_and_what_became_a_dead_letter_is_redriven(shop: Shop) -> None:
+async def test_an_outage_gives_messages_back_and_dead_letters_are_redriven(shop: Shop) -> None:
     """The queue's own redrive is a backstop, here after two receives."""
     first = await shop.place()
     await shop.finished(first, "SHIPPED")

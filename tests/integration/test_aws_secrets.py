@@ -1,4 +1,4 @@
-"""Settings that stand in Secrets Manager, read from moto's server through the real client."""
+"""Settings kept in Secrets Manager, read from moto's server by the real client."""
 
 import json
 from collections.abc import Iterator
@@ -59,7 +59,7 @@ def test_a_password_goes_into_the_address_beside_it(
     )
 
 
-def test_without_secrets_nothing_is_asked() -> None:
+def test_without_secrets_secrets_manager_is_not_called() -> None:
     assert secrets.resolve({"DATABASE_URL": "postgresql://u@h/d"}) == {}
 
 

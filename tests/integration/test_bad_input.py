@@ -1,4 +1,4 @@
-"""Bad input over HTTP: every row of the table is answered with a problem document, and leaves no trace.
+"""Bad input over HTTP: every case is answered with a problem document and writes nothing.
 
 Nothing gives a 500, a hang or a half-written order, and nothing that was sent is repeated.
 """
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 JSON = {"Content-Type": "application/json"}
 CANARY = "canary-4711"
-"""Sent in bad places; never seen in an answer."""
+"""Sent in bad places. No answer may repeat it."""
 
 
 @pytest_asyncio.fixture(loop_scope="module", scope="module")
@@ -148,7 +148,7 @@ GOOD = encoded(a_new_order())
         pytest.param(b"reference=WEB-1042", id="form"),
     ],
 )
-async def test_what_is_not_one_json_document_is_a_400(service: OrderService, body: bytes) -> None:
+async def test_a_body_that_is_not_one_json_document_is_a_400(service: OrderService, body: bytes) -> None:
     assert (await refused(service, body, 400))["errors"] == []
 
 
@@ -160,7 +160,7 @@ async def test_100_000_nested_brackets_are_too_large_before_they_are_too_deep(se
 
 
 @pytest.mark.parametrize("number", [b"1e400", b"-1e400", b"9" * 4_000, b"-" + b"9" * 4_000, b"2.0", b"2e0"])
-async def test_a_number_that_is_no_small_integer_is_a_422(service: OrderService, number: bytes) -> None:
+async def test_a_number_other_than_a_small_integer_is_a_422(service: OrderService, number: bytes) -> None:
     document = await refused(service, GOOD.replace(b'": 2', b'": ' + number), 422)
     assert [error["pointer"] for error in document["errors"]] == ["/items/0/quantity"]
 
@@ -241,20 +241,20 @@ BLANK = (
 
 
 @pytest.mark.parametrize("pointer", STRINGS)
-async def test_text_that_shows_nothing_is_a_422_in_every_string(service: OrderService, pointer: str) -> None:
+async def test_invisible_text_is_a_422_in_every_string(service: OrderService, pointer: str) -> None:
     for text in BLANK:
         document = await refused(service, encoded(STRINGS[pointer](text)), 422)
         assert [error["pointer"] for error in document["errors"]] == [pointer], ascii(text)
 
 
-async def test_blank_text_is_told_as_what_it_is(service: OrderService) -> None:
+async def test_blank_text_has_an_error_of_its_own(service: OrderService) -> None:
     document = await refused(service, encoded(with_customer(name="\u00a0 \u200b")), 422)
     [error] = document["errors"]
     assert (error["code"], error["detail"]) == ("blank", "This must contain a visible character.")
 
 
 @pytest.mark.parametrize("pointer", STRINGS)
-async def test_what_reorders_the_text_around_it_is_a_422_in_every_string(
+async def test_bidirectional_control_characters_are_a_422_in_every_string(
     service: OrderService, pointer: str
 ) -> None:
     for control in "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069":
@@ -292,7 +292,7 @@ OPTIONAL = {"/reference", "/customer/locale", "/shipping_address/line2", "/shipp
 
 
 @pytest.mark.parametrize("pointer", STRINGS)
-async def test_null_stands_for_what_is_optional_and_nothing_else(service: OrderService, pointer: str) -> None:
+async def test_null_is_accepted_for_optional_fields_only(service: OrderService, pointer: str) -> None:
     order = STRINGS[pointer](None) if pointer != "/customer/email" else with_customer(email=None)
     if pointer in OPTIONAL:
         assert (await service.http.post("/orders", json=order)).status_code == 201
@@ -479,7 +479,7 @@ async def test_a_value_that_breaks_a_rule_is_a_422_that_names_field_and_rule(
         "ana@" + ".".join(["e" * 60] * 4) + ".example.com",
     ],
 )
-async def test_what_is_not_one_plain_address_is_a_422(service: OrderService, email: str) -> None:
+async def test_text_other_than_one_plain_address_is_a_422(service: OrderService, email: str) -> None:
     document = await refused(service, encoded(with_customer(email=email)), 422)
     assert [error["pointer"] for error in document["errors"]] == ["/customer/email"]
 
@@ -522,7 +522,7 @@ async def test_a_plain_address_is_kept_as_given(service: OrderService, email: st
         "🏠" * 200,
     ],
 )
-async def test_text_is_stored_and_given_back_as_it_came(service: OrderService, text: str) -> None:
+async def test_text_is_stored_and_returned_unchanged(service: OrderService, text: str) -> None:
     placed = await service.place(
         reference=text,
         customer={"name": text, "email": "ana@example.com"},
@@ -551,7 +551,7 @@ async def test_a_payment_method_that_no_provider_knows_is_accepted(service: Orde
 
 
 async def answer_to(service: OrderService, *parts: bytes, half_close: bool = False) -> httpx.Response:
-    """What the service answers to these bytes; more is never sent."""
+    """The service's answer to these bytes. Nothing is sent after them."""
     async with asyncio.timeout(30):
         reader, writer = await asyncio.open_connection("127.0.0.1", service.port)
         try:
@@ -576,7 +576,7 @@ async def test_a_body_over_the_limit_is_a_413(service: OrderService) -> None:
     await refused(service, GOOD.ljust(MAX_BYTES + 1), 413)
 
 
-async def test_a_body_that_says_it_is_over_the_limit_is_a_413_before_it_comes(service: OrderService) -> None:
+async def test_a_body_announced_as_over_the_limit_is_a_413_before_it_arrives(service: OrderService) -> None:
     problem(await answer_to(service, POST, b"Content-Length: 65537\r\n\r\n"), 413)
     problem(await answer_to(service, POST, b"Content-Length: 9999999999\r\n\r\n"), 413)
 
@@ -607,7 +607,7 @@ async def test_a_body_that_never_ends_is_a_408(
     problem(await answer_to(service, POST, b"Content-Length: 100\r\n\r\n", b'{"reference":'), 408)
 
 
-async def test_a_caller_who_goes_away_in_the_middle_leaves_no_order(service: OrderService) -> None:
+async def test_a_caller_that_disconnects_in_the_middle_leaves_no_order(service: OrderService) -> None:
     before = await service.written()
     for sent in (b"", b'{"reference":', GOOD):
         _, writer = await asyncio.open_connection("127.0.0.1", service.port)

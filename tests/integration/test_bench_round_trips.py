@@ -1,4 +1,4 @@
-"""The benchmark's way to a database that counts: as many round trips as a real client waits for."""
+"""The benchmark's counting proxy counts the round trips that a real client waits for."""
 
 from pathlib import Path
 

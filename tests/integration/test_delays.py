@@ -1,4 +1,4 @@
-"""Which waiting rows are announced as delays: each row for each reason once."""
+"""Each waiting row is announced as a delay once for each reason."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -33,7 +33,7 @@ async def transactions(service_url: Callable[[str], Awaitable[str]]) -> AsyncIte
 
 
 async def some_shipments(transactions: Transactions, count: int, *, age: int = 120) -> list[Shipment]:
-    """Shipments that wait to be booked, since so many seconds."""
+    """Shipments that have waited to be booked for `age` seconds."""
     orders = [an_order() for _ in range(count)]
     paid = [Paid(order=order, invoice=an_invoice(), payment=a_payment(order)) for order in orders]
     async with transactions() as tx:
@@ -61,7 +61,7 @@ def whys(found: Sequence[tuple[Shipment, WaitReason]]) -> list[WaitReason]:
     return [why for _, why in found]
 
 
-async def test_a_row_is_announced_after_a_minute_once_for_each_reason_whatever_comes_in_between(
+async def test_a_row_is_announced_after_a_minute_and_once_for_each_reason(
     transactions: Transactions,
 ) -> None:
     [fresh] = await some_shipments(transactions, 1, age=50)
@@ -77,19 +77,19 @@ async def test_a_row_is_announced_after_a_minute_once_for_each_reason_whatever_c
     assert seen == ["outage", "postponed", "defect"]
 
 
-async def test_what_was_not_tried_waits_for_its_turn_and_in_an_outage_for_its_end(
+async def test_an_untried_row_waits_for_its_turn_or_for_the_end_of_an_outage(
     transactions: Transactions,
 ) -> None:
     [shipment] = await some_shipments(transactions, 1)
     assert whys(await announced(transactions)) == ["backlog"]
     assert whys(await announced(transactions, in_outage=True)) == ["outage"]
-    assert await announced(transactions) == []  # its turn again: that is no news
+    assert await announced(transactions) == []  # the backlog again, which was announced before
     [another] = [each for each in await some_shipments(transactions, 1) if each.id != shipment.id]
     await failed(transactions, another, "unknown")
     assert await announced(transactions, in_outage=True) == [(another, "outage")]
 
 
-async def test_what_was_given_up_waits_for_a_person(transactions: Transactions) -> None:
+async def test_a_row_that_was_given_up_waits_for_a_person(transactions: Transactions) -> None:
     [shipment] = await some_shipments(transactions, 1)
     await failed(transactions, shipment, "defect", "dead")
     assert await announced(transactions) == [(shipment, "dead")]
@@ -123,8 +123,8 @@ async def test_of_several_processes_each_announces_other_rows_and_waits_for_no_l
     assert [row.id for row, _ in await announced(transactions)] == [shipments[0].id]
 
 
-async def test_looking_costs_nothing_where_nothing_waits(transactions: Transactions) -> None:
-    """However many rows there are that are done."""
+async def test_the_search_reads_no_settled_rows(transactions: Transactions) -> None:
+    """Its cost does not grow with the number of settled rows."""
     await some_shipments(transactions, 1)
     async with transactions() as tx:
         await tx.execute(MANY_SETTLED)

@@ -1,4 +1,4 @@
-"""The embedded PostgreSQL keeps its promises on real folders, with real processes that are really killed."""
+"""The embedded PostgreSQL keeps its promises on real folders and when its owner is killed."""
 
 import asyncio
 import fcntl
@@ -81,7 +81,7 @@ def socket_folder(url: str) -> Path:
 
 
 async def until_there(folder: Path, pattern: str) -> None:
-    """Waits for a file: a process that is about to be killed cannot tell us where it is."""
+    """Waits for a file: a process that is about to be killed can't report how far it is."""
     async with asyncio.timeout(DEADLINE):
         while not any(folder.glob(pattern)):
             await asyncio.sleep(0.001)
@@ -111,7 +111,7 @@ async def test_it_answers_in_utf8_and_syncs_what_it_commits(tmp_path: Path) -> N
         assert (await connection.execute(text(f"SELECT {settings}"))).one() == ("orderflow", "UTF8", "on")
 
 
-async def test_it_listens_on_no_port_and_lets_only_this_account_in(tmp_path: Path) -> None:
+async def test_it_listens_on_no_port_and_accepts_only_this_account(tmp_path: Path) -> None:
     async with embedded_postgres(tmp_path) as url:
         async with connected(url) as connection:
             assert (await connection.execute(text("SHOW listen_addresses"))).scalar() == ""

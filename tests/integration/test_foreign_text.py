@@ -1,4 +1,4 @@
-"""Words of others are stored whatever is in them: no row fails because of them."""
+"""Text from third parties is stored whatever characters it has: no row fails because of it."""
 
 from uuid import uuid4
 
@@ -17,7 +17,7 @@ LEGIBLE = "554 \N{REPLACEMENT CHARACTER}a ne va pas \N{REPLACEMENT CHARACTER}"
 
 
 @pytest.mark.parametrize("repeat", [1, 200])
-async def test_the_words_of_a_failed_row(transactions: Transactions, repeat: int) -> None:
+async def test_the_error_text_of_a_failed_row(transactions: Transactions, repeat: int) -> None:
     async with transactions() as tx:
         tx.emit(order_created())
     [message] = tx.messages
@@ -28,7 +28,7 @@ async def test_the_words_of_a_failed_row(transactions: Transactions, repeat: int
     assert row["last_error"] == (LEGIBLE * repeat)[:1000]
 
 
-async def test_the_words_of_a_failed_event(transactions: Transactions) -> None:
+async def test_the_error_text_of_a_failed_event(transactions: Transactions) -> None:
     event = order_created()
     async with transactions() as tx:
         await parked.park(tx, event, ValueError(FOREIGN))
@@ -39,7 +39,7 @@ async def test_the_words_of_a_failed_event(transactions: Transactions) -> None:
     assert [tuple(row) for row in rows] == [(LEGIBLE, LEGIBLE), ("ORDER_CREATED", LEGIBLE)]
 
 
-async def test_what_a_person_wrote_in_a_terminal_of_another_encoding(transactions: Transactions) -> None:
+async def test_a_note_typed_in_a_terminal_of_another_encoding(transactions: Transactions) -> None:
     async with transactions() as tx:
         await interventions.record(tx, "discard", [Subject(uuid7())], actor=FOREIGN, note=FOREIGN)
         await interventions.record(tx, "discard", [Subject(uuid4())], actor="Ana")

@@ -1,4 +1,4 @@
-"""The gateway before replicas of the order service that die, start and are replaced."""
+"""The gateway in front of replicas of the order service that die, start and are replaced."""
 
 import asyncio
 import signal
@@ -42,7 +42,7 @@ async def place(client: httpx.AsyncClient, reference: str, key: str | None) -> i
 
 @asynccontextmanager
 async def dying_replica(address: str, port: int) -> AsyncIterator[list[bytes]]:
-    """Takes requests and ends their connections, as a process that is killed; gives what it has taken."""
+    """Reads requests and then closes their connections, as a killed process does. Yields the requests."""
     taken: list[bytes] = []
 
     async def die(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -112,7 +112,7 @@ async def test_orders_with_a_key_are_all_accepted_while_one_replica_after_the_ot
                 placed[number] += 1
 
         async def all_answered() -> None:
-            """Returns when no order is under way that was placed before: it may have been refused once."""
+            """Returns when every client has placed one more order, so none from before is under way."""
             before = list(placed)
 
             async def now() -> list[int]:

@@ -1,4 +1,4 @@
-"""An issued invoice over HTTP, and what is never invoiced."""
+"""An issued invoice over HTTP, and orders that are never invoiced."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable

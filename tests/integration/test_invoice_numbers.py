@@ -1,4 +1,4 @@
-"""Invoice numbers have no gaps, whatever becomes of the transactions that take them."""
+"""Invoice numbers have no gaps, however the transactions that take them end."""
 
 import asyncio
 import random
@@ -149,7 +149,7 @@ class Clock:
         self._owner = owner
 
     async def install(self, role: str) -> None:
-        """Shows the role a clock of our own."""
+        """Replaces the role's clock."""
         for statement in (
             "CREATE TABLE invoice.clock (shown timestamptz)",
             "INSERT INTO invoice.clock VALUES (now())",

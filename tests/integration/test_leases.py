@@ -12,7 +12,7 @@ from tests.factories import order_created
 
 
 async def some_messages(transactions: Transactions, count: int) -> list[UUID]:
-    """Rows that are due, the first longest."""
+    """Due rows, the one that has waited longest first."""
     ids = []
     for _ in range(count):
         async with transactions() as tx:
@@ -21,7 +21,7 @@ async def some_messages(transactions: Transactions, count: int) -> list[UUID]:
     return ids
 
 
-async def test_what_fell_due_first_is_claimed_first_and_nobody_else_has_it_then(
+async def test_rows_are_claimed_in_the_order_in_which_they_fell_due_and_by_one_process(
     transactions: Transactions,
 ) -> None:
     ids = await some_messages(transactions, 5)
@@ -48,7 +48,7 @@ async def test_failures_are_counted_by_their_kind_and_an_outage_is_not(transacti
     assert timedelta(hours=1) <= lease.tries.waited < timedelta(hours=1, minutes=5)
 
 
-async def test_a_row_that_is_given_up_is_claimed_no_more(transactions: Transactions) -> None:
+async def test_a_row_that_was_given_up_is_never_claimed(transactions: Transactions) -> None:
     first, second = await some_messages(transactions, 2)
     async with transactions() as tx:
         await LEASES.defer(tx, [Deferral(first, "defect", "broken", -1.0, "dead")])
@@ -58,7 +58,7 @@ async def test_a_row_that_is_given_up_is_claimed_no_more(transactions: Transacti
     assert tuple(row) == ("dead", "broken")
 
 
-async def test_only_what_still_waits_is_renewed(transactions: Transactions) -> None:
+async def test_only_the_claims_of_waiting_rows_are_renewed(transactions: Transactions) -> None:
     first, second = await some_messages(transactions, 2)
     async with transactions() as tx:
         [message] = [lease.row for lease in await LEASES.claim(tx, 10) if lease.row.id == first]

@@ -1,4 +1,4 @@
-"""The chores of a service: each deletes what has outlived its time, nothing else; none stops the service."""
+"""A service's chores: each deletes only rows past their lifetime, and none stops the service."""
 
 import asyncio
 import logging
@@ -58,7 +58,7 @@ async def fetched(transactions: Transactions, statement: str, *arguments: object
 # The cleaners
 
 
-async def test_counts_of_attempts_go_when_the_last_attempt_is_long_ago(transactions: Transactions) -> None:
+async def test_counts_of_attempts_are_deleted_long_after_the_last_attempt(transactions: Transactions) -> None:
     await fetched(
         transactions,
         """INSERT INTO attempts SELECT gen_random_uuid(), n, now() - n * interval '1 day'
@@ -68,7 +68,7 @@ async def test_counts_of_attempts_go_when_the_last_attempt_is_long_ago(transacti
     assert await fetched(transactions, "SELECT count FROM attempts ORDER BY 1") == [(1,), (9,)]
 
 
-async def test_the_record_of_interventions_goes_when_it_is_old(transactions: Transactions) -> None:
+async def test_old_interventions_are_deleted(transactions: Transactions) -> None:
     await fetched(
         transactions,
         """INSERT INTO interventions (at, actor, act) SELECT now() - n * interval '1 day', 'ana', n::text
@@ -78,7 +78,7 @@ async def test_the_record_of_interventions_goes_when_it_is_old(transactions: Tra
     assert await fetched(transactions, "SELECT act FROM interventions ORDER BY 1") == [("1",), ("9",)]
 
 
-async def test_default_partitions_keep_what_is_young_or_unfinished(transactions: Transactions) -> None:
+async def test_default_partitions_keep_young_and_unfinished_rows(transactions: Transactions) -> None:
     """Ids of 1970 are in no week."""
     await fetched(
         transactions,
@@ -104,7 +104,7 @@ async def test_default_partitions_keep_what_is_young_or_unfinished(transactions:
     assert left == [(1,), (31,), (59,)]
 
 
-async def test_many_old_rows_go_in_small_batches(fresh_database: str, transactions: Transactions) -> None:
+async def test_old_rows_are_deleted_in_small_batches(fresh_database: str, transactions: Transactions) -> None:
     await fetched(
         transactions,
         """INSERT INTO attempts SELECT gen_random_uuid(), 1, now() - interval '1 year'
@@ -117,7 +117,7 @@ async def test_many_old_rows_go_in_small_batches(fresh_database: str, transactio
     assert await fetched(transactions, "SELECT FROM attempts") == []
 
 
-async def test_a_row_that_somebody_works_with_is_left_for_the_next_time(transactions: Transactions) -> None:
+async def test_a_locked_row_is_left_for_the_next_time(transactions: Transactions) -> None:
     event_id = uuid7()
     await fetched(transactions, "INSERT INTO attempts VALUES ($1, 1, now() - interval '1 year')", event_id)
     async with transactions() as tx:
@@ -129,7 +129,7 @@ async def test_a_row_that_somebody_works_with_is_left_for_the_next_time(transact
     assert await fetched(transactions, "SELECT FROM attempts") == []
 
 
-async def test_old_idempotency_keys_go_and_their_orders_stay(
+async def test_old_idempotency_keys_are_deleted_and_their_orders_stay(
     service_url: Callable[[str], Awaitable[str]],
 ) -> None:
     async with counting(await service_url("order")) as transactions:
@@ -240,11 +240,11 @@ def test_each_lifetime_can_be_set_in_every_form(name: str) -> None:
         assert template["Parameters"][parameter]["Default"] == DEFAULTS[name]
 
 
-# How they are done
+# How chores run
 
 
 class Errand:
-    """A chore that is told how to end."""
+    """A chore that ends as the test says."""
 
     every = 1000.0
 
@@ -260,7 +260,7 @@ class Errand:
 
 
 async def pauses_of(transactions: Transactions, chore: Chore, rounds: int) -> list[float]:
-    """How long is slept after each round."""
+    """The pause after each round, in seconds."""
     slept: list[float] = []
     enough = asyncio.Event()
 
@@ -290,7 +290,7 @@ async def test_a_chore_that_failed_is_tried_again_within_a_minute(
     assert told.levelno == (logging.WARNING if isinstance(error, Unavailable) else logging.ERROR)
 
 
-async def test_a_chore_that_fails_keeps_no_other_from_being_done(transactions: Transactions) -> None:
+async def test_a_chore_that_fails_stops_no_other(transactions: Transactions) -> None:
     failing, other = Errand("failing", RuntimeError("a defect")), Errand("other")
     await Maintenance("test", transactions, [failing, other]).run_once()
     assert (failing.runs, other.runs) == (1, 1)
@@ -301,7 +301,7 @@ async def test_a_chore_that_fails_keeps_no_other_from_being_done(transactions: T
 
 @asynccontextmanager
 async def with_clock_moved(url: str, by: str) -> AsyncIterator[Transactions]:
-    """Transactions on a database whose clock is so far from ours."""
+    """Transactions on a database whose clock differs from ours by this interval."""
     connection = await asyncpg.connect(url.replace("+asyncpg", "", 1))
     await connection.execute(
         f"""CREATE SCHEMA moved;

@@ -1,4 +1,4 @@
-"""Every service's schema: as its code sees it, its own, and safe to bring up to date at any time."""
+"""A service's schema is as its code expects, only that service reaches it, and any migration is safe."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
@@ -40,10 +40,10 @@ async def connected(url: str) -> AsyncIterator[AsyncConnection]:
 
 
 def expected_metadata(connection: Connection, history: str) -> Any:
-    """The tables that a history's own env.py says its code expects."""
+    """The tables that the history's env.py names as expected."""
     found: list[Any] = []
 
-    def look(_: object, context: MigrationContext) -> Iterator[Any]:
+    def capture(_: object, context: MigrationContext) -> Iterator[Any]:
         found.append(context.opts["target_metadata"])
         return iter(())
 
@@ -51,14 +51,14 @@ def expected_metadata(connection: Connection, history: str) -> Any:
     config.set_main_option("script_location", history)
     config.attributes["connection"] = connection
     script = ScriptDirectory.from_config(config)
-    with EnvironmentContext(config, script, fn=look):
+    with EnvironmentContext(config, script, fn=capture):
         script.run_env()
     [metadata] = found
     return metadata
 
 
 def differences(connection: Connection, history: str) -> list[Any]:
-    """What a new revision would have to change to make the database as the code expects; partitions aside."""
+    """Changes that the database needs to be as the code expects, without partitions."""
     partitions = set(connection.scalars(text("SELECT relname FROM pg_class WHERE relispartition")))
 
     def is_compared(_: object, name: str | None, kind: str, reflected: bool, __: object) -> bool:
@@ -70,7 +70,7 @@ def differences(connection: Connection, history: str) -> list[Any]:
 
 
 @pytest.mark.parametrize("schema", HISTORIES)
-def test_the_head_that_services_wait_for_is_alembic_s(schema: str) -> None:
+def test_services_wait_for_the_head_that_alembic_knows(schema: str) -> None:
     config = Config()
     config.set_main_option("script_location", HISTORIES[schema])
     assert head(HISTORIES[schema]) == ScriptDirectory.from_config(config).get_current_head()
@@ -171,7 +171,7 @@ async def test_a_service_that_is_started_before_its_migration_waits_for_it(fresh
     url = url_for(fresh_database, "shipment", password="shipment")
     async with database.connect(url, pool=2, application="early") as pool:
         waiting = asyncio.create_task(database.wait_for_schema(pool, head(HISTORIES["shipment"])))
-        for _ in range(3):  # it has found that it can't go on yet, and still waits
+        for _ in range(3):  # it has looked for its schema, and still waits
             await asyncio.wait([waiting], timeout=0.3)
             assert not waiting.done()
         await migrate_service(fresh_database, "shipment", password="shipment")
@@ -199,7 +199,7 @@ async def test_a_service_that_logged_in_before_its_role_had_its_settings_goes_on
                 await tx.fetch("SELECT FROM shipments")
 
 
-async def test_no_service_can_log_in_while_its_role_has_no_settings(fresh_database: str) -> None:
+async def test_no_service_can_log_in_before_its_role_has_its_settings(fresh_database: str) -> None:
     url = url_for(fresh_database, "shipment", password="shipment")
     name, role = make_url(url).database, str(make_url(url).username)
     async with connected(fresh_database) as owner, connected(fresh_database) as other:

@@ -1,4 +1,4 @@
-"""The order service answers as its OpenAPI document says, and never with a 500."""
+"""Every answer of the order service is in its OpenAPI document, and none is a 500."""
 
 import asyncio
 from collections import Counter
@@ -30,7 +30,7 @@ EXAMPLES = 40
 
 
 def explore(base_url: str) -> "Counter[str]":
-    """Sends what the document allows to every operation; returns how often each was answered with what."""
+    """Sends to every operation what the document allows. Counts answers by operation and status."""
     document = httpx.get(f"{base_url}/openapi.json", trust_env=False).json()
     session = requests.Session()
     session.trust_env = False  # past any proxy
@@ -56,7 +56,7 @@ def explore(base_url: str) -> "Counter[str]":
     return explored
 
 
-async def test_every_answer_is_one_that_the_document_names(
+async def test_every_answer_is_described_in_the_document(
     service_url: Callable[[str], Awaitable[str]],
 ) -> None:
     async with order_service(await service_url("order")) as service:

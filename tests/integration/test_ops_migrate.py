@@ -1,4 +1,4 @@
-"""`orderflow migrate`: database and broker as this version needs them, or a sentence that says why not."""
+"""`orderflow migrate` prepares database and broker for this version, or says in a sentence why it can't."""
 
 import asyncio
 import uuid
@@ -81,7 +81,7 @@ async def test_an_empty_password_is_refused_by_its_name(fresh_database: str) -> 
         await migrate(fresh_database, PASSWORDS | {"invoice": ""})
 
 
-async def test_any_printable_password_lets_a_role_in(
+async def test_a_role_can_log_in_with_any_printable_password(
     fresh_database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await migrate(fresh_database, dict.fromkeys(ROLES, ANY_PASSWORD))
@@ -100,7 +100,7 @@ async def test_any_printable_password_lets_a_role_in(
             assert await pool.fetchval("SELECT current_user") == f"{url.database}_order"
 
 
-async def test_any_printable_password_lets_in_at_the_broker(
+async def test_the_broker_accepts_any_printable_password(
     rabbitmq: Broker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     user = f"test-{uuid.uuid4()}"

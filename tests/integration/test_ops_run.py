@@ -90,7 +90,7 @@ async def test_the_curl_line_that_it_prints_places_an_order_past_any_proxy(tmp_p
     assert answer.startswith(b"HTTP/1.1 201"), answer
 
 
-async def test_killed_in_the_middle_of_a_hundred_orders_it_goes_on_and_does_nothing_twice(
+async def test_killed_amid_a_hundred_orders_it_continues_and_does_nothing_twice(
     tmp_path: Path,
 ) -> None:
     state, keys = tmp_path / "state", [f"key-{n}" for n in range(100)]
@@ -104,12 +104,12 @@ async def test_killed_in_the_middle_of_a_hundred_orders_it_goes_on_and_does_noth
         process.send(signal.SIGKILL)
         await process.ended()
         await asyncio.gather(*placing, return_exceptions=True)
-    async with database_of(state) as database:  # it goes on when its owner was killed
+    async with database_of(state) as database:  # the database outlives its owner
         shipped = await database.fetchval("SELECT count(*) FROM shipment.outbox WHERE type = 'SHIPPED'")
     assert shipped < 100
 
     async with running(state) as (process, api):
-        orders = [await place(api, key) for key in keys]  # as a client does that had no answer
+        orders = [await place(api, key) for key in keys]  # a client without an answer repeats its request
         assert {order["id"] for order in orders} >= set(answered)
         assert len({order["id"] for order in orders}) == 100
         ends = await asyncio.gather(*(finished(api, order["id"]) for order in orders))
@@ -171,7 +171,7 @@ async def test_a_taken_port_gives_one_sentence_that_names_a_free_one(tmp_path: P
         socket.create_server(("127.0.0.1", free)).close()
 
 
-async def test_a_second_ctrl_c_ends_it_at_once_and_the_next_run_is_well(tmp_path: Path) -> None:
+async def test_a_second_ctrl_c_ends_it_at_once_and_the_next_run_works(tmp_path: Path) -> None:
     state = tmp_path / "state"
     async with running(state) as (process, api):
         port = api.base_url.port
@@ -179,7 +179,7 @@ async def test_a_second_ctrl_c_ends_it_at_once_and_the_next_run_is_well(tmp_path
         unfinished.write(b"POST /orders HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n")
         unfinished.write(b"Content-Length: 100\r\n\r\n{")
         await unfinished.drain()
-        order = await place(api, "one")  # so the server has read the other request's beginning
+        order = await place(api, "one")  # so the other request's beginning was read
         process.send(signal.SIGINT)
         await process.says("Stopping")
         process.send(signal.SIGINT)

@@ -1,4 +1,4 @@
-"""Optimistic transactions: one statement on an ordinary day, else the work is done again."""
+"""An optimistic transaction is one statement if its assumptions hold. Otherwise the work is done again."""
 
 import asyncio
 from collections.abc import Collection
@@ -34,7 +34,7 @@ async def rows(transactions: Transactions) -> dict[UUID, int]:
 
 @pytest.fixture
 def statements_sent(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """What goes to the database from now on, a round trip each."""
+    """The statements sent to the database from now on, one round trip each."""
     sent: list[str] = []
     execute, fetch = Connection.execute, Connection.fetch
 
@@ -51,7 +51,7 @@ def statements_sent(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return sent
 
 
-async def test_what_is_written_and_announced_is_one_statement(
+async def test_writes_and_announcements_are_one_statement(
     transactions: Transactions, statements_sent: list[str]
 ) -> None:
     old, new = uuid4(), uuid4()
@@ -70,7 +70,7 @@ async def test_what_is_written_and_announced_is_one_statement(
     assert len(await transactions.fetch("SELECT FROM outbox")) == 1
 
 
-async def test_where_not_every_row_is_new_the_work_is_done_again_with_the_answers(
+async def test_if_not_every_row_is_new_the_work_is_done_again_with_the_answers(
     transactions: Transactions, handover: RecordedHandover
 ) -> None:
     old, new = uuid4(), uuid4()
@@ -89,7 +89,7 @@ async def test_where_not_every_row_is_new_the_work_is_done_again_with_the_answer
     assert len(await transactions.fetch("SELECT unnest(event_ids) FROM outbox")) == 1
 
 
-async def test_a_statement_of_which_not_every_row_was_new_changes_nothing_and_says_what_it_found(
+async def test_a_statement_with_a_row_that_is_not_new_changes_nothing_and_says_so(
     transactions: Transactions,
 ) -> None:
     old, new = uuid4(), uuid4()
@@ -110,7 +110,7 @@ async def test_more_rows_than_expected_are_a_wrong_assumption_too(transactions: 
     assert await transactions.run(any_there)
 
 
-async def test_a_statement_that_fails_is_raised_where_it_stands_in_the_work(
+async def test_an_error_of_a_statement_is_raised_at_its_place_in_the_work(
     transactions: Transactions,
 ) -> None:
     async def work(tx: Transaction) -> str:
@@ -138,7 +138,7 @@ async def test_a_read_sees_what_was_written_before(transactions: Transactions) -
     assert await rows(transactions) == {new: 2}
 
 
-async def test_a_wrong_assumption_that_a_read_brings_to_light_is_done_again_too(
+async def test_after_a_read_finds_a_wrong_assumption_the_work_is_done_again_too(
     transactions: Transactions,
 ) -> None:
     old, new = uuid4(), uuid4()
@@ -151,7 +151,7 @@ async def test_a_wrong_assumption_that_a_read_brings_to_light_is_done_again_too(
     assert await transactions.run(work) == ({new}, 2)
 
 
-async def test_what_the_work_raises_is_raised_and_the_work_is_not_done_again(
+async def test_an_error_of_the_work_is_raised_and_the_work_is_not_done_again(
     transactions: Transactions,
 ) -> None:
     calls: list[Transaction] = []
@@ -178,7 +178,7 @@ async def test_a_cancelled_statement_of_its_own_leaves_no_connection_that_waits(
             assert await transactions.fetch("SELECT 1 AS one")
 
 
-async def test_two_who_write_the_same_row_wait_for_each_other_and_one_of_them_finds_it_there(
+async def test_of_two_writers_of_one_row_the_second_waits_and_finds_it(
     transactions: Transactions,
 ) -> None:
     new = uuid4()
@@ -186,7 +186,9 @@ async def test_two_who_write_the_same_row_wait_for_each_other_and_one_of_them_fi
     assert sorted(map(len, found)) == [0] * 7 + [1]
 
 
-async def test_what_comes_of_a_wrong_assumption_is_not_raised(transactions: Transactions) -> None:
+async def test_an_error_after_a_wrong_assumption_is_not_raised(
+    transactions: Transactions,
+) -> None:
     old = uuid4()
     await transactions.run(lambda tx: add(tx, [old]))
 
@@ -213,7 +215,7 @@ async def test_work_that_swallows_a_wrong_assumption_is_done_again_too(transacti
     assert await rows(transactions) == {old: 0, new: 1}
 
 
-async def test_what_can_not_be_joined_is_sent_where_it_stands(transactions: Transactions) -> None:
+async def test_a_statement_that_can_not_be_joined_is_sent_at_its_place(transactions: Transactions) -> None:
     new = uuid4()
 
     async def work(tx: Transaction) -> set[UUID]:

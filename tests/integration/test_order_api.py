@@ -1,4 +1,4 @@
-"""An order over HTTP: accepted, priced, kept, told."""
+"""An order over HTTP: accepted, priced, stored and read back."""
 
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable

@@ -1,4 +1,4 @@
-"""The intake: many at once, each order once, and nothing half written whatever the database does."""
+"""The intake accepts many orders at once, each once, and none by halves, whatever the database does."""
 
 import asyncio
 import uuid
@@ -151,7 +151,7 @@ async def test_keys_are_kept_apart_by_every_character(service: OrderService) -> 
 
 
 class Gate(Transactions):
-    """Transactions that wait until they are let through."""
+    """Transactions that wait until the test opens the gate."""
 
     def __init__(self, transactions: Transactions) -> None:
         super().__init__(transactions._pool)
@@ -200,18 +200,18 @@ async def test_a_key_twice_in_one_batch_makes_one_order(transactions: Transactio
     outcomes = await gathered(
         transactions, [("a", b"1"), ("b", b"1"), ("a", b"1"), (None, b""), ("a", b"2"), ("b", b"1")]
     )
-    a, b, a_again, alone, a_other, b_again = outcomes
+    a, b, a_again, without_key, a_other, b_again = outcomes
     assert isinstance(a, Accepted)
     assert isinstance(b, Accepted)
     assert isinstance(a_again, Accepted)
     assert isinstance(b_again, Accepted)
-    assert isinstance(alone, Accepted)
+    assert isinstance(without_key, Accepted)
     assert isinstance(a_other, KeyReused)
-    assert not (a.replayed or b.replayed or alone.replayed)
+    assert not (a.replayed or b.replayed or without_key.replayed)
     assert a_again.replayed
     assert b_again.replayed
     assert (a_again.order, a_again.first_entry) == (a.order, a.first_entry)
-    assert len({a.order.id, b.order.id, alone.order.id}) == 3
+    assert len({a.order.id, b.order.id, without_key.order.id}) == 3
     assert await counted(transactions, "orders") == 4
     assert await counted(transactions, "idempotency_keys") == 2
 
@@ -292,7 +292,7 @@ async def test_a_key_that_is_still_running_is_a_409(
 
 
 async def terminated(connection: "asyncpg.Connection[asyncpg.Record]") -> int:
-    """Ends the service's connections; how many there were."""
+    """Ends the service's connections. Returns how many there were."""
     return int(
         await connection.fetchval("""
             SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
@@ -333,7 +333,7 @@ async def test_every_answer_stays_true_when_connections_break(
 
 
 class LostAnswer(Transactions):
-    """Transactions whose first commit is made, and its answer lost."""
+    """Transactions whose first commit succeeds while its answer is lost."""
 
     def __init__(self, transactions: Transactions) -> None:
         super().__init__(transactions._pool)
@@ -360,7 +360,7 @@ async def test_a_commit_whose_answer_was_lost_is_not_made_twice(
     assert await counted(transactions, "outbox") == 1
 
 
-async def test_a_database_that_stays_away_is_a_503_that_says_when_to_come_back(
+async def test_a_database_that_stays_away_is_a_503_with_retry_after(
     fresh_database: str, service: OrderService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(intake_module, "DEADLINE_SECONDS", 0.5)
@@ -407,7 +407,7 @@ async def test_a_slow_database_is_a_503_also_for_a_request_with_a_key(
 
 
 class Lost(Gate):
-    """Transactions whose first fails when it is let through, with its key still held by the server."""
+    """Transactions of which the first fails behind the gate, while the server still holds its key."""
 
     async def hold(self, key: str) -> None:
         async with Transactions(self._pool)() as tx:

@@ -1,4 +1,4 @@
-"""What becomes of an order: every event about it is a line, and the lines say where it stands."""
+"""Each event about an order is a line of its timeline, and the lines give its status."""
 
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable

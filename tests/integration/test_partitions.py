@@ -1,4 +1,4 @@
-"""Partitions of outbox and inbox: made ahead, dropped when nothing in them is needed, in nobody's way."""
+"""Partitions of outbox and inbox are made ahead, dropped when no row is needed, and block no work."""
 
 import asyncio
 import logging
@@ -24,7 +24,7 @@ from tests.conftest import create_tables
 from tests.factories import order_created
 
 SUNDAY = datetime(2025, 1, 12, 12, tzinfo=UTC)
-"""In the last hours of the week from 2025-01-06 to the 13th, long before the tests' own now."""
+"""In the last hours of the week from 2025-01-06 to the 13th, which is long past."""
 
 
 def day(number: float) -> datetime:
@@ -32,7 +32,7 @@ def day(number: float) -> datetime:
 
 
 def an_id(moment: datetime) -> UUID:
-    """A UUIDv7 that tells this moment."""
+    """A UUIDv7 made at this moment."""
     return UUID(int=first_id(moment).int | uuid4().int & (1 << 80) - 1)
 
 
@@ -61,14 +61,14 @@ async def take_over(transactions: Transactions, made: datetime, *, received: dat
 
 
 async def ids(transactions: Transactions) -> set[UUID]:
-    """What is in outbox and inbox."""
+    """The ids in outbox and inbox."""
     async with transactions() as tx:
         rows = await tx.fetch("SELECT id FROM outbox UNION ALL SELECT event_id FROM inbox")
     return {row["id"] for row in rows}
 
 
 async def places(transactions: Transactions) -> dict[UUID, str]:
-    """In which partition each row is."""
+    """The partition of each row."""
     async with transactions() as tx:
         rows = await tx.fetch(
             """SELECT id, tableoid::regclass::text AS place FROM outbox
@@ -89,7 +89,7 @@ async def partitions(transactions: Transactions) -> set[str]:
 # Time travel
 
 
-async def test_rows_are_there_on_day_8_and_gone_by_their_lifetimes(transactions: Transactions) -> None:
+async def test_rows_exist_on_day_8_and_are_dropped_after_their_lifetimes(transactions: Transactions) -> None:
     await renew(transactions, day(0))
     old, young = await write_message(transactions, day(0)), await write_message(transactions, day(0.5))
     taken, taken_later = await take_over(transactions, day(0)), await take_over(transactions, day(0.5))
@@ -98,7 +98,7 @@ async def test_rows_are_there_on_day_8_and_gone_by_their_lifetimes(transactions:
     assert await ids(transactions) == {old, young, taken, taken_later}
     await renew(transactions, day(29.9))
     assert await ids(transactions) == {old, young, taken, taken_later}
-    await renew(transactions, day(31))  # the first week is over for 30 days, the next is not
+    await renew(transactions, day(31))  # the first week ended over 30 days ago, the second did not
     assert await ids(transactions) == {young, taken, taken_later}
     await renew(transactions, day(59.9))
     assert await ids(transactions) == {taken, taken_later}
@@ -118,7 +118,7 @@ async def test_weeks_are_made_three_ahead_under_the_names_that_an_older_version_
     assert await renew(transactions, day(0)) == []
 
 
-async def test_on_day_400_only_what_is_needed_then_is_there(transactions: Transactions) -> None:
+async def test_on_day_400_only_the_partitions_needed_then_exist(transactions: Transactions) -> None:
     before = await partitions(transactions)
     for week in range(8):
         await renew(transactions, day(7 * week))
@@ -142,7 +142,7 @@ async def test_a_partition_with_an_unfinished_row_is_never_dropped_and_the_warni
         assert await ids(transactions) == {unfinished, published}
 
 
-async def test_a_row_that_is_published_at_last_is_kept_for_thirty_days_from_then(
+async def test_a_row_published_late_is_kept_for_thirty_days_from_then(
     transactions: Transactions,
 ) -> None:
     await renew(transactions, day(0))
@@ -158,10 +158,10 @@ async def test_a_row_that_is_published_at_last_is_kept_for_thirty_days_from_then
     assert await ids(transactions) == set()
 
 
-async def test_what_holds_a_partition_back_is_a_warning_told_once(
+async def test_a_partition_that_can_not_be_dropped_is_warned_of_once(
     transactions: Transactions, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """By the database's own clock: 2025 is long over."""
+    """By the database's own clock, by which 2025 is past."""
     await renew(transactions, day(0))
     pending = await write_message(transactions, day(0), state="pending")
     chore = PartitionRenewal()
@@ -212,8 +212,8 @@ async def test_rows_move_whole_from_the_default_partition_when_their_week_is_mad
     assert (await places(transactions))[elsewhere] == "outbox_default"
 
 
-async def test_a_process_that_slept_three_weeks_and_more_loses_nothing(transactions: Transactions) -> None:
-    """Nobody made partitions meanwhile, and what it had in hand carries ids from before."""
+async def test_a_process_that_slept_for_over_three_weeks_loses_nothing(transactions: Transactions) -> None:
+    """No process made partitions meanwhile, and the events in memory have old ids."""
     await renew(transactions, day(0))
     before = await write_message(transactions, day(10))
     awake = day(10 + 35)
@@ -233,7 +233,7 @@ async def test_a_process_that_slept_three_weeks_and_more_loses_nothing(transacti
 
 @asynccontextmanager
 async def reading(url: str) -> "AsyncIterator[asyncpg.Connection[Any]]":
-    """An audit that looks at one moment and takes its time."""
+    """A reader that holds one snapshot for as long as the block lasts."""
     connection = await asyncpg.connect(url.replace("+asyncpg", "", 1))
     try:
         async with connection.transaction(isolation="repeatable_read", readonly=True):
@@ -244,10 +244,10 @@ async def reading(url: str) -> "AsyncIterator[asyncpg.Connection[Any]]":
 
 
 @pytest.mark.parametrize("due", [day(0), day(31)], ids=["make", "drop"])
-async def test_while_a_reader_holds_its_snapshot_the_work_goes_on_and_renewal_is_tried_within_a_minute(
+async def test_while_a_reader_holds_its_snapshot_work_continues_and_renewal_is_tried_again_within_a_minute(
     fresh_database: str, transactions: Transactions, due: datetime
 ) -> None:
-    if due == day(31):  # only that is left to be done
+    if due == day(31):  # the only step left
         await renew(transactions, day(0))
         await renew(transactions, day(29.9))
     pauses: asyncio.Queue[float] = asyncio.Queue()
@@ -282,7 +282,7 @@ async def test_while_a_reader_holds_its_snapshot_the_work_goes_on_and_renewal_is
 
 
 async def one_batch(transactions: Transactions, *, claims: bool = False) -> None:
-    """What a worker's transaction does. A wait of two seconds for a lock fails it."""
+    """The statements of a worker's transaction. A wait of two seconds for a lock fails it."""
     async with transactions() as tx:
         await tx.execute("SET LOCAL lock_timeout TO '2s'")
         if claims:  # it locks every partition of the outbox, before the inbox
@@ -311,7 +311,7 @@ async def test_workers_never_meet_a_deadlock_with_the_renewal(transactions: Tran
                     try:
                         await renew(transactions, day(number))
                         break
-                    except Unavailable:  # its lock was not to be had: again
+                    except Unavailable:  # the lock was not available: again
                         await asyncio.sleep(0)
         finally:
             finished = True
@@ -342,10 +342,10 @@ async def test_several_processes_renew_at_once(fresh_database: str) -> None:
             name for name in await partitions(transactions) if name.startswith(("outbox_2025", "inbox_2025"))
         }
     assert len(made) == 8
-    assert len(steps) == len({step.partition for step in steps})  # nobody makes what another has made
+    assert len(steps) == len({step.partition for step in steps})  # no partition is made twice
 
 
-async def test_an_older_version_s_own_partitions_are_taken_as_they_are(transactions: Transactions) -> None:
+async def test_partitions_that_an_older_version_made_are_kept(transactions: Transactions) -> None:
     """It makes them under the same names, with CREATE TABLE … PARTITION OF."""
     monday = datetime(2025, 1, 6, tzinfo=UTC)
     bounds = f"('{first_id(monday)}') TO ('{first_id(monday + timedelta(weeks=1))}')"
@@ -374,13 +374,13 @@ async def test_a_partition_is_like_its_table(transactions: Transactions) -> None
             assert row["whole"] == row["part"] > 1
 
 
-# The checks are checked
+# Each promise is checked by a test that fails on a wrong renewal
 
 _LOOKS = "EXECUTE format(in_use, partition_name) INTO act, detail USING present - lifetime;"
 _TOO_SOON = "present - lifetime - interval '1 week'"
-_published_late = test_a_row_that_is_published_at_last_is_kept_for_thirty_days_from_then
+_published_late = test_a_row_published_late_is_kept_for_thirty_days_from_then
 _unfinished = test_a_partition_with_an_unfinished_row_is_never_dropped_and_the_warning_names_it
-_lifetimes = test_rows_are_there_on_day_8_and_gone_by_their_lifetimes
+_lifetimes = test_rows_exist_on_day_8_and_are_dropped_after_their_lifetimes
 
 
 @pytest.mark.parametrize(
@@ -398,7 +398,7 @@ _lifetimes = test_rows_are_there_on_day_8_and_gone_by_their_lifetimes
         ),
     ],
 )
-async def test_a_renewal_that_is_wrong_breaks_the_promise_named_for_it(
+async def test_each_mistake_in_the_renewal_breaks_the_promise_named_for_it(
     transactions: Transactions, right: str, wrong: str, promise: Callable[[Transactions], Awaitable[None]]
 ) -> None:
     [function] = [text for text in migrations._CREATE_4 if "CREATE FUNCTION renew_partitions" in text]

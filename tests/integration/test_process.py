@@ -1,4 +1,4 @@
-"""A process that can't work: what it says while its database takes no writes, and when it ends."""
+"""A process that can't work says so while its database takes no writes, and when it ends."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -25,7 +25,7 @@ from tests.waiting import eventually
 
 @dataclass(frozen=True)
 class Process:
-    """The order service as its process runs it, behind a database that can go."""
+    """The order service as its process runs it, on a database that the test can take away."""
 
     http: httpx.AsyncClient
     transactions: Transactions
@@ -68,7 +68,7 @@ async def owner_of(fresh_database: str) -> AsyncIterator["asyncpg.Connection[asy
         await connection.close()
 
 
-async def test_requests_that_the_end_of_the_process_breaks_off_get_a_problem_document(
+async def test_requests_interrupted_by_the_end_of_the_process_get_a_problem_document(
     url: str, fresh_database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(process, "DRAIN_SECONDS", 0.2)
@@ -118,7 +118,7 @@ async def test_a_database_that_never_commits_is_not_ready(url: str, monkeypatch:
         order.proxy.reset_silent()
 
 
-async def test_however_often_readiness_is_asked_for_the_database_is_probed_once_in_a_while(
+async def test_frequent_readiness_checks_probe_the_database_only_now_and_then(
     transactions: Transactions, handover: RecordedHandover, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(health, "FRESH_SECONDS", 3600.0)

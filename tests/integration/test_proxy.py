@@ -1,4 +1,4 @@
-"""The proxy breaks what it says, and the other side has done exactly what it should have by then."""
+"""The proxy cuts at the moment that it names: the server has done its part before it, or not."""
 
 import asyncio
 import os
@@ -43,7 +43,7 @@ from tests.integration.mail_server import mail_server
 from tests.servers import Broker
 from tests.waiting import eventually
 
-# Clients that are cut off while they connect leave sockets to the collector.
+# Clients that are cut off while they connect leave their sockets to the garbage collector.
 pytestmark = pytest.mark.filterwarnings(
     "ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning"
 )
@@ -60,7 +60,7 @@ def dsn(url: str) -> str:
 
 @pytest.fixture
 async def table(fresh_database: str) -> AsyncIterator[Owner]:
-    """The owner's own connection, by no proxy, to a database with a table `notes`."""
+    """The owner's connection, without the proxy, to a database with a table `notes`."""
     own = await asyncpg.connect(dsn(fresh_database))
     await own.execute("CREATE TABLE notes (note text)")
     yield own
@@ -134,7 +134,7 @@ async def test_only_the_connections_of_one_role_are_cut_off(
 async def test_the_process_is_known_that_a_connection_belongs_to(
     table: Owner, fresh_database: str, line: Proxy
 ) -> None:
-    """And can be killed between its COMMIT and the answer."""
+    """The proxy can kill it between its COMMIT and the answer."""
     program = (
         "import asyncio, asyncpg, sys\n"
         "async def main():\n"
@@ -181,7 +181,7 @@ async def queue(broker: Broker) -> AsyncIterator[str]:
 
 
 async def bodies(broker: Broker, name: str) -> list[bytes]:
-    """What is in the queue; it is taken out."""
+    """Takes every message out of the queue. Returns their bodies."""
     found = []
     async with opened(broker.url, "reader") as channel:
         own = await channel.get_queue(name)
@@ -305,7 +305,7 @@ async def until(holds: Callable[[], bool]) -> None:
 
 @asynccontextmanager
 async def echoing() -> AsyncIterator[tuple[Proxy, Callable[[], Awaitable[asyncio.StreamReader]]]]:
-    """A proxy before a server that says everything back, and how to connect to it and say `hello`."""
+    """A proxy before an echo server, and a function that connects and sends `hello`."""
 
     async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with suppress(OSError):
@@ -404,7 +404,7 @@ async def test_slow_bytes_arrive_in_order_and_all_of_them() -> None:
         writer.transport.abort()
 
 
-async def test_what_was_said_arrives_before_the_connection_ends() -> None:
+async def test_bytes_sent_before_the_end_of_a_connection_arrive() -> None:
     async def say_goodbye(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b"goodbye")
         writer.close()
@@ -418,8 +418,8 @@ async def test_what_was_said_arrives_before_the_connection_ends() -> None:
         server.close()
 
 
-def test_nothing_that_ships_arms_a_kill_point() -> None:
-    """Neither what arms them nor the entry and the variable that tests use is named outside of the tests."""
+def test_no_shipped_code_arms_a_kill_point() -> None:
+    """No module outside of the tests names the arming function, its entry point or its variable."""
     root = Path(__file__).parents[2]
     shipped = [root / "docker-compose.yml", root / "Dockerfile"]
     shipped += [path for folder in ("libs", "ops", "services") for path in (root / folder).rglob("*.py")]

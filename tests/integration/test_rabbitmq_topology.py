@@ -1,4 +1,4 @@
-"""The broker's topology: declared whole, safe to repeat, mended while processes run."""
+"""The broker's topology is declared whole, safe to declare again, and repaired while processes run."""
 
 import asyncio
 import uuid
@@ -24,13 +24,13 @@ BINDINGS = {"invoice": ["ORDER_CREATED"], "email": ["ORDER_CREATED", "SHIPPED"]}
 
 @pytest.fixture(params=["rabbitmq-4", "rabbitmq-local"])
 def broker(request: pytest.FixtureRequest) -> Broker:
-    """The brokers that there are."""
+    """Every broker that answers."""
     return rabbitmq_of(request)
 
 
 @pytest.fixture
 async def prefix(broker: Broker) -> AsyncIterator[str]:
-    """A beginning of names that is the test's own."""
+    """A prefix for the test's own names."""
     prefix = f"test-{uuid.uuid4().hex[:12]}."
     yield prefix
     await broker.remove(prefix, *BINDINGS)
@@ -132,7 +132,7 @@ async def take_one(subscription: Subscription) -> None:
 
 
 async def routable(bus: RabbitMQBus) -> None:
-    """Publishes, as soon as somebody is bound."""
+    """Publishes, as soon as a queue is bound."""
 
     async def published() -> bool:
         try:
@@ -158,7 +158,7 @@ async def delete_exchange(channel: aiormq.abc.AbstractChannel, names: Names) -> 
 
 
 @pytest.mark.parametrize("delete", [delete_queue, delete_binding, delete_exchange])
-async def test_what_somebody_deletes_is_made_again_while_the_processes_run(
+async def test_deleted_topology_is_declared_again_while_the_processes_run(
     broker: Broker,
     prefix: str,
     delete: Callable[[aiormq.abc.AbstractChannel, Names], Awaitable[None]],
@@ -190,7 +190,7 @@ async def test_a_process_may_start_before_the_broker(broker: Broker, prefix: str
             await take_one(subscription)
 
 
-async def test_what_cannot_be_buried_now_comes_again_and_is_buried_then(broker: Broker, prefix: str) -> None:
+async def test_a_message_that_can_not_be_dead_lettered_comes_again(broker: Broker, prefix: str) -> None:
     names = Names(prefix)
     async with (
         RabbitMQBus(broker.url, prefix=prefix, check_seconds=0.3) as bus,
@@ -208,11 +208,11 @@ async def test_what_cannot_be_buried_now_comes_again_and_is_buried_then(broker: 
         buried = await channel.basic_get(names.dead("invoice"), no_ack=True)
         assert buried.body == delivery.body
         assert (buried.header.properties.headers or {})["reason"] == "no reason"
-        rest = await channel.basic_get(names.queue("invoice"), no_ack=True)
-        assert isinstance(rest.delivery, spec.Basic.GetEmpty)
+        left = await channel.basic_get(names.queue("invoice"), no_ack=True)
+        assert isinstance(left.delivery, spec.Basic.GetEmpty)
 
 
-async def test_publishers_are_told_in_time_that_a_broker_short_of_memory_takes_nothing(
+async def test_publishers_fail_in_time_when_a_broker_short_of_memory_accepts_nothing(
     rabbitmq: Broker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("events.rabbitmq.publisher.PUBLISH_SECONDS", 0.5)

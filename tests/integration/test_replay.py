@@ -27,7 +27,7 @@ ORDER = json.loads((EXAMPLES / "order.json").read_text("utf-8"))
 
 
 async def orderflow(*arguments: str, status: int = 0, **environment: str) -> str:
-    """What the command says."""
+    """The command's output."""
     unset = {"DATABASE_URL": "", "BROKER_URL": "", "STATE": "", "ORDERFLOW_ACTOR": "ana"}
     result = await asyncio.to_thread(CliRunner().invoke, app, arguments, env=unset | environment)
     assert result.exit_code == status, result.output
@@ -155,7 +155,7 @@ class Records:
         return found | {"mails": hashlib.sha256(repr(names).encode()).hexdigest()}
 
     async def unfinished(self) -> int:
-        """How much is still under way."""
+        """The number of rows still under way."""
         count = int(await self.owner.fetchval(UNFINISHED))
         for schema in SERVICES:
             count += await self.owner.fetchval(f"""

@@ -29,7 +29,7 @@ async def forget_inboxes(connection: "asyncpg.Connection[Any]", days: int) -> No
 
 
 async def test_the_audit_finds_nothing_wrong_with_what_has_outlived_its_time(journeyed: str) -> None:
-    """Idempotency keys and inboxes are gone, and mails have no event any more."""
+    """Idempotency keys and inbox rows are deleted, and mails have no event."""
     connection = await owner(journeyed)
     await forget_inboxes(connection, 61)
     await connection.execute('DELETE FROM "order".idempotency_keys')

@@ -26,7 +26,7 @@ class LoopWithAnotherClock(asyncio.SelectorEventLoop):
 
 
 class LoopWhoseClockJumps(asyncio.SelectorEventLoop):
-    """Its clock can be put forward at any moment."""
+    """The test can put its clock forward at any moment."""
 
     ahead = 0.0
 
@@ -46,7 +46,7 @@ class ClaimedAhead:
         self._relay.offer(rows, claimed_at + 100)
 
 
-def test_rows_are_found_whatever_clock_the_loop_goes_by(fresh_database: str) -> None:
+def test_rows_are_found_whatever_clock_the_loop_uses(fresh_database: str) -> None:
     async def found() -> None:
         await create_tables(fresh_database)
         async with database.connect(fresh_database, pool=4, application="test") as pool:
@@ -133,10 +133,10 @@ def test_work_goes_on_also_when_a_pause_ends_between_two_looks_at_the_clock(
         loop.run(went_on())
 
 
-async def test_what_one_transaction_leaves_behind_is_taken_as_a_whole_or_not_at_all(
+async def test_the_work_of_one_transaction_is_taken_whole_or_not_at_all(
     transactions: Transactions,
 ) -> None:
-    """Not in part: the rest would wait for its claim to run out, with a runner that has nothing to do."""
+    """Taken in part, the other rows would wait for their claims to run out while the runner is idle."""
     published: list[Message] = []
     all_published, go_on = asyncio.Event(), asyncio.Event()
 

@@ -1,4 +1,4 @@
-"""Transactions on a real PostgreSQL: what they promise when all goes well, and when the connection goes."""
+"""Transactions on a real PostgreSQL: their promises when all goes well, and when a connection is lost."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -21,7 +21,7 @@ COUNT = "SELECT count(*) FROM outbox"
 
 
 async def connections_lost(url: str, application: str) -> int:
-    """Ends every connection of the application from the server's side; returns how many there were."""
+    """Ends every connection of the application at the server. Returns how many there were."""
     ended = f"""
         SELECT count(pg_terminate_backend(pid, 5000)) FROM pg_stat_activity
         WHERE application_name = 'orderflow {application}' AND pid <> pg_backend_pid()"""
@@ -41,7 +41,7 @@ async def count(transactions: Transactions) -> int:
     return int(record["count"])
 
 
-async def test_what_is_emitted_is_in_the_outbox_if_and_only_if_the_transaction_committed(
+async def test_emitted_events_are_in_the_outbox_if_and_only_if_the_transaction_committed(
     transactions: Transactions,
 ) -> None:
     async with transactions() as tx:
@@ -54,7 +54,7 @@ async def test_what_is_emitted_is_in_the_outbox_if_and_only_if_the_transaction_c
     assert await count(transactions) == 1
 
 
-async def test_what_a_transaction_leaves_behind_is_handed_over_only_after_its_commit(
+async def test_the_work_of_a_transaction_is_handed_over_only_after_its_commit(
     transactions: Transactions, handover: RecordedHandover
 ) -> None:
     seen: list[int] = []
@@ -71,7 +71,7 @@ async def test_what_a_transaction_leaves_behind_is_handed_over_only_after_its_co
     assert [message.type for message in tx.messages] == ["ORDER_CREATED"]
 
 
-async def test_connections_lost_in_the_pool_fail_nobody(fresh_database: str) -> None:
+async def test_connections_lost_in_the_pool_fail_no_transaction(fresh_database: str) -> None:
     async with database.connect(fresh_database, pool=3, application="pooled") as pool:
         pooled = Transactions(pool)
 
@@ -105,7 +105,7 @@ async def test_a_time_limit_of_the_database_means_unavailable(
 
 
 @pytest.mark.parametrize("broken", ["deadlock", "connection", "read_only"])
-async def test_what_is_nobodys_fault_means_unavailable(
+async def test_a_transient_database_error_means_unavailable(
     fresh_database: str, transactions: Transactions, broken: str
 ) -> None:
     first, second = asyncio.Event(), asyncio.Event()
@@ -145,7 +145,7 @@ async def test_what_is_nobodys_fault_means_unavailable(
     assert await count(transactions) == 0
 
 
-# A commit is a commit
+# After an error, COMMIT does not commit
 
 
 async def test_a_swallowed_error_of_a_statement_fails_the_commit_and_nothing_is_handed_over(
@@ -175,7 +175,7 @@ async def test_a_swallowed_outage_is_still_an_outage(transactions: Transactions)
             await tx.execute("SELECT 1")
 
 
-async def test_an_error_that_a_savepoint_took_back_is_none(transactions: Transactions) -> None:
+async def test_an_error_undone_by_a_savepoint_does_not_count(transactions: Transactions) -> None:
     async with transactions() as tx:
         await tx.execute("SAVEPOINT here")
         with suppress(asyncpg.PostgresError):
@@ -185,7 +185,7 @@ async def test_an_error_that_a_savepoint_took_back_is_none(transactions: Transac
     assert await count(transactions) == 1
 
 
-# Only what the driver raised means that the database is away
+# Only an error of the driver means that the database is unavailable
 
 
 @pytest.mark.parametrize(
@@ -200,7 +200,7 @@ async def test_an_error_that_a_savepoint_took_back_is_none(transactions: Transac
     ],
     ids=lambda error: type(error).__name__,
 )
-async def test_an_error_of_the_blocks_own_is_raised_as_it_is(
+async def test_an_error_of_the_block_is_raised_unchanged(
     transactions: Transactions, error: Exception
 ) -> None:
     with pytest.raises(type(error)) as caught:
@@ -210,7 +210,7 @@ async def test_an_error_of_the_blocks_own_is_raised_as_it_is(
     assert caught.value is error
 
 
-async def test_a_time_limit_of_the_blocks_own_is_not_the_databases(transactions: Transactions) -> None:
+async def test_a_timeout_in_the_block_is_not_the_databases(transactions: Transactions) -> None:
     with pytest.raises(TimeoutError):
         async with transactions() as tx, asyncio.timeout(0.05):
             await tx.fetch("SELECT pg_sleep(30)")
@@ -247,10 +247,10 @@ async def test_a_pool_without_a_free_connection_means_unavailable(
                     pytest.fail("there is no second connection")
 
 
-async def test_a_migration_beside_a_running_process_is_met_by_the_next_try(
+async def test_a_migration_beside_a_running_process_only_costs_one_try(
     transactions: Transactions,
 ) -> None:
-    """The server's plan of a prepared `SELECT *` is out of date then."""
+    """It makes the server's plan of a prepared `SELECT *` out of date."""
     async with transactions() as owner:
         await owner.execute("CREATE TABLE growing (x int)")
     async with transactions() as tx:
@@ -267,7 +267,7 @@ async def test_a_migration_beside_a_running_process_is_met_by_the_next_try(
     assert tries == 2
 
 
-async def test_what_the_server_says_of_itself_is_told_apart(transactions: Transactions) -> None:
+async def test_errors_about_the_server_are_told_apart(transactions: Transactions) -> None:
     for state, server_wide in {"53100": True, "25006": True, "40P01": False, "55P03": False}.items():
         with pytest.raises(DatabaseUnavailable) as caught:
             async with transactions() as tx:
@@ -304,6 +304,6 @@ async def test_a_connection_that_is_lost_while_it_waits_for_an_answer_means_unav
         pool = await stack.enter_async_context(connection)
         with pytest.raises(DatabaseUnavailable):
             async with Transactions(pool)() as tx:
-                lose = proxy.cut if lost == "by the network" else pool.terminate  # as it does at its end
+                lose = proxy.cut if lost == "by the network" else pool.terminate  # as at its end
                 asyncio.get_running_loop().call_soon(lose)
                 await tx.fetch("SELECT pg_sleep(30)")

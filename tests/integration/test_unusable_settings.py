@@ -1,4 +1,4 @@
-"""A setting that can't be used is one sentence in every form, and never a traceback or the value itself."""
+"""Every form of the system reports an unusable setting in one sentence, without traceback or value."""
 
 import asyncio
 import os
@@ -27,7 +27,7 @@ A_PROVIDER = "PAYMENT_PROVIDER: Input should be 'simulated' or 'stripe'."
 
 
 async def said(*command: str, **environment: str) -> str:
-    """What it says as it ends, which it does with a status that tells of the failure."""
+    """The output of a command, which has to end with status 1."""
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         *("-m", *command),
@@ -43,7 +43,7 @@ async def said(*command: str, **environment: str) -> str:
 
 
 @pytest.mark.parametrize("service", SERVICES)
-async def test_a_service_says_it_and_ends(service: str) -> None:
+async def test_a_service_reports_it_and_ends(service: str) -> None:
     assert await said(f"services.{service}.main", LOG_LEVEL=LEAK) == f"{A_LEVEL}\n"
 
 
@@ -71,7 +71,7 @@ async def test_a_service_says_what_is_wrong_with_its_addresses() -> None:
         (("replay", "--service", "email", "--since", "1h"), {"DATABASE_URL": LEAK}, A_DATABASE),
     ],
 )
-async def test_a_command_says_it_and_ends(
+async def test_a_command_reports_it_and_ends(
     arguments: tuple[str, ...], environment: dict[str, str], sentence: str
 ) -> None:
     assert await said("ops.main", *arguments, **environment) == f"{sentence}\n"
@@ -82,14 +82,14 @@ async def test_the_server_that_answers_as_stripe_does_says_it_and_ends() -> None
 
 
 class OneMinute:
-    """What Lambda says of an invocation."""
+    """The context of a Lambda invocation that may take a minute."""
 
     def get_remaining_time_in_millis(self) -> int:
         return 60_000
 
 
 @pytest.mark.parametrize("missing", ["TOPIC_ARN", "DATABASE_URL"])
-def test_a_function_says_it_and_ends_its_container(monkeypatch: pytest.MonkeyPatch, missing: str) -> None:
+def test_a_function_reports_it_and_ends_its_container(monkeypatch: pytest.MonkeyPatch, missing: str) -> None:
     for name, value in (GOOD | {"TOPIC_ARN": "arn:x", "DEAD_LETTER_QUEUE_URL": "https://x"}).items():
         monkeypatch.setenv(name, value)
     monkeypatch.delenv(missing)

@@ -1,4 +1,4 @@
-"""An order that waits says so: over HTTP, to `orderflow stuck`, and in the log; until it goes on."""
+"""A waiting order is shown as such over HTTP, by `orderflow stuck` and in the log, until it goes on."""
 
 import asyncio
 import logging
@@ -43,7 +43,7 @@ TABLES = {Payment: "billing.payments", Refund: "billing.refunds", Shipment: "shi
 
 
 class NoLedger(Ledger):
-    """An audit that is about something else than the provider."""
+    """An empty ledger, for an audit that is not about the provider."""
 
     provider = "nobody"
 
@@ -56,7 +56,7 @@ class NoLedger(Ledger):
 
 @dataclass
 class Shop:
-    """All five services on one bus, with a server that answers as Stripe does."""
+    """Every service on one bus, with the Stripe-like server."""
 
     url: str
     http: httpx.AsyncClient
@@ -76,11 +76,11 @@ class Shop:
         return order
 
     async def says(self, order_id: str, holds: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
-        """The order, once it is so."""
+        """The order, once the condition holds."""
         return await eventually(lambda: self.read(order_id), holds)
 
     async def rows(self, query: str, *arguments: object) -> list[asyncpg.Record]:
-        """What the owner of the database sees."""
+        """Rows of any schema, read as the owner."""
         connection = await asyncpg.connect(self.url.replace("+asyncpg", ""))
         try:
             return list(await connection.fetch(query, *arguments))
@@ -88,11 +88,11 @@ class Shop:
             await connection.close()
 
     async def has_rows(self, table: str, count: int) -> None:
-        """Returns when the table has so many rows."""
+        """Returns when the table has `count` rows."""
         await eventually(lambda: self.rows(f"SELECT FROM {table}"), lambda rows: len(rows) == count)
 
     async def a_minute_passes(self) -> None:
-        """All that waits has waited for over a minute, and everybody looks."""
+        """Makes everything that waits a minute older, and starts a sweep."""
         for table, state in (
             *((table, "pending") for table in TABLES.values()),
             *((f'"{service}".parked', "retry") for service in SERVICES),
@@ -100,18 +100,18 @@ class Shop:
             await self.rows(
                 f"UPDATE {table} SET waits_since = waits_since - interval '70 s' WHERE state = '{state}'"
             )
-        await self.look()
+        await self.sweep_now()
 
     async def claims_run_out(self) -> None:
-        """Whatever waits is due, and everybody looks."""
+        """Makes everything that waits due, and starts a sweep."""
         for table in TABLES.values():
             await self.rows(f"UPDATE {table} SET claimed_until = now() WHERE state = 'pending'")
         for service in SERVICES:
             await self.rows(f"UPDATE \"{service}\".parked SET claimed_until = now() WHERE state = 'retry'")
-        await self.look()
+        await self.sweep_now()
 
-    async def look(self) -> None:
-        """Everybody looks at what waits."""
+    async def sweep_now(self) -> None:
+        """Makes every participant sweep its tables."""
         for service in ("invoice", "billing", "shipment"):
             participant = self.running[service].participant
             for runner in (*participant.runners.values(), participant.retries):
@@ -132,7 +132,7 @@ class Shop:
         ]
 
     async def stuck(self) -> list[StuckOrder]:
-        """What `orderflow stuck` finds."""
+        """The orders that `orderflow stuck` finds."""
         connection = await asyncpg.connect(self.url.replace("+asyncpg", ""))
         try:
             return await stuck_orders(connection)
@@ -207,7 +207,7 @@ async def test_while_the_provider_is_away_every_order_says_what_it_waits_for_unt
     begin(shop.stripe)
     first = await shop.place()
     await eventually(in_outage(shop, Payment), bool)
-    orders = [first, await shop.place(), await shop.place()]  # two that nobody has asked the provider about
+    orders = [first, await shop.place(), await shop.place()]  # two whose payment was not tried yet
     await shop.has_rows("billing.payments", len(orders))
     assert [(await shop.read(order_id))["waiting"] for order_id in orders] == [None] * 3
     assert await shop.stuck() == []
@@ -233,7 +233,7 @@ async def test_while_the_provider_is_away_every_order_says_what_it_waits_for_unt
         assert waits.next_try
     assert (await audit(Target(shop.url, None), ledger=NoLedger(), patience=0.5)).breaches == ()
 
-    await shop.a_minute_passes()  # another one: there is nothing new to say
+    await shop.a_minute_passes()  # another minute: nothing new is announced
     shop.stripe.api.api_key = None
     shop.stripe.behave()
     await shop.claims_run_out()
@@ -246,7 +246,7 @@ async def test_while_the_provider_is_away_every_order_says_what_it_waits_for_unt
 
 @asynccontextmanager
 async def without(shop: Shop, table: str) -> AsyncIterator[None]:
-    """Whoever needs the table fails, until the end of the block."""
+    """Statements on the table fail until the block ends."""
     schema, name = table.split(".")
     await shop.rows(f"ALTER TABLE {table} RENAME TO {name}_away")
     yield
@@ -262,7 +262,7 @@ DEFECTS = {
 
 
 @pytest.mark.parametrize("broken", DEFECTS)
-async def test_what_fails_for_a_reason_of_our_own_is_said_and_mended_it_goes_on(
+async def test_a_failure_of_our_own_is_shown_and_once_repaired_the_order_goes_on(
     shop: Shop, broken: str
 ) -> None:
     stage, status, failing = DEFECTS[broken]
@@ -278,7 +278,7 @@ async def test_what_fails_for_a_reason_of_our_own_is_said_and_mended_it_goes_on(
     assert (await shop.says(order_id, lambda order: order["status"] == "SHIPPED"))["waiting"] is None
 
 
-async def test_what_was_given_up_waits_for_a_person_and_goes_on_when_it_is_replayed(shop: Shop) -> None:
+async def test_abandoned_work_waits_for_a_person_and_goes_on_when_it_is_replayed(shop: Shop) -> None:
     async with without(shop, "carrier.bookings"):
         order_id = await shop.place()
 
@@ -288,7 +288,7 @@ async def test_what_was_given_up_waits_for_a_person_and_goes_on_when_it_is_repla
 
         await eventually(given_up, bool)
         await shop.rows("UPDATE shipment.shipments SET waits_since = now() - interval '70 s'")
-        await shop.look()
+        await shop.sweep_now()
         waiting = (await shop.says(order_id, lambda order: order["waiting"] is not None))["waiting"]
         assert (waiting["stage"], waiting["reason"]["code"]) == ("shipment", "set_aside")
     async with connect_as_owner(shop.url, "test") as owned:

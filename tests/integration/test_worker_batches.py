@@ -1,4 +1,4 @@
-"""Which events the worker handles together, which alone, and whose failure is whose."""
+"""Which events the worker handles together, which one by one, and which of them a failure counts against."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -25,7 +25,7 @@ Failing = Callable[[Transaction], Awaitable[None]]
 
 
 class Batches:
-    """A worker whose handler fails as it is told, and what was in each of its batches."""
+    """A worker whose handler fails as the test says, and the content of each of its batches."""
 
     def __init__(self, transactions: Transactions) -> None:
         self.transactions = transactions
@@ -45,7 +45,7 @@ class Batches:
 
     @asynccontextmanager
     async def working(self) -> AsyncIterator[Worker]:
-        """A worker at work while the context is open."""
+        """A worker that runs until the block ends."""
         worker = self.worker()
         working = asyncio.create_task(worker.run())
         try:
@@ -156,13 +156,15 @@ async def die(_: Transaction) -> None:
 
 
 async def dies(batches: Batches) -> None:
-    """One process takes what is waiting, and dies of it."""
+    """A process takes the waiting events and dies while it handles them."""
     with pytest.raises(Death):
         async with asyncio.timeout(HANG_SECONDS):
             await batches.worker().run()
 
 
-async def test_redelivered_events_go_together_first_and_alone_only_after_a_death(batches: Batches) -> None:
+async def test_redelivered_events_are_handled_one_by_one_only_after_a_death(
+    batches: Batches,
+) -> None:
     events = [order_created() for _ in range(4)]
     ids = {event.id for event in events}
     killer = events[1].id
@@ -201,10 +203,10 @@ async def test_redelivered_events_go_together_first_and_alone_only_after_a_death
 async def test_a_thousand_redelivered_events_take_two_commits(
     batches: Batches, handover: RecordedHandover
 ) -> None:
-    batches.bus._first_id = UUID(int=2**128 - 1)  # all of them are from before the process
+    batches.bus._first_id = UUID(int=2**128 - 1)  # every event is older than the process
     messages = [m for _ in range(10) for m in envelope.messages([order_created() for _ in range(100)])]
     publishing = asyncio.gather(*(batches.bus.publish(message) for message in messages))
-    await asyncio.sleep(0)  # all of them wait
+    await asyncio.sleep(0)  # every message is on the bus
     async with batches.working():
         await publishing
     assert [len(batch) for batch in batches.batches] == [1000]
@@ -234,7 +236,7 @@ def warnings_of(caplog: pytest.LogCaptureFixture) -> list[str]:
 
 
 @pytest.mark.parametrize("when", ["in one message", "in one batch", "later", "redelivered"])
-async def test_another_payload_under_an_events_id_is_told_with_its_sender(
+async def test_another_payload_under_an_events_id_is_logged_with_its_sender(
     batches: Batches, caplog: pytest.LogCaptureFixture, when: str
 ) -> None:
     event = order_created()
@@ -254,7 +256,7 @@ async def test_another_payload_under_an_events_id_is_told_with_its_sender(
     else:
         async with batches.working():
             await batches.publishing([event])
-            await batches.publishing([event])  # the same again is nothing new
+            await batches.publishing([event])  # the same payload again is a duplicate
             assert warnings_of(caplog) == []
             await batches.publishing([forged, other])
     assert warnings_of(caplog) == [
@@ -266,7 +268,7 @@ async def test_another_payload_under_an_events_id_is_told_with_its_sender(
 async def test_an_event_without_a_digest_is_not_compared(
     batches: Batches, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A process of an earlier version took it over."""
+    """A process of an earlier version has handled it."""
     event = order_created()
     await batches.rows(f"INSERT INTO inbox (event_id) VALUES ('{event.id}')")
     async with batches.working():
@@ -275,7 +277,7 @@ async def test_an_event_without_a_digest_is_not_compared(
     assert warnings_of(caplog) == []
 
 
-async def test_an_event_that_was_given_up_and_comes_again_fails_nobody(
+async def test_an_abandoned_event_that_comes_again_fails_no_neighbour(
     batches: Batches, caplog: pytest.LogCaptureFixture
 ) -> None:
     bad, other = order_created(), order_created()

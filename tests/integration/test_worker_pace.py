@@ -1,4 +1,4 @@
-"""When the worker takes at once what arrives, and when it lets more gather first."""
+"""When the worker handles arriving events at once, and when it waits for more."""
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
@@ -19,7 +19,7 @@ FOR_EVER = 3600.0
 
 
 class Pace:
-    """A worker at work, and how many events each of its transactions had."""
+    """A running worker, and the number of events in each of its transactions."""
 
     def __init__(self, transactions: Transactions) -> None:
         self.bus = patient_bus({"invoice": ["ORDER_CREATED"]})

@@ -38,7 +38,7 @@ def test_attributes_count() -> None:
     assert entry.size > len(message.body) + sum(len(n) + len(v) for n, v in entry.attributes.items())
 
 
-def test_characters_that_sqs_refuses_arrive_all_the_same() -> None:
+def test_characters_that_sqs_refuses_still_arrive() -> None:
     """https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_SendMessage.html."""
     name = "noncharacters \ufffe \uffff, a control \x01, an emoji \U0001f980"
     event = order_created(an_order(reference=name))
@@ -48,7 +48,7 @@ def test_characters_that_sqs_refuses_arrive_all_the_same() -> None:
     assert envelope.decode(entry.text.encode()) == ([event], [])
 
 
-def test_what_grows_too_large_for_one_parcel_goes_in_several() -> None:
+def test_a_message_that_grows_too_large_goes_in_several_parcels() -> None:
     events = ["\uffff" * 30_000, "\ufffe" * 30_000, "plain"]
     body = msgspec.json.encode(events)
     assert len(body) < envelope.MAX_BYTES

@@ -1,4 +1,4 @@
-"""The AWS template says what the code says, and the check that tells so sees what is broken."""
+"""The AWS template agrees with the code, and the check of that reports whatever is broken."""
 
 from collections.abc import Callable
 from typing import Any
@@ -68,7 +68,7 @@ def fewer_types(template: Template, _: Template) -> None:
     parameters(template, "Billing")["Types"] = "INVOICE_CREATED"
 
 
-def another_door(template: Template, _: Template) -> None:
+def another_handler(template: Template, _: Template) -> None:
     function(template, "Migrate")["Handler"] = "ops.aws_lambda.door"
 
 
@@ -117,12 +117,12 @@ def any_action(_: Template, around: Template) -> None:
     statement(around, "BuryWhatItCannotDecode")["Action"] = "sqs:*"
 
 
-def the_secret_of_another(template: Template, _: Template) -> None:
+def a_foreign_secret(template: Template, _: Template) -> None:
     variables = function(template, "Email")["Environment"]["Variables"]
     variables["STRIPE_API_KEY_SECRET_ARN"] = {"Ref": "StripeSecretArn"}
 
 
-def open_orders(template: Template, _: Template) -> None:
+def orders_without_authorizer(template: Template, _: Template) -> None:
     function(template, "Order")["Events"]["ReadOrder"]["Properties"]["Auth"] = {"Authorizer": "NONE"}
 
 
@@ -143,7 +143,7 @@ def missing_parameter(template: Template, _: Template) -> None:
     [
         (more_types, "shipment: its queue gets ['SHIPPED'], which it does not handle"),
         (fewer_types, "billing: its queue does not get ['SHIPMENT_ERROR']"),
-        (another_door, "MigrateFunction: there is no ops.aws_lambda.door"),
+        (another_handler, "MigrateFunction: there is no ops.aws_lambda.door"),
         (another_queue, "email: its function does not take from its own queue alone"),
         (no_item_failures, "invoice: one failed message gives the whole batch back"),
         (greedy_queue, "order: its queue may take all of its concurrency, also what schedule and API need"),
@@ -155,15 +155,18 @@ def missing_parameter(template: Template, _: Template) -> None:
         (no_alarm, "no alarm on ApproximateNumberOfMessagesVisible of DeadLetterQueue.QueueName"),
         (every_queue, "a service's role allows sqs:ReceiveMessage on *"),
         (any_action, "a service's role allows sqs:* on {'Fn::GetAtt': 'DeadLetterQueue.Arn'}"),
-        (the_secret_of_another, "email: STRIPE_API_KEY_SECRET_ARN names a secret that its role may not read"),
-        (open_orders, "GET /orders/{order_id}: anybody may ask"),
+        (
+            a_foreign_secret,
+            "email: STRIPE_API_KEY_SECRET_ARN names a secret that its role may not read",
+        ),
+        (orders_without_authorizer, "GET /orders/{order_id}: anybody may ask"),
         (no_authorizer, "$default: anybody may ask"),
         (misspelt_output, "there is no Order.Outputs.Log"),
         (missing_parameter, "invoice: service.yaml needs ['Publishes']"),
     ],
     ids=lambda value: value.__name__ if callable(value) else "",
 )
-def test_what_is_broken_is_found(broken: Callable[[Template, Template], None], told: str) -> None:
+def test_a_broken_template_is_reported(broken: Callable[[Template, Template], None], told: str) -> None:
     template, around = read("template.yaml"), read("service.yaml")
     broken(template, around)
 
@@ -181,7 +184,7 @@ def test_the_gateway_has_a_route_for_every_route_of_the_service(service: str, ap
 
 
 @pytest.mark.parametrize("service", SERVICES)
-def test_what_a_function_is_told_are_settings_of_its_service(service: str) -> None:
+def test_a_function_gets_only_settings_of_its_service(service: str) -> None:
     told = topology().functions()[service]["Environment"]["Variables"].keys()
     settings = load(service).settings
     assert isinstance(settings, type)
@@ -193,14 +196,14 @@ def test_what_a_function_is_told_are_settings_of_its_service(service: str) -> No
     }  # fmt: skip
 
 
-def test_the_migration_is_told_every_role_s_password() -> None:
+def test_the_migration_gets_the_password_of_every_role() -> None:
     told = function(read("template.yaml"), "Migrate")["Environment"]["Variables"].keys()
 
     assert {f"{role.upper()}_DB_PASSWORD_SECRET_ARN" for role in ROLES} <= told
 
 
 @pytest.mark.parametrize("service", SERVICES)
-def test_who_announces_events_may_publish_and_nobody_else(service: str) -> None:
+def test_only_services_that_announce_events_may_publish(service: str) -> None:
     modules = (ROOT / "services" / service).glob("*.py")
     announces = any(".emit(" in module.read_text(encoding="utf-8") for module in modules)
 

@@ -1,4 +1,4 @@
-"""The benchmark's look at the machine: a figure of every round, and how far the rounds are apart."""
+"""How the benchmark measures the machine: a figure for each round, and the spread of the rounds."""
 
 import pytest
 

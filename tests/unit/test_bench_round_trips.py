@@ -1,4 +1,4 @@
-"""The benchmark's count of round trips: what the server's answers say, in whatever pieces they come."""
+"""The benchmark counts round trips by the server's answers, in whatever pieces these arrive."""
 
 import struct
 

@@ -1,4 +1,4 @@
-"""A name that an object has twice is never overlooked, wherever it stands and however it is written."""
+"""A duplicate name in a JSON object is always found, wherever it is and however it is escaped."""
 
 from typing import Any
 
@@ -48,22 +48,22 @@ def documents(draw: st.DrawFn) -> tuple[Any, bytes]:
     return document, text_of(draw, document).encode()
 
 
-def has_a_name_twice(document: Any) -> bool:
+def has_a_duplicate_name(document: Any) -> bool:
     if isinstance(document, str):
         return False
     if isinstance(document, tuple):
-        return any(map(has_a_name_twice, document))
+        return any(map(has_a_duplicate_name, document))
     names = [name for name, _ in document]
-    return len(set(names)) < len(names) or any(has_a_name_twice(value) for _, value in document)
+    return len(set(names)) < len(names) or any(has_a_duplicate_name(value) for _, value in document)
 
 
 @settings(max_examples=400, deadline=None)
 @given(documents())
-def test_a_document_is_refused_where_an_object_has_a_name_twice_and_only_there(
+def test_a_document_is_refused_exactly_if_an_object_has_a_duplicate_name(
     written: tuple[Any, bytes],
 ) -> None:
     document, body = written
-    if has_a_name_twice(document):
+    if has_a_duplicate_name(document):
         with pytest.raises(Problem, match="has a name twice"):
             parse(body)
     else:

@@ -36,11 +36,11 @@ def names(*settings: Any) -> set[str]:
 
 
 @pytest.mark.parametrize("service", SERVICES)
-def test_a_service_is_told_every_setting_that_it_reads_and_no_other(service: str) -> None:
+def test_a_service_gets_exactly_the_settings_that_it_reads(service: str) -> None:
     assert environment(service).keys() == names(load(service).settings, BrokerSettings)
 
 
-def test_the_commands_are_told_every_setting_that_they_read() -> None:
+def test_the_commands_get_every_setting_that_they_read() -> None:
     every = names(LogSettings, DatabaseSettings, BrokerSettings)
     read = {
         "reconcile": every,
@@ -54,7 +54,7 @@ def test_the_commands_are_told_every_setting_that_they_read() -> None:
 
 
 @pytest.mark.parametrize("service", OURS)
-def test_no_password_stands_in_an_address(service: str) -> None:
+def test_no_address_has_a_password_in_it(service: str) -> None:
     for name, value in environment(service).items():
         if name.endswith("_URL") and value:
             assert "PASSWORD" not in value, name

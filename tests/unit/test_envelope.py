@@ -1,4 +1,4 @@
-"""Events become messages and messages become events, as CloudEvents 1.0 has it."""
+"""Events become messages and messages become events, as CloudEvents 1.0 specifies."""
 
 import json
 from datetime import datetime
@@ -24,7 +24,7 @@ def body_of(event: AnyEvent) -> bytes:
     return message.body
 
 
-def test_what_is_written_is_read_again() -> None:
+def test_an_encoded_event_decodes_to_the_same_event() -> None:
     for event in EVERY.values():
         assert envelope.decode(body_of(event)) == ([event], [])
 
@@ -139,7 +139,7 @@ def test_the_largest_legal_order_fits_in_a_message_at_every_stage(character: str
 
 
 @given(st.binary(max_size=400))
-def test_bytes_are_a_batch_or_undecodable_and_nothing_else(body: bytes) -> None:
+def test_any_bytes_are_either_a_batch_or_undecodable(body: bytes) -> None:
     try:
         envelope.decode(body)
     except Undecodable:
@@ -156,7 +156,7 @@ JSON = st.recursive(
 @given(
     st.lists(st.dictionaries(st.sampled_from(["id", "type", "data", "time", "subject"]), JSON), max_size=3)
 )
-def test_whatever_is_in_a_batch_is_rejected_with_a_reason_that_postgres_can_store(batch: list[Any]) -> None:
+def test_any_item_of_a_batch_is_rejected_with_a_reason_that_postgres_can_store(batch: list[Any]) -> None:
     body = json.dumps(batch).encode()
     try:
         events, rejected = envelope.decode(body)
@@ -171,7 +171,7 @@ def test_whatever_is_in_a_batch_is_rejected_with_a_reason_that_postgres_can_stor
         (each.type + each.message).encode()
 
 
-def test_what_is_rejected_without_an_id_has_the_same_one_each_time() -> None:
+def test_a_rejected_event_without_an_id_gets_the_same_id_each_time() -> None:
     body = b'[{"type":"ORDER_CREATED"},{"type":"ORDER_CREATED","a":1}]'
     first, second = envelope.decode(body)[1]
     assert [first.id, second.id] == [each.id for each in envelope.decode(body)[1]]

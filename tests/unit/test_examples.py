@@ -1,4 +1,4 @@
-"""The example orders: what everybody tries first."""
+"""The example orders, and where they are expected to end."""
 
 import json
 
@@ -39,11 +39,11 @@ def test_their_totals_are_right_to_the_minor_unit() -> None:
     }
 
 
-def test_what_ends_badly_says_why() -> None:
+def test_an_example_that_ends_badly_says_why() -> None:
     assert all((example.reason is None) == (example.ends == "SHIPPED") for example in EXAMPLES)
 
 
-def test_nobody_real_would_get_their_mails() -> None:
+def test_their_mail_addresses_belong_to_nobody() -> None:
     assert all(example.order["customer"]["email"].endswith("@example.com") for example in EXAMPLES)
 
 

@@ -1,4 +1,4 @@
-"""Concurrent callers share the commit that is about to happen, and nothing else."""
+"""Concurrent callers share the next commit and nothing else."""
 
 import asyncio
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ from events.group_commit import GroupCommit
 
 
 class Commits:
-    """Commits that end when they are let."""
+    """Commits that end when the test allows it."""
 
     def __init__(self) -> None:
         self.batches: list[list[int]] = []
@@ -30,7 +30,7 @@ class Commits:
             self._allowed.release()
 
 
-async def test_those_who_come_while_one_is_in_flight_go_in_together_when_it_ends() -> None:
+async def test_callers_that_arrive_during_a_commit_share_the_next_one() -> None:
     commits = Commits()
     group = GroupCommit(commits, limit=3)
     first = asyncio.create_task(group.submit(0))
@@ -55,13 +55,13 @@ async def test_a_cancelled_caller_cancels_only_its_own_wait() -> None:
     assert [item for batch in commits.batches for item in batch] == [0, 1, 2]
 
 
-async def test_a_caller_that_is_cancelled_before_its_commit_begins_takes_its_item_out() -> None:
+async def test_a_caller_that_is_cancelled_before_its_commit_begins_removes_its_item() -> None:
     commits = Commits()
     group = GroupCommit(commits)
     callers = [asyncio.create_task(group.submit(0))]
     await commits.begun.wait()
     callers += [asyncio.create_task(group.submit(n)) for n in range(1, 4)]
-    await asyncio.sleep(0)  # they are gathered
+    await asyncio.sleep(0)  # the callers join the next commit
     callers[2].cancel()
     commits.allow(2)
     answers = await asyncio.gather(*callers, return_exceptions=True)
@@ -69,7 +69,7 @@ async def test_a_caller_that_is_cancelled_before_its_commit_begins_takes_its_ite
     assert commits.batches == [[0], [1, 3]]
 
 
-async def test_each_caller_gets_what_the_commit_raised_and_the_next_commit_is_another() -> None:
+async def test_each_caller_gets_the_error_of_its_commit_and_the_next_commit_is_another() -> None:
     commits = Commits()
     group = GroupCommit(commits)
     commits.error = ValueError("full")

@@ -1,4 +1,4 @@
-"""What may be invoiced, how it is numbered, and what tax it shows."""
+"""The rules of an invoice: invoiceable orders, numbers, and tax."""
 
 from typing import Any
 
@@ -59,7 +59,7 @@ def test_every_number_is_read_as_it_was_written(year: int, serial: int) -> None:
         "2026-000001\n",
         "2026-000001\0",
         "2026-" + "9" * 19,
-        "\u0662\u0660\u0662\u0666-000001",  # digits, but not ours
+        "\u0662\u0660\u0662\u0666-000001",  # digits, but not ASCII
         "x" * 10_000,
     ],
 )
@@ -117,7 +117,7 @@ def test_an_order_whose_amounts_do_not_add_up_is_not_invoiced(changes: dict[str,
         check_invoiceable(an_order(**changes))
 
 
-def test_an_order_in_no_known_currency_is_not_invoiced() -> None:
+def test_an_order_in_an_unknown_currency_is_not_invoiced() -> None:
     with pytest.raises(NotInvoiceable, match="ISO 4217"):
         check_invoiceable(an_order(currency="XTS"))
 

@@ -62,7 +62,7 @@ def test_an_order_has_three_ways_and_each_milestone_is_on_one() -> None:
         assert all(len(set(pair) & set(way)) <= 1 for pair in ALTERNATIVES)
 
 
-def test_what_people_see_has_something_for_every_milestone() -> None:
+def test_every_milestone_has_a_mail_subject_and_a_mark_in_the_demo() -> None:
     assert SUBJECTS.keys() == MARKS.keys() == RANKS.keys()
 
 
@@ -76,7 +76,7 @@ def test_a_reason_is_a_code_of_its_own_and_a_sentence_for_every_stage() -> None:
             assert said.endswith(".")
 
 
-def test_a_delay_travels_under_the_name_of_the_service_that_waits_and_is_no_status() -> None:
+def test_a_delay_comes_from_the_service_that_waits_and_is_no_status() -> None:
     order = an_order()
     for stage in STAGES:
         event = a_delay(order, stage)

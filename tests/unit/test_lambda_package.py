@@ -1,4 +1,4 @@
-"""What makes Lambda's package: the same bytes for the same files, and nothing larger than Lambda takes."""
+"""Lambda's package: the same files give the same bytes, and a package over Lambda's limits is refused."""
 
 import importlib.util
 import os
@@ -12,7 +12,7 @@ from tests.aws_template import FOLDER
 
 @pytest.fixture
 def package(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    """deploy/aws/package.py, which stands in no package; compiling is not what is looked at here."""
+    """deploy/aws/package.py, which is in no package, loaded by its path. It does not compile here."""
     specification = importlib.util.spec_from_file_location("package", FOLDER / "package.py")
     assert specification
     assert specification.loader
@@ -44,7 +44,7 @@ def test_the_same_files_make_the_same_bytes_whenever_and_in_whatever_order(
     assert (tmp_path / "one.zip").read_bytes() == (tmp_path / "other.zip").read_bytes()
 
 
-def test_it_holds_the_project_and_not_what_no_function_reads(package: ModuleType, tmp_path: Path) -> None:
+def test_it_holds_the_project_without_what_no_function_reads(package: ModuleType, tmp_path: Path) -> None:
     folder = installed(tmp_path / "task", "a/tests/test_a.py", "a/b.pyx", "a/b.so", "a-1.dist-info/METADATA")
 
     package.main(folder, tmp_path / "task.zip")

@@ -1,4 +1,4 @@
-"""What can be charged is known beforehand, and the server that answers as Stripe does agrees."""
+"""The amounts that can be charged are known beforehand, and the Stripe-like server has the same limits."""
 
 import pytest
 
@@ -33,17 +33,19 @@ from services.billing.stripe.amounts import stripe_amount
         ("5000", "UGX", "currency_unsupported"),
     ],
 )
-def test_what_can_not_be_charged_is_known(price: str, currency: str, expected: Obstacle | None) -> None:
+def test_an_amount_that_can_not_be_charged_is_known(
+    price: str, currency: str, expected: Obstacle | None
+) -> None:
     assert obstacle(money.parse_amount(price, currency), currency) == expected
 
 
 def test_every_obstacle_has_a_case_above() -> None:
-    marks = test_what_can_not_be_charged_is_known.pytestmark  # type: ignore[attr-defined]
+    marks = test_an_amount_that_can_not_be_charged_is_known.pytestmark  # type: ignore[attr-defined]
     assert {case[2] for case in marks[0].args[1]} - {None} == OBSTACLES
 
 
 @pytest.mark.parametrize("currency", sorted(LIMITS))
-def test_the_server_that_answers_as_stripe_does_has_the_same_limits(currency: str) -> None:
+def test_the_stripe_like_server_has_the_same_limits(currency: str) -> None:
     bounds = LIMITS[currency]
     for amount in (bounds.smallest, bounds.largest):
         sent = stripe_amount(amount, currency)
@@ -56,7 +58,7 @@ def test_the_server_that_answers_as_stripe_does_has_the_same_limits(currency: st
             intents.created(Form(f"amount={stripe_amount(amount, currency)}&currency={currency.lower()}"), 0)
 
 
-def test_the_server_that_answers_as_stripe_does_charges_no_other_currency() -> None:
+def test_the_stripe_like_server_charges_no_other_currency() -> None:
     for currency in money.EXPONENTS.keys() - LIMITS.keys() - {"UGX"}:
         with pytest.raises(StripeRefusal):
             intents.created(Form(f"amount=100000&currency={currency.lower()}"), 0)

@@ -1,4 +1,4 @@
-"""Loading a function's modules."""
+"""A Lambda function's modules are loaded without garbage collection."""
 
 import gc
 
@@ -7,7 +7,7 @@ import pytest
 from chassis.loading import without_garbage_collection
 
 
-def test_the_collector_rests_while_modules_are_loaded_and_works_again_whatever_happened() -> None:
+def test_garbage_collection_is_off_while_modules_load_and_on_again_after_any_outcome() -> None:
     frozen = gc.get_freeze_count()
     try:
         with pytest.raises(ImportError), without_garbage_collection():

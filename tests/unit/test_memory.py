@@ -1,4 +1,4 @@
-"""What the memory transport promises beyond the conformance suite."""
+"""Promises of the memory transport beyond the conformance suite."""
 
 import asyncio
 from uuid import UUID
@@ -36,7 +36,7 @@ async def test_a_message_made_before_the_bus_is_redelivered_one_made_since_is_no
     await publishing
 
 
-async def test_the_confirm_comes_with_the_last_acknowledgement_also_of_one_published_twice() -> None:
+async def test_a_message_is_confirmed_with_its_last_acknowledgement_even_if_published_twice() -> None:
     bus = MemoryBus(BINDINGS)
     message = a_message()
     publishing = [asyncio.create_task(bus.publish(message)) for _ in range(2)]
@@ -49,7 +49,7 @@ async def test_the_confirm_comes_with_the_last_acknowledgement_also_of_one_publi
     await asyncio.gather(*publishing)
 
 
-async def test_closing_ends_every_wait_and_what_was_taken_may_still_be_acknowledged() -> None:
+async def test_closing_ends_every_wait_and_taken_deliveries_may_still_be_acknowledged() -> None:
     bus = MemoryBus(BINDINGS)
     publishing = asyncio.create_task(bus.publish(a_message()))
     async with bus.subscribe("invoice", ["ORDER_CREATED"]) as subscription:
@@ -62,7 +62,7 @@ async def test_closing_ends_every_wait_and_what_was_taken_may_still_be_acknowled
         await bus.publish(a_message())
 
 
-async def test_what_is_given_back_comes_again_in_its_order() -> None:
+async def test_deliveries_that_are_given_back_come_again_in_order() -> None:
     bus = MemoryBus({"invoice": ["ORDER_CREATED"]})
     messages = [a_message() for _ in range(4)]
     publishing = [asyncio.create_task(bus.publish(message)) for message in messages]
@@ -77,8 +77,8 @@ async def test_what_is_given_back_comes_again_in_its_order() -> None:
     await asyncio.gather(*publishing)
 
 
-def test_a_listener_that_lags_delays_itself_alone() -> None:
-    async def scene() -> None:
+def test_a_slow_listener_delays_no_other() -> None:
+    async def scenario() -> None:
         bus = MemoryBus(BINDINGS)
         loop = asyncio.get_running_loop()
         got: list[bytes] = []
@@ -116,11 +116,11 @@ def test_a_listener_that_lags_delays_itself_alone() -> None:
         assert len(got) == 101, "asking again reaches only who has not committed"
         taking.cancel()
 
-    virtual_clock.run(scene())
+    virtual_clock.run(scenario())
 
 
-def test_the_bus_is_bounded_and_what_does_not_fit_is_delivered_when_there_is_room() -> None:
-    async def scene() -> None:
+def test_the_bus_is_bounded_and_delivers_the_excess_when_there_is_room() -> None:
+    async def scenario() -> None:
         bus = MemoryBus({"email": ["ORDER_CREATED"]})
         messages = [a_message() for _ in range(REMEMBERED + 10)]
         for message in messages:
@@ -142,7 +142,7 @@ def test_the_bus_is_bounded_and_what_does_not_fit_is_delivered_when_there_is_roo
                     await bus.publish(message)
         assert set(got) == {message.body for message in messages}
 
-    virtual_clock.run(scene())
+    virtual_clock.run(scenario())
 
 
 def test_ids_of_messages_are_ordered_in_time() -> None:

@@ -64,7 +64,7 @@ def test_an_amount_is_read_and_written_in_the_currencys_decimals(
         ("NaN", "JPY"),
     ],
 )
-def test_what_is_not_a_plain_decimal_with_the_right_decimals_is_refused(text: str, currency: str) -> None:
+def test_text_other_than_a_plain_decimal_with_the_right_decimals_is_refused(text: str, currency: str) -> None:
     with pytest.raises(InvalidAmount):
         parse_amount(text, currency)
 

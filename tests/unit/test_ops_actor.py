@@ -1,4 +1,4 @@
-"""Who is recorded for what a command changes: a person."""
+"""A command that changes something records the person who called it."""
 
 import os
 import pwd

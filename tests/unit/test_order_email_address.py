@@ -1,4 +1,4 @@
-"""An e-mail address is taken or refused exactly as the library that knows the rules would."""
+"""An e-mail address is accepted or refused exactly as email-validator does it."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""What an order costs: per line, half up, in the currency's own decimals."""
+"""An order's price: rounded half up per line, in the currency's own decimals."""
 
 from typing import Any
 

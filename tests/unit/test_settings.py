@@ -1,4 +1,4 @@
-"""Settings: any password works as it is, and what can't be used is a sentence that repeats no value."""
+"""Settings: any password works unencoded, and an unusable value is one sentence that does not repeat it."""
 
 from typing import Any
 from urllib.parse import quote, unquote, urlsplit
@@ -30,7 +30,7 @@ LEAK = "canary-4711"
 
 @pytest.fixture(autouse=True)
 def environment(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
-    """Nothing but what a test sets."""
+    """An environment that holds only what the test sets."""
     for settings in EVERY:
         for name in settings.model_fields:
             monkeypatch.delenv(name.upper(), raising=False)
@@ -38,7 +38,7 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
 
 
 def unusable(settings: type[BaseSettings]) -> str:
-    """The sentence."""
+    """The error's sentence."""
     with pytest.raises(UnusableSettings) as refusal:
         read(settings)
     assert LEAK not in str(refusal.value)
@@ -47,7 +47,7 @@ def unusable(settings: type[BaseSettings]) -> str:
 
 
 @pytest.mark.parametrize("password", PASSWORDS)
-def test_any_password_stands_beside_its_address_as_it_is(
+def test_any_password_may_be_given_unencoded_beside_its_address(
     environment: pytest.MonkeyPatch, password: str
 ) -> None:
     environment.setenv("DATABASE_URL", "postgresql://orderflow_order@postgres:5432/orderflow")
@@ -73,7 +73,7 @@ def test_any_password_stands_beside_its_address_as_it_is(
 
 
 @pytest.mark.parametrize("password", PASSWORDS)
-def test_a_percent_encoded_password_in_the_address_stands(
+def test_a_percent_encoded_password_in_the_address_is_kept(
     environment: pytest.MonkeyPatch, password: str
 ) -> None:
     environment.setenv("DATABASE_URL", f"postgres://u:{quote(password, safe='')}@postgres/orderflow")
@@ -81,7 +81,7 @@ def test_a_percent_encoded_password_in_the_address_stands(
     assert make_url(read(DatabaseSettings).database_url).password == password
 
 
-def test_a_password_without_a_user_is_told(environment: pytest.MonkeyPatch) -> None:
+def test_a_password_without_a_user_is_reported(environment: pytest.MonkeyPatch) -> None:
     environment.setenv("BROKER_URL", "amqp://rabbitmq/")
     environment.setenv("BROKER_PASSWORD", LEAK)
     assert unusable(BrokerSettings) == "BROKER_URL names no user to whom the password could belong."
@@ -108,7 +108,7 @@ def test_passwords_are_not_shown(environment: pytest.MonkeyPatch) -> None:
         f"postgresql://u:{LEAK}@host:5432",
     ],
 )
-def test_another_database_url_is_told_without_repeating_it(environment: pytest.MonkeyPatch, url: str) -> None:
+def test_an_unusable_database_url_is_not_repeated(environment: pytest.MonkeyPatch, url: str) -> None:
     sentence = "DATABASE_URL: This is not like postgresql://user:password@host:5432/orderflow."
     environment.setenv("DATABASE_URL", url)
     assert unusable(DatabaseSettings) == (sentence if url else "DATABASE_URL: Field required.")
@@ -126,7 +126,7 @@ def test_another_database_url_is_told_without_repeating_it(environment: pytest.M
         f"amqp://u:p#{LEAK}@rabbitmq",
     ],
 )
-def test_another_broker_url_is_told_without_repeating_it(environment: pytest.MonkeyPatch, url: str) -> None:
+def test_an_unusable_broker_url_is_not_repeated(environment: pytest.MonkeyPatch, url: str) -> None:
     environment.setenv("BROKER_URL", url)
     assert unusable(BrokerSettings) == "BROKER_URL: This is not like amqp://user:password@host:5672/vhost."
 
@@ -172,7 +172,7 @@ def test_a_value_that_can_not_be_used_is_one_sentence(
     assert len(said.splitlines()) == 1
 
 
-def test_without_its_package_stripe_is_told_in_a_sentence(environment: pytest.MonkeyPatch) -> None:
+def test_a_missing_stripe_package_is_reported_in_a_sentence(environment: pytest.MonkeyPatch) -> None:
     def missing(_: str) -> Any:
         return None
 

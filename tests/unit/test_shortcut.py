@@ -1,4 +1,4 @@
-"""The shortcut to a route with a strict JSON body answers, to the byte, as the way through FastAPI does."""
+"""The shortcut to a route with a strict JSON body gives the same bytes as the way through FastAPI."""
 
 import asyncio
 import json
@@ -33,7 +33,7 @@ RAISED: Final[dict[str, Exception]] = {
     "a defect in what is said of a fault": RequestValidationError([{"type": "too_long", "loc": ("body",)}]),
     "a time-out": TimeoutError(),
 }
-"""What the endpoint raises for an order with this reference."""
+"""The error that the endpoint raises for an order with this reference."""
 
 
 async def place_order(new: NewOrder, request: Request) -> Response:
@@ -80,7 +80,7 @@ async def answer(
     method: str = "POST",
     path: str = "/orders",
 ) -> tuple[int, str]:
-    """The status and all that the application sends, but for the answer's name. No more arrives than this."""
+    """The status and every message sent, without its random URN. Nothing comes after `arriving`."""
     messages = list(arriving)
     sent: list[Message] = []
 
@@ -109,7 +109,7 @@ async def answer(
 
 
 @pytest.mark.parametrize("reference", RAISED)
-async def test_what_an_endpoint_raises_is_answered_the_same(
+async def test_an_error_of_the_endpoint_is_answered_the_same(
     reference: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     body = part(json.dumps(a_new_order(reference=reference)).encode())
@@ -145,7 +145,7 @@ async def test_what_an_endpoint_raises_is_answered_the_same(
         (422, [part(json.dumps({f"f{number}": 1 for number in range(4_000)}).encode())]),
     ],
 )
-async def test_whatever_arrives_is_answered_the_same(
+async def test_any_body_is_answered_the_same(
     monkeypatch: pytest.MonkeyPatch, expected: int, arriving: list[Message]
 ) -> None:
     monkeypatch.setattr("chassis.body.READ_SECONDS", 0.02)
@@ -166,7 +166,7 @@ async def test_whatever_arrives_is_answered_the_same(
         (415, [JSON, (b"content-encoding", b"gzip")]),
     ],
 )
-async def test_whatever_the_headers_say_is_answered_the_same(expected: int, headers: Headers) -> None:
+async def test_any_headers_are_answered_the_same(expected: int, headers: Headers) -> None:
     short = await answer(SHORT, part(GOOD), headers=headers)
     assert short == await answer(LONG, part(GOOD), headers=headers)
     assert short[0] == expected
@@ -208,7 +208,7 @@ _SPOILT = (
 
 @st.composite
 def spoilt(draw: st.DrawFn) -> Json:
-    """An order in which anything may stand anywhere, or be missing, or be too much."""
+    """An order with a wrong value, a missing field or an unknown one, at any place."""
     order = a_new_order(items=[dict(item) for item in a_new_order()["items"] * draw(st.integers(1, 2))])
     objects: list[Json] = [order, order["customer"], order["shipping_address"], *order["items"]]
     for _ in range(draw(st.integers(0, 4))):

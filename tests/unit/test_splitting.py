@@ -1,4 +1,4 @@
-"""What fails among many is found by halving; a batch that never commits is not a database that is away."""
+"""An item that fails is found by halving; a batch that never commits is no absent database."""
 
 from collections.abc import Sequence
 
@@ -11,7 +11,7 @@ BAD = 5
 
 
 class Database:
-    """Commits numbers, all but BAD; answers pings while it is there."""
+    """Commits every number but BAD, and answers pings while it is available."""
 
     def __init__(self, refusal: Exception) -> None:
         self.refusal = refusal
@@ -36,7 +36,7 @@ class Database:
 
 
 async def tried(database: Database, suspicion: BatchFailures) -> list[int] | None:
-    """The results of 8 items; None while they are to be tried again."""
+    """The results of 8 items; None if they have to be tried again."""
     try:
         return await commit_in_halves(range(8), database.commit, database.refuse, suspicion.blames_batch)
     except Unavailable:

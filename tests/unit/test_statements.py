@@ -34,7 +34,7 @@ def test_more_than_nine_arguments_are_told_apart() -> None:
 @pytest.mark.parametrize(
     "change", ["INSERT INTO a DEFAULT VALUES", "\n    update a SET b = 1", "DELETE FROM a"]
 )
-def test_what_changes_rows_can_be_joined(change: str) -> None:
+def test_a_statement_that_changes_rows_can_be_joined(change: str) -> None:
     assert can_be_joined(change)
 
 
@@ -48,7 +48,7 @@ def test_what_changes_rows_can_be_joined(change: str) -> None:
         "INSERTED",
     ],
 )
-def test_what_would_be_left_out_or_refused_can_not(other: str) -> None:
+def test_a_statement_that_would_be_left_out_or_refused_can_not_be_joined(other: str) -> None:
     assert not can_be_joined(other)
 
 

@@ -1,4 +1,4 @@
-"""An order's status: the furthest event it has reached, whatever came when and how often."""
+"""An order's status is the furthest event that it has reached, whatever the order and number of arrivals."""
 
 import itertools
 import json

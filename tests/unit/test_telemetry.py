@@ -1,4 +1,4 @@
-"""What a process tells of itself survives any text, and a disk that is full."""
+"""Logging survives any text and a full disk."""
 
 import json
 import logging

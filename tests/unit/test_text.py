@@ -15,7 +15,7 @@ from events.text import storable
         ("", ""),
     ],
 )
-def test_what_no_database_takes_is_replaced(foreign: str, stored: str) -> None:
+def test_characters_that_the_database_refuses_are_replaced(foreign: str, stored: str) -> None:
     assert storable(foreign) == stored
     stored.encode()
 

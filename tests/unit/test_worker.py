@@ -1,4 +1,4 @@
-"""The worker's hold on what it takes."""
+"""A worker takes deliveries only while it runs."""
 
 import asyncio
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ async def handle(events: Sequence[OrderCreated], tx: Transaction) -> None:
     raise AssertionError("it is never given anything")
 
 
-async def test_a_worker_that_was_cancelled_takes_nothing_any_more() -> None:
+async def test_a_cancelled_worker_takes_nothing_more() -> None:
     bus = patient_bus({"invoice": ["ORDER_CREATED"]})
     nowhere = "postgresql+asyncpg://nobody@localhost/nothing"
     async with database.connect(nowhere, pool=1, application="test") as pool:
