@@ -119,7 +119,7 @@ class Participant:
         return [runner.name for stage in self._stages for runner in stage if runner.in_outage]
 
     def stop(self) -> None:
-        """Asks `run` to come to its end."""
+        """Asks `run` to end."""
         self.worker.stop()
 
 

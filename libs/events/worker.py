@@ -104,7 +104,7 @@ class Worker:
             self._stopping.clear()
 
     def stop(self) -> None:
-        """Asks `run` to come to its end."""
+        """Asks `run` to end."""
         self._stopping.set()
 
     async def retry(self, waiting: ParkedEvent) -> None:
