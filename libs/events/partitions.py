@@ -5,6 +5,7 @@ Rows of other weeks, from forged ids or a process with a wrong clock, are in the
 week is made, its rows move there from the default partition.
 
 The SQL function `renew_partitions` (`events.migrations`) makes and drops partitions by the database's clock.
+It has the lifetimes below too: to change one, also add a migration that replaces the function.
 """
 
 import logging
