@@ -94,7 +94,7 @@ def install(app: FastAPI) -> None:
     app.router.redirect_slashes = False  # a client may not follow a redirect of a POST
     for kind, explain in _EXPLANATIONS.items():
         app.add_exception_handler(kind, explain)
-    app.add_middleware(_Unhandled)
+    app.add_middleware(Fallback, caught=Exception, answer=_unforeseen)
     _describe(app)
 
 
@@ -208,13 +208,18 @@ def _unforeseen(scope: Scope) -> Response:
     )
 
 
-class _Unhandled:
-    """Middleware that answers other exceptions with 500."""
+class Fallback:
+    """Middleware that answers requests whose handling raises `caught` before an answer has begun."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(
+        self, app: ASGIApp, caught: type[BaseException], answer: Callable[[Scope], Response]
+    ) -> None:
         self._app = app
+        self._caught = caught
+        self._answer = answer
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answers one request."""
         started = False
 
         async def watch(message: Message) -> None:
@@ -224,10 +229,10 @@ class _Unhandled:
 
         try:
             await self._app(scope, receive, watch)
-        except Exception:
+        except self._caught:
             if started or scope["type"] != "http":
                 raise
-            await _unforeseen(scope)(scope, receive, send)
+            await self._answer(scope)(scope, receive, send)
 
 
 # Faults in our words, because pydantic's repeat values of the request

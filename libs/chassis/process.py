@@ -10,7 +10,8 @@ from typing import Final
 
 import uvicorn
 import uvloop
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.responses import Response
+from starlette.types import Scope
 
 from chassis import problems
 from chassis.application import application
@@ -52,29 +53,11 @@ class _Server(uvicorn.Server):
         yield
 
 
-class _AnswersCancelled:
-    """Answers 503 to requests that are cancelled at the end of the process, instead of uvicorn's 500."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        started = False
-
-        async def watch(message: Message) -> None:
-            nonlocal started
-            started = True
-            await send(message)
-
-        try:
-            await self._app(scope, receive, watch)
-        except asyncio.CancelledError:
-            if started or scope["type"] != "http":
-                raise
-            detail = "This process ends. Ask again, with the same Idempotency-Key if there was one."
-            headers = {"Retry-After": "1", "Connection": "close"}
-            ending = problems.Problem(503, "temporarily_unavailable", detail, headers=headers)
-            await problems.answer(ending)(scope, receive, send)
+def _cancelled(_: Scope) -> Response:
+    """The answer to requests that are cancelled at the end of the process, instead of uvicorn's 500."""
+    detail = "This process ends. Ask again, with the same Idempotency-Key if there was one."
+    headers = {"Retry-After": "1", "Connection": "close"}
+    return problems.answer(problems.Problem(503, "temporarily_unavailable", detail, headers=headers))
 
 
 async def run(
@@ -89,7 +72,7 @@ async def run(
     `answered` is called between the two.
     """
     config = uvicorn.Config(
-        _AnswersCancelled(application(services)),
+        problems.Fallback(application(services), asyncio.CancelledError, _cancelled),
         log_config=None,
         access_log=False,
         server_header=False,

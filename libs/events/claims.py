@@ -1,4 +1,4 @@
-"""Claims: the rows that a runner holds in memory, how it gets them from its table, and how it keeps them."""
+"""Claims: the rows that a runner holds in memory. Claims them, renews the claims, and releases them."""
 
 import logging
 import math
@@ -90,11 +90,6 @@ class Claims(Generic[RowT]):
         self.held.update(each.row.id for each in held)
         return held
 
-    def clear(self) -> None:
-        """Removes every row. Their claims run out by themselves."""
-        self.waiting.clear()
-        self.held.clear()
-
     async def renew_if_due(self, performing: Collection[Held[RowT]]) -> None:
         """Renews the claims of rows that wait or are being performed, in one statement.
 
@@ -160,6 +155,6 @@ class Claims(Generic[RowT]):
         """Gives the claims of waiting rows back, for any process to take at once."""
         ids = [held.row.id for held in self.waiting]
         if ids:
-            with suppress(Unavailable):  # their claims run out by themselves
+            with suppress(Unavailable):  # the claims expire
                 async with self.transactions() as tx:
                     await self.leases.release(tx, ids)

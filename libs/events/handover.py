@@ -1,6 +1,6 @@
-"""The handover: what a transaction leaves behind goes to the runners of this process after the commit.
+"""The handover: passes the messages and intents of a committed transaction to the runners of this process.
 
-It spares the way through the database. A row that is not taken waits in its table for the next sweep.
+So their rows need not be read from the database. A row that is not taken waits in its table for a sweep.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,11 +14,11 @@ from events.transaction import Transaction
 
 
 class TakesRows(Protocol):
-    """A runner, as the handover knows it."""
+    """The part of a runner that the handover uses."""
 
     @property
     def takes_new(self) -> bool:
-        """Whether it takes new rows into its memory right after their commit."""
+        """Whether it takes new rows into memory right after their commit."""
         ...
 
     def offer(self, rows: Sequence[Any], claimed_at: float) -> None:
@@ -27,10 +27,10 @@ class TakesRows(Protocol):
 
 
 class Handover:
-    """Hands messages to the relay and each intent to the runner of its type, without waiting for them.
+    """Passes messages to the relay and each intent to the runner of its type, without waiting for them.
 
-    Transactions is made with one, because runners need transactions; `Participant` connects it to its
-    runners. Until then, and in a process without a participant, everything waits in its table.
+    Transactions have one from the start; `Participant` connects it, because runners need transactions first.
+    Until then, and in a process without a participant, rows wait in their tables.
     """
 
     def __init__(self) -> None:
@@ -39,17 +39,17 @@ class Handover:
         self._progress: ProgressLog | None = None
 
     def connect(self, service: str, relay: TakesRows, runners: Mapping[type, TakesRows]) -> None:
-        """From now on this relay, and these runners by the type of their intent, get what is committed."""
+        """Connects the relay, and the runners by the type of their intent."""
         self._relay = relay
         self._runners = runners
         self._progress = ProgressLog(service)
 
     def message_lease(self) -> float:
-        """Seconds for which new outbox rows are born claimed: 0 when the relay does not take them."""
+        """Seconds for which new outbox rows are born claimed: 0 if the relay does not take them."""
         return LEASE_SECONDS if self._relay and self._relay.takes_new else 0.0
 
     def hand_over(self, tx: Transaction) -> None:
-        """Hands over what the committed transaction left behind, and logs its progress."""
+        """Passes on the messages and intents of a committed transaction, and logs its progress."""
         if self._relay is None or self._progress is None:
             return
         if tx.messages:

@@ -81,13 +81,13 @@ class Attempts:
     The table counts, not the broker, which also counts deliveries that were never begun. This happens to a
     message with one event that kills its process, beside harmless ones:
 
-    1. First delivery: all events go in one batch, and no attempt is recorded. The process dies. 2. Second
-    delivery: no event has a row, so all go in one batch; a commit before it gives each a row with the count
-    0. The process dies. 3. Third delivery: each event has a row, so each is handled alone, its count raised
-    before. The harmless ones are handled and their rows deleted. The killing one has the count 1. The process
-    dies. 4. Fourth delivery: the harmless ones are in the inbox. The killing one gets the count 2. The
-    process dies. 5. Fifth delivery: its count would be 3, above the worker's MAX_DEATHS. It is parked as dead
-    and not tried.
+    1. First delivery: all events go in one batch, and no attempt is recorded. The process dies.
+    2. Second delivery: no event has a row, so all go in one batch; a commit before it gives each a row with
+       the count 0. The process dies.
+    3. Third delivery: each event has a row, so each is handled alone, its count raised before. The harmless
+       ones are handled and their rows deleted. The killing one has the count 1. The process dies.
+    4. Fourth delivery: the harmless ones are in the inbox. The killing one has the count 2. The process dies.
+    5. Fifth delivery: its count would be 3, above the worker's MAX_DEATHS. It is parked as dead, not tried.
 
     Attempts in a batch do not count, so a harmless event is never parked because of its neighbours. It would
     have to be handled alone at two deaths of its process.

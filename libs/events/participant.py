@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
+from itertools import chain
 from typing import Any
 
 from events import delays, outbox, parked
@@ -59,17 +60,17 @@ class Participant:
             self.worker.retry,
             _nothing_to_settle,
             policy=parked.RETRY,
-            delayed=_delayed_at(service),
+            delayed=_delays_of_parked_events(service),
             concurrency=1,
             memory=100,
             sweep_seconds=sweep_seconds,
         )
-        self._stages: Sequence[Collection[Runner[Any, Any]]] = (
+        self._groups: Sequence[Collection[Runner[Any, Any]]] = (
             (self.retries,),
             self.runners.values(),
             (self.relay,),
         )
-        """In draining order: each stage leaves work to the next."""
+        """In draining order: each group leaves work to the next."""
         self.maintenance = Maintenance(service, transactions, chores)
         transactions.handover.connect(service, self.relay, self.runners)
 
@@ -90,36 +91,34 @@ class Participant:
         Rows that are not begun by then are released, for any process to claim at once.
         """
         async with asyncio.TaskGroup() as parts:
-            stages = [
-                [(runner, parts.create_task(runner.run(), name=runner.name)) for runner in stage]
-                for stage in self._stages
+            groups = [
+                [(runner, parts.create_task(runner.run(), name=runner.name)) for runner in group]
+                for group in self._groups
             ]
             yield
-            for stage in stages:
-                for runner, _ in stage:
+            for group in groups:
+                for runner, _ in group:
                     runner.stop()
-                for _, task in stage:
+                for _, task in group:
                     await task
 
     async def wait_until_idle(self) -> None:
         """Returns when no runner has work that can be done now."""
-        for stage in self._stages:
-            for runner in stage:
-                await runner.wait_until_idle()
+        for runner in chain.from_iterable(self._groups):
+            await runner.wait_until_idle()
 
     def sweep_now(self) -> None:
         """Sweeps all tables now instead of at the next scheduled time."""
-        for stage in self._stages:
-            for runner in stage:
-                runner.sweep_now()
+        for runner in chain.from_iterable(self._groups):
+            runner.sweep_now()
 
     @property
     def in_outage(self) -> Sequence[str]:
         """Names of the runners that are in an outage."""
-        return [runner.name for stage in self._stages for runner in stage if runner.in_outage]
+        return [runner.name for runner in chain.from_iterable(self._groups) if runner.in_outage]
 
     def stop(self) -> None:
-        """Asks `run` to come to its end."""
+        """Asks `run` to end."""
         self.worker.stop()
 
 
@@ -127,7 +126,7 @@ async def _mark_published(tx: Transaction, published: Sequence[tuple[Message, No
     await outbox.mark_published(tx, [message for message, _ in published])
 
 
-def _delayed_at(service: str) -> DelayFactory[ParkedEvent] | None:
+def _delays_of_parked_events(service: str) -> DelayFactory[ParkedEvent] | None:
     """None for a service that no stage belongs to: its parked events delay no order."""
     if all(stage.service != service for stage in STAGES):
         return None

@@ -5,6 +5,7 @@ Rows of other weeks, from forged ids or a process with a wrong clock, are in the
 week is made, its rows move there from the default partition.
 
 The SQL function `renew_partitions` (`events.migrations`) makes and drops partitions by the database's clock.
+It has the lifetimes below too: to change one, also add a migration that replaces the function.
 """
 
 import logging
@@ -28,7 +29,7 @@ _STEP: Final = "SELECT act, partition_name, detail FROM renew_partitions($1, $2)
 logger = logging.getLogger(__name__)
 
 
-class Step(NamedTuple):
+class PartitionChange(NamedTuple):
     """What `renew_partitions` did to one partition, or why it did nothing."""
 
     act: str
@@ -37,8 +38,8 @@ class Step(NamedTuple):
     detail: str | None
 
 
-async def renew(transactions: Transactions, moment: datetime | None = None) -> Sequence[Step]:
-    """Makes the partitions of the next three weeks, then drops the expired ones.
+async def renew(transactions: Transactions, moment: datetime | None = None) -> Sequence[PartitionChange]:
+    """Makes the partitions of the weeks up to three weeks ahead, then drops the expired ones.
 
     Each partition takes one short transaction, which waits at most LOCK_SECONDS for its lock. A partition
     that must not be dropped yet is returned as `kept` or `held back`. `moment` replaces the database's clock
@@ -46,7 +47,7 @@ async def renew(transactions: Transactions, moment: datetime | None = None) -> S
 
     Raises Unavailable when a lock could not be taken, or the database is away. Completed steps stay.
     """
-    steps: list[Step] = []
+    steps: list[PartitionChange] = []
     while True:
         passed_over = [step.partition for step in steps if step.act in {"kept", "held back"}]
         async with transactions() as tx:
@@ -54,7 +55,7 @@ async def renew(transactions: Transactions, moment: datetime | None = None) -> S
             [record] = await tx.fetch(_STEP, passed_over, moment)
         if record["act"] is None:
             return steps
-        step = Step(*record)
+        step = PartitionChange(*record)
         logger.info("partition %s: %s%s", step.partition, step.act, f": {step.detail}" if step.detail else "")
         steps.append(step)
 
@@ -65,7 +66,7 @@ class PartitionRenewal:
 
     name: ClassVar = "partitions"
     every: float = 3600.0
-    _warned_of: set[Step] = field(default_factory=set)
+    _warned_of: set[PartitionChange] = field(default_factory=set)
 
     async def run(self, transactions: Transactions) -> None:
         """See Chore."""

@@ -145,7 +145,7 @@ class Performing(Generic[RowT, OutcomeT]):
 
     def _unanswered(self, row: RowT, reason: str) -> None:
         if self.outage.unanswered(self.subject(row), now()):
-            logger.warning("%s: paused, as nobody gets an answer: %s", self.name, reason)
+            logger.warning("%s: paused: no subject gets an answer: %s", self.name, reason)
 
     def _defer(self, held: Held[RowT], failure: Failure, error: str, at_least: float = 0.0) -> None:
         """Defers the row by its policy, or gives it up."""

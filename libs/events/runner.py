@@ -165,13 +165,14 @@ class Runner(Generic[RowT, OutcomeT]):
             for task in parts:
                 task.cancel()
             await asyncio.gather(*parts, return_exceptions=True)  # they may hold connections
-            self._claims.clear()
+            self._claims.waiting.clear()
+            self._claims.held.clear()
             self._settling.ended.clear()
             self._stopping = self._settling.stopping = False
             self._wake()
 
     def stop(self) -> None:
-        """Asks `run` to come to its end."""
+        """Asks `run` to end."""
         self._stopping = self._settling.stopping = True
         self._idle.set()
         self._wake()

@@ -1,4 +1,4 @@
-"""Settling: outcomes and deferrals are committed in batches."""
+"""Settling: commits outcomes and deferrals in batches."""
 
 import asyncio
 import logging
@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(eq=False)
 class Settling(Generic[RowT, OutcomeT]):
-    """Commits what has ended. What ends during one commit goes into the next one."""
+    """Commits ended work. Work that ends during one commit goes into the next one."""
 
     name: str
     leases: Leases[RowT]
@@ -37,14 +37,14 @@ class Settling(Generic[RowT, OutcomeT]):
     settle: Settle[RowT, OutcomeT]
     policy: RetryPolicy
     settled: Callable[[Sequence[UUID]], None]
-    """Called with the ids of rows that are committed, or left to their claims."""
+    """Called with the ids of rows that are committed, or left until their claims expire."""
     ended: list[Ended[RowT, OutcomeT]] = field(default_factory=list, init=False)
     wake: asyncio.Event = field(default_factory=asyncio.Event, init=False)
-    """Set when something has ended, or `stopping` is set."""
+    """Set when work has ended, or `stopping` is set."""
     stopping: bool = field(default=False, init=False)
 
     async def run(self, performing: Collection[object]) -> None:
-        """Commits what has ended until `stopping` is set and nothing is being performed or left."""
+        """Commits until `stopping` is set, nothing is being performed, and nothing is left to commit."""
         while True:
             await self.wake.wait()
             self.wake.clear()
@@ -62,7 +62,7 @@ class Settling(Generic[RowT, OutcomeT]):
                 await commit_in_halves(ended, self._commit, self._set_aside, failures.blames_batch)
             except Unavailable as error:
                 logger.warning("%s: outcomes wait for the database: %s", self.name, error)
-                if self.stopping and tries > 3:  # their claims run out, and they are asked again
+                if self.stopping and tries > 3:  # the claims expire, and the rows are tried again
                     return
                 await asyncio.sleep(backoff(tries, first=0.1, most=5.0))
                 tries += 1

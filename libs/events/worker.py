@@ -104,7 +104,7 @@ class Worker:
             self._stopping.clear()
 
     def stop(self) -> None:
-        """Asks `run` to come to its end."""
+        """Asks `run` to end."""
         self._stopping.set()
 
     async def retry(self, waiting: ParkedEvent) -> None:
@@ -301,7 +301,7 @@ class Worker:
                 await self._commit([suspects[item_id] for item_id in suspects if item_id in together])
         for item_id, item in suspects.items():
             if item_id not in known and item_id not in together:
-                await self._process_alone(item)
+                await self._process_suspect(item)
 
     async def _begin_together(self, suspects: Mapping[UUID, Item]) -> tuple[set[UUID], set[UUID]]:
         """Returns the events that were taken over already, and those that may go in one batch."""
@@ -319,7 +319,7 @@ class Worker:
         self._warn_of_payloads(suspects[item_id] for item_id in differing)
         return known, together
 
-    async def _process_alone(self, item: Item) -> None:
+    async def _process_suspect(self, item: Item) -> None:
         async with self._attempts.lock():
             try:
                 await self._when_available(partial(self._begin, item.id))

@@ -17,7 +17,7 @@ def test_the_code_logs_each_text(text: str) -> None:
 def test_each_line_counts_for_the_states_that_it_mentions() -> None:
     lines = [
         '{"message":"charges: paused: the provider is away"}',
-        '{"message":"mails: paused, as nobody gets an answer: no answer"}',
+        '{"message":"mails: paused: no subject gets an answer: no answer"}',
         '{"message":"billing: event 1 parked: KillsProcess()"}',
         '{"message":"order 1: SHIPPED after 0.2 s"}',
     ]
