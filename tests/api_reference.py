@@ -15,7 +15,7 @@ import httpx
 import msgspec
 
 from chassis.application import application
-from chassis.service import Running
+from chassis.service import OpenService
 from events import journey
 from events.contracts import type_of
 from ops.services import SERVICES, load
@@ -43,7 +43,7 @@ def openapi() -> dict[str, Any]:
                     service = load(name)
                     own = service.assemble(service.settings(**ADDRESS), NO_DATABASE)
                     router = (await stack.enter_async_context(own)).router
-                    running.append(Running(participant=NO_DATABASE, transactions=NO_DATABASE, router=router))
+                    running.append(OpenService(participant=NO_DATABASE, transactions=NO_DATABASE, router=router))
             transport = httpx.ASGITransport(application(running))
             async with httpx.AsyncClient(transport=transport, base_url="http://orderflow") as client:
                 document: dict[str, Any] = (await client.get("/openapi.json")).json()
@@ -195,7 +195,7 @@ def statuses() -> Table:
     rows = []
     for event in journey.MILESTONES:
         status = type_of(event)
-        [data] = get_args(event.__orig_bases__[0])  # type: ignore[attr-defined]  # of a generic class
+        [data] = get_args(vars(event)["__orig_bases__"][0])
         news = [name for name in NEWS if name in data.__struct_fields__][:1]
         details = [
             code(field.name) for name in news for field in msgspec.structs.fields(get_type_hints(data)[name])

@@ -39,7 +39,7 @@ def classes() -> Mapping[str, type[BaseSettings]]:
 @cache
 def schemas() -> Mapping[str, Mapping[str, Any]]:
     """Every setting of a service's process, as JSON schema."""
-    every = (*classes().values(), BrokerSettings)
+    every: tuple[type[BaseSettings], ...] = (*classes().values(), BrokerSettings)
     return {
         name.upper(): schema
         for settings in every

@@ -89,7 +89,7 @@ class DemoOrder:
             failures.append(f"{name}, sent a second time, {self.replay_failure}")
         return failures
 
-    def _because(self) -> str:
+    def _for_reason(self) -> str:
         code = self.detail("reason", "code")
         return f" for {code}" if code else ""
 
