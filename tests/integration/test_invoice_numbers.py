@@ -248,10 +248,10 @@ async def test_after_a_restore_the_series_goes_on_after_the_last_number_that_was
     async with invoices() as tx:
         assert await repository.last_number(tx) == first.number
         assert await repository.next_number(tx, year) == Number(year, 2)
-        await repository.lose_up_to(tx, Number(year, 41))
-        await repository.lose_up_to(tx, Number(year, 41))
-        await repository.lose_up_to(tx, Number(year, 7))
-        await repository.lose_up_to(tx, Number(year + 1, 3))
+        await repository.record_lost_up_to(tx, Number(year, 41))
+        await repository.record_lost_up_to(tx, Number(year, 41))
+        await repository.record_lost_up_to(tx, Number(year, 7))
+        await repository.record_lost_up_to(tx, Number(year + 1, 3))
         lost = await tx.fetch("SELECT year, first, last FROM lost_numbers ORDER BY year")
         assert await repository.last_number(tx) == Number(year + 1, 3)
         assert await repository.next_number(tx, year + 2) == Number(year + 2, 1)
