@@ -58,7 +58,7 @@ class Request:
 
 
 class Account:
-    """One merchant's account."""
+    """A merchant's account: Stripe's endpoints on its ledger."""
 
     def __init__(
         self, ledger: Ledger, timing: Timing | None = None, *, clock: Callable[[], float] = time.time
