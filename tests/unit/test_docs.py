@@ -51,7 +51,7 @@ def relative(page: Path) -> str:
     return page.relative_to(ROOT).as_posix()
 
 
-@pytest.mark.parametrize(("name", "tables"), GENERATED.items())
+@pytest.mark.parametrize(("name", "tables"), list(GENERATED.items()))
 def test_generated_tables_are_those_of_the_code(name: str, tables: Mapping[str, Callable[[], Table]]) -> None:
     page = (ROOT / "docs" / name).read_text("utf-8")
     assert set(re.findall(r"<!-- generated: ([a-z-]+) -->", page)) == tables.keys()
@@ -174,7 +174,7 @@ def paths(command: Any, *before: str) -> Iterator[tuple[str, ...]]:
         yield from paths(below, *before, name)
 
 
-@pytest.mark.parametrize("words", paths(typer.main.get_command(app)), ids=" ".join)
+@pytest.mark.parametrize("words", list(paths(typer.main.get_command(app))), ids=" ".join)
 def test_every_command_explains_itself(words: tuple[str, ...]) -> None:
     assert CliRunner().invoke(app, [*words, "--help"]).exit_code == 0
 
