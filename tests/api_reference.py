@@ -43,7 +43,9 @@ def openapi() -> dict[str, Any]:
                     service = load(name)
                     own = service.assemble(service.settings(**ADDRESS), NO_DATABASE)
                     router = (await stack.enter_async_context(own)).router
-                    running.append(OpenService(participant=NO_DATABASE, transactions=NO_DATABASE, router=router))
+                    running.append(
+                        OpenService(participant=NO_DATABASE, transactions=NO_DATABASE, router=router)
+                    )
             transport = httpx.ASGITransport(application(running))
             async with httpx.AsyncClient(transport=transport, base_url="http://orderflow") as client:
                 document: dict[str, Any] = (await client.get("/openapi.json")).json()

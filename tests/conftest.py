@@ -7,8 +7,6 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
-from alembic.migration import MigrationContext
-from alembic.operations import Operations
 from sqlalchemy import Connection, text
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
@@ -16,7 +14,6 @@ from chassis import database
 from events import migrations, partitions
 from events.transactions import Transactions
 from tests import servers
-from tests.aws_server import CREDENTIALS, aws_server
 from tests.handovers import RecordedHandover
 from tests.servers import REQUIRE_DOCKER, Broker, NoContainer
 
@@ -116,6 +113,9 @@ def rabbitmq_server(pytestconfig: pytest.Config) -> Iterator[Broker]:
 @pytest.fixture(scope="session")
 def aws() -> Iterator[str]:
     """Address of this run's moto server. Its credentials are in the environment."""
+
+    from tests.aws_server import CREDENTIALS, aws_server  # noqa: PLC0415  # moto is slow to load
+
     with pytest.MonkeyPatch.context() as patch, aws_server() as address:
         for name, value in CREDENTIALS.items():
             patch.setenv(name, value)
@@ -171,8 +171,7 @@ async def create_tables(url: str) -> None:
     """The tables of `events`."""
 
     def create(connection: Connection) -> None:
-        execute = Operations(MigrationContext.configure(connection)).execute
-        migrations.create_tables_8(execute)
+        migrations.create_tables_8(connection.exec_driver_sql)
 
     engine = create_async_engine(url)
     async with engine.begin() as connection:

@@ -79,7 +79,7 @@ whatever_the_transport = pytest.mark.parametrize("transport", ["memory"], indire
 """After the message was acknowledged the transport makes no difference, so one stands for all."""
 
 
-class Outside:
+class ThirdParty:
     """A third party. It records every call, and answers as the test says."""
 
     def __init__(self) -> None:
@@ -96,12 +96,12 @@ class Outside:
 
 
 @pytest.fixture
-async def outside() -> Outside:
-    return Outside()
+async def third_party() -> ThirdParty:
+    return ThirdParty()
 
 
 @pytest.fixture
-async def runner(system: System, outside: Outside) -> AsyncIterator[Runner[Errand, None]]:
+async def runner(system: System, third_party: ThirdParty) -> AsyncIterator[Runner[Errand, None]]:
     """The invoice service runs errands. Order and email run as usual."""
     url = system.urls["invoice"]
     engine = create_async_engine(url)
@@ -113,7 +113,7 @@ async def runner(system: System, outside: Outside) -> AsyncIterator[Runner[Erran
             "errands",
             LEASES,
             Transactions(pool),
-            outside.do,
+            third_party.do,
             settle,
             sweep_seconds=SWEEP_SECONDS,
             policy=RetryPolicy(deadline=1.0, first=1, longest=30),
@@ -140,9 +140,9 @@ def _in_outage(runner: Runner[Errand, None]) -> Callable[[], Awaitable[bool]]:
     return probe
 
 
-def _calls(outside: Outside) -> Callable[[], Awaitable[int]]:
+def _calls(third_party: ThirdParty) -> Callable[[], Awaitable[int]]:
     async def probe() -> int:
-        return len(outside.calls)
+        return len(third_party.calls)
 
     return probe
 
@@ -152,33 +152,33 @@ async def all_done(system: System) -> list[asyncpg.Record]:
 
 
 async def test_work_that_a_handler_leaves_is_done_once(
-    system: System, outside: Outside, runner: Runner[Errand, None]
+    system: System, third_party: ThirdParty, runner: Runner[Errand, None]
 ) -> None:
     events = [order_created() for _ in range(50)]
     await system.emit(*events)
     await system.handle_all(events, "invoice")
     await all_done(system)
-    assert sorted(outside.calls) == sorted(event.id for event in events)
+    assert sorted(third_party.calls) == sorted(event.id for event in events)
 
 
 async def test_an_outage_counts_against_no_row_abandons_none_and_ends_without_help(
-    system: System, outside: Outside, runner: Runner[Errand, None]
+    system: System, third_party: ThirdParty, runner: Runner[Errand, None]
 ) -> None:
     """Events are handled meanwhile, and their errands wait in the table."""
-    outside.error = Unavailable("closed for lunch", retry_after=0.05)
+    third_party.error = Unavailable("closed for lunch", retry_after=0.05)
     first, later = order_created(), [order_created() for _ in range(3)]
     await system.emit(first)
     await system.until_handled("invoice", Counter([first.id]))
     await eventually(_in_outage(runner), bool)
     for event in later:
         await system.emit(event)
-    tries = len(outside.calls)
-    await eventually(_calls(outside), lambda calls: calls >= tries + 2)
+    tries = len(third_party.calls)
+    await eventually(_calls(third_party), lambda calls: calls >= tries + 2)
     await system.until_handled("invoice", Counter([first.id, *(event.id for event in later)]))
     await eventually(partial(system.bus.backlog, "invoice"), lambda waiting: waiting == 0)
     assert all((row["state"], row["attempts"]) == ("pending", 0) for row in await errands(system))
 
-    outside.error = None
+    third_party.error = None
     await system.handle_all([first, *later], "invoice", "email")
     assert len(await all_done(system)) == 4
     assert await system.transport.dead(system, "invoice") == []
@@ -188,9 +188,9 @@ async def test_an_outage_counts_against_no_row_abandons_none_and_ends_without_he
 
 @whatever_the_transport
 async def test_a_row_with_an_unknown_outcome_is_tried_again_without_end(
-    system: System, outside: Outside, runner: Runner[Errand, None]
+    system: System, third_party: ThirdParty, runner: Runner[Errand, None]
 ) -> None:
-    outside.error = UnknownOutcome("the line went dead")
+    third_party.error = UnknownOutcome("the line went dead")
     event = order_created()
     await system.emit(event)
     [row] = await eventually(lambda: errands(system), lambda rows: [row["attempts"] for row in rows] == [1])
@@ -198,30 +198,30 @@ async def test_a_row_with_an_unknown_outcome_is_tried_again_without_end(
     for attempts in range(2, 12):  # more often than a defect may fail
         await system.query("invoice", "UPDATE errands SET claimed_until = now()")
         await eventually(partial(attempts_at, system), partial(operator.eq, attempts))
-    outside.error = None
+    third_party.error = None
     await system.query("invoice", "UPDATE errands SET claimed_until = now()")
     await all_done(system)
-    assert set(outside.calls) == {event.id}
+    assert set(third_party.calls) == {event.id}
 
 
 @whatever_the_transport
 async def test_no_answer_in_time_is_an_unknown_outcome(
-    system: System, outside: Outside, runner: Runner[Errand, None]
+    system: System, third_party: ThirdParty, runner: Runner[Errand, None]
 ) -> None:
-    outside.silent = True
+    third_party.silent = True
     event = order_created()
     await system.emit(event)
     await eventually(lambda: errands(system), lambda rows: [row["attempts"] for row in rows] == [1])
-    outside.silent = False
+    third_party.silent = False
     await all_done(system)
-    assert outside.calls == [event.id, event.id]
+    assert third_party.calls == [event.id, event.id]
 
 
 @whatever_the_transport
 async def test_a_defect_is_set_aside_as_dead_after_some_failures(
-    system: System, outside: Outside, runner: Runner[Errand, None]
+    system: System, third_party: ThirdParty, runner: Runner[Errand, None]
 ) -> None:
-    outside.error = ValueError("nonsense")
+    third_party.error = ValueError("nonsense")
     event = order_created()
     await system.emit(event)
 
@@ -230,4 +230,4 @@ async def test_a_defect_is_set_aside_as_dead_after_some_failures(
         return [(row["state"], row["last_error"]) for row in await errands(system)]
 
     await eventually(states, lambda found: found == [("dead", "ValueError('nonsense')")])
-    assert outside.calls == [event.id] * 8
+    assert third_party.calls == [event.id] * 8

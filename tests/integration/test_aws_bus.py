@@ -140,34 +140,34 @@ def test_invocation_events_are_told_apart_by_their_shape() -> None:
     ]
 
 
-class Hall:
+class HeldHandler:
     """A handler that waits until the test releases it, and the events that it has handled."""
 
     def __init__(self) -> None:
-        self.let_go = asyncio.Event()
+        self.released = asyncio.Event()
         self.handled: list[uuid.UUID] = []
 
     async def handle(self, events: Sequence[OrderCreated], tx: Transaction) -> None:
-        await self.let_go.wait()
+        await self.released.wait()
         tx.emit(*(order_created() for _ in events))
         self.handled += [event.id for event in events]
 
 
-def invocations_of(line: Line, transactions: Transactions, hall: Hall) -> Invocations:
-    participant = Participant("invoice", {OrderCreated: hall.handle}, transactions, line.bus)
+def invocations_of(line: Line, transactions: Transactions, handler: HeldHandler) -> Invocations:
+    participant = Participant("invoice", {OrderCreated: handler.handle}, transactions, line.bus)
     return Invocations(participant, line.bus)
 
 
 async def test_raw_and_enveloped_messages_are_handled_and_what_they_announce_is_published_before_the_end(
     line: Line, transactions: Transactions
 ) -> None:
-    hall = Hall()
-    hall.let_go.set()
+    handler = HeldHandler()
+    handler.released.set()
     raw, wrapped = some_messages(2)
     event = queue_event(raw.body.decode(), enveloped(wrapped.body.decode(), wrapped.type))
     before = asyncio.all_tasks()
-    assert await invocations_of(line, transactions, hall).consume(event, 30) == {"batchItemFailures": []}
-    assert sorted(hall.handled) == sorted(raw.event_ids + wrapped.event_ids)
+    assert await invocations_of(line, transactions, handler).consume(event, 30) == {"batchItemFailures": []}
+    assert sorted(handler.handled) == sorted(raw.event_ids + wrapped.event_ids)
     async with transactions() as tx:
         assert [row["state"] for row in await tx.fetch("SELECT state FROM outbox")] == ["published"]
     assert asyncio.all_tasks() <= before
@@ -176,17 +176,17 @@ async def test_raw_and_enveloped_messages_are_handled_and_what_they_announce_is_
 async def test_a_function_whose_time_is_over_gives_back_what_it_has_not_committed_and_can_go_on(
     line: Line, transactions: Transactions
 ) -> None:
-    hall = Hall()
-    invoked = invocations_of(line, transactions, hall)
+    handler = HeldHandler()
+    invoked = invocations_of(line, transactions, handler)
     [message] = some_messages(1)
     event = queue_event(message.body.decode())
     before = asyncio.all_tasks()
     assert await invoked.consume(event, 1.0) == {"batchItemFailures": [{"itemIdentifier": "message-0"}]}
     assert asyncio.all_tasks() <= before
-    hall.let_go.set()
+    handler.released.set()
     again = queue_event(message.body.decode(), receives=2)
     assert await invoked.consume(again, 30) == {"batchItemFailures": []}
-    assert hall.handled == list(message.event_ids)
+    assert handler.handled == list(message.event_ids)
 
 
 async def test_an_invocation_after_one_that_used_all_of_its_time_handles_its_messages(
@@ -216,9 +216,9 @@ async def test_an_invocation_after_one_that_used_all_of_its_time_handles_its_mes
 async def test_a_message_not_published_in_time_is_published_by_the_schedule(
     line: Line, transactions: Transactions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    hall = Hall()
-    hall.let_go.set()
-    invoked = invocations_of(line, transactions, hall)
+    handler = HeldHandler()
+    handler.released.set()
+    invoked = invocations_of(line, transactions, handler)
     [message] = some_messages(1)
     await line.proxy.refuse()
     assert await invoked.consume(queue_event(message.body.decode()), 30) == {"batchItemFailures": []}
@@ -241,7 +241,7 @@ async def test_one_scheduled_invocation_does_all_waiting_work_however_long_it_ta
 ) -> None:
     async with transactions() as tx:
         tx.emit(order_created())
-    invoked = invocations_of(line, transactions, Hall())
+    invoked = invocations_of(line, transactions, HeldHandler())
 
     async def waits_for_a_lock() -> bool:
         async with transactions() as tx:
@@ -290,7 +290,7 @@ async def test_in_an_outage_of_a_third_party_messages_are_done_and_their_work_wa
 async def test_a_request_is_answered_once_its_events_are_published_or_take_too_long(
     line: Line, transactions: Transactions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    invoked = invocations_of(line, transactions, Hall())
+    invoked = invocations_of(line, transactions, HeldHandler())
 
     async def request() -> None:
         async with transactions() as tx:
