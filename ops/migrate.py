@@ -21,6 +21,7 @@ from chassis import database, migrations, revisions
 from chassis.settings import BrokerSettings, DatabaseSettings, LogSettings, TextLogSettings, read
 from chassis.telemetry import configure_logging
 from events import partitions
+from events.connection import DRIVER_ERRORS
 from events.contracts import type_of
 from events.errors import Unavailable
 from events.rabbitmq import TopologyConflict, declare
@@ -151,7 +152,7 @@ async def _connect_once(url: str) -> None:
         raise MigrationRefused(
             f"The database at DATABASE_URL refuses the connection: {refusal}."
         ) from refusal
-    except (OSError, TimeoutError, asyncpg.PostgresError) as error:
+    except DRIVER_ERRORS as error:
         raise Unavailable(str(error) or "no answer") from error
     await connection.close()
 

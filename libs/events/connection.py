@@ -16,6 +16,17 @@ _TRANSIENT_STATES: Final = ("25006", "25P03", "25P04", "55P03")
 _SERVER_WIDE_STATES: Final = ("25006", "53100", "53300", "57P02", "57P03")
 """Read-only, disk full, too many connections, crashed, starting or shutting down."""
 
+DRIVER_ERRORS: Final = (
+    OSError,
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+)
+"""Everything that asyncpg raises; TimeoutError is an OSError.
+
+A server that restarts while a statement is under way can cause each of them, the last one included.
+"""
+
 IDLE_SECONDS: Final = 30.0
 """A connection that was idle for longer is pinged before use: it may have been lost silently."""
 PING_SECONDS: Final = 2.0
@@ -67,7 +78,7 @@ class Connection(_Driver):
                 await self.execute("ROLLBACK", timeout=ROLLBACK_SECONDS)
             elif isinstance(failure, asyncio.CancelledError | DatabaseUnavailable):
                 self.terminate()  # the pool would wait for an answer that may never come
-        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError):
+        except DRIVER_ERRORS:
             self.terminate()
         except asyncio.CancelledError:  # the pool must not get it back with a transaction open
             self.terminate()

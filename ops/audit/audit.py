@@ -7,6 +7,7 @@ from typing import Any, Final
 
 import asyncpg
 
+from events.connection import DRIVER_ERRORS
 from events.rabbitmq import QueueState
 from ops.audit import broker, delivery, invoices, mails, money, orders, temporary_tables
 from ops.audit.check import SINCE, Check
@@ -86,7 +87,7 @@ async def audit(
                 notes = [*broker.notes(states, listeners), *await _notes(checker, dead, quiet=quiet)]
             if copied:
                 await _check_ledger(checker, ledger, since)
-    except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+    except DRIVER_ERRORS as error:
         raise RecordsUnreadable(error) from error
     return Report(
         orders=count,

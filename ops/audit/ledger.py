@@ -10,6 +10,7 @@ import asyncpg
 import httpx
 
 from chassis.settings import read
+from events.connection import DRIVER_ERRORS
 from ops.errors import CommandFailed
 from services.billing.settings import ProviderSettings
 from services.billing.stripe.amounts import iso_amount
@@ -115,7 +116,7 @@ class SimulatedLedger:
                     after = rows[-1]["id"]
             finally:
                 await connection.close()
-        except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        except DRIVER_ERRORS as error:
             raise LedgerUnavailable(f"{LedgerUnavailable.__doc__} ({error})") from error
 
 

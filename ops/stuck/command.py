@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 import asyncpg
 import typer
 
+from events.connection import DRIVER_ERRORS
 from ops.errors import RecordsUnreadable
 from ops.stuck.search import MAX_ORDERS, stuck_orders
 from ops.stuck.waiting import StuckOrder
@@ -31,7 +32,7 @@ async def _search(url: str, older_than: timedelta | None) -> list[StuckOrder]:
             return await stuck_orders(connection, older_than=older_than)
         finally:
             await connection.close()
-    except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+    except DRIVER_ERRORS as error:
         raise RecordsUnreadable(error) from error
 
 

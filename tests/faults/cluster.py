@@ -13,6 +13,7 @@ from typing import Any, Final, Literal, TypeAlias
 import asyncpg
 
 from bench.earlier import EarlierVersion
+from events.connection import DRIVER_ERRORS
 from ops.audit.ledger import Ledger, SimulatedLedger, StripeLedger
 from tests.faults.containers import DATABASE, OWNER, Container, containers
 from tests.faults.mailbox import Mailbox, mailbox
@@ -137,15 +138,9 @@ class Cluster:
                     if self._connection is None or self._connection.is_closed():
                         self._connection = await self.connect()
                     return await self._connection.fetch(query, *arguments, timeout=60)
-                except (
-                    OSError,
-                    TimeoutError,
-                    asyncpg.PostgresConnectionError,
-                    asyncpg.InterfaceError,
-                ) as lost:
-                    _ = lost
-                except asyncpg.PostgresError as error:
-                    if not (error.sqlstate or "").startswith(("57", "53")):
+                except DRIVER_ERRORS as error:
+                    state = getattr(error, "sqlstate", None)
+                    if state and not state.startswith(("08", "53", "57")):
                         raise
                 if self._connection:
                     self._connection.terminate()

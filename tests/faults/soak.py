@@ -9,6 +9,7 @@ import os
 import random
 import sys
 import time
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -60,6 +61,8 @@ class Pace:
     """Orders that have ended."""
     progressed_at: float = field(default_factory=time.monotonic)
     """The last time that an order ended, or that none was unfinished."""
+    watchers: Sequence[asyncio.Task[None]] = ()
+    """Tasks that watch the system until they are cancelled."""
 
     async def wait_to_place(self) -> None:
         """Returns when the next order may be placed."""
@@ -86,7 +89,13 @@ class Pace:
             await asyncio.sleep(min(max(1.0, 20 * took), 10.0))  # counting takes longer with more orders
 
     def check(self) -> None:
-        """Raises SystemStalled if the system has stopped working; the load would wait for ever."""
+        """Raises SystemStalled if the system has stopped working: the load would wait for ever.
+
+        Raises the error of a watcher that has ended: without its count the load would wait for ever, too.
+        """
+        for task in self.watchers:
+            if task.done():
+                task.result()
         if time.monotonic() - self.progressed_at > STALLED_SECONDS:
             raise SystemStalled(f"{SystemStalled.__doc__} ({self.history.accepted - self.ended} orders)")
 
@@ -117,7 +126,7 @@ async def soak(orders: int, faults: int, seed: int, provider: Provider, folder: 
             random.Random(seed),
         )
         shown = stack.enter_context(progress(orders, faults))
-        watching = [
+        pace.watchers = [
             asyncio.create_task(vitals.watch()),
             asyncio.create_task(pace.watch(system)),
             asyncio.create_task(_show(shown, pace)),
@@ -136,9 +145,9 @@ async def soak(orders: int, faults: int, seed: int, provider: Provider, folder: 
                 shown.say("Not every invariant holds: dumping the database.")
                 await system.dump_database()
         finally:
-            for task in watching:
+            for task in pace.watchers:
                 task.cancel()
-            await asyncio.gather(*watching, return_exceptions=True)
+            await asyncio.gather(*pace.watchers, return_exceptions=True)
     report.seconds = time.monotonic() - began
     return report
 
