@@ -84,6 +84,7 @@ lint:
 
 types:
 	@$(python) -m mypy
+	@$(python) -m mypy deploy/venv.py deploy/aws/package.py
 
 imports:
 	@$(python) -c 'from importlinter.cli import lint_imports_command; lint_imports_command()'
