@@ -175,9 +175,8 @@ def refusals() -> Table:
     [sentences] = dictionaries("insufficient_funds", "services/billing")
     rows = [(code(name), "payment", said) for name, said in sorted(sentences.items())]
     rows += [
-        (code(argument(call, 0, "code")), "shipment", "The carrier does not deliver to this country.")
-        for call in calls("Reason", "services/shipment")
-        if argument(call, 0, "code") != "…"
+        (code(argument(call, 0, "code")), "shipment", argument(call, 1, "message"))
+        for call in calls("Refused", "services/shipment")
     ]
     return Table(("code", "stage", "message"), rows)
 

@@ -74,15 +74,15 @@ def fault(command: str) -> str | None:
         return fault_of_make(words[1:])
     if words[0] == "orderflow":
         return fault_of_orderflow(words[1:])
-    if words[:2] == ["docker", "compose"] and "orderflow" in words[3:]:
-        return fault_of_orderflow(words[words.index("orderflow", 3) + 1 :])
+    if words[:3] == ["docker", "compose", "run"] and "orderflow" in words:
+        return fault_of_orderflow(words[words.index("orderflow") + 1 :])
     return None
 
 
 def fault_of_make(words: list[str]) -> str | None:
     """Why `make` can't be called so."""
     target, *others = words
-    if target not in targets():
+    if target not in {*targets(), "…"}:
         return f"the Makefile has no target {target}"
     arguments = [word.removeprefix("ARGS=") for word in others if word.startswith("ARGS=")]
     if target == "orderflow" and arguments:

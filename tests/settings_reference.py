@@ -95,11 +95,10 @@ def of_commands() -> Mapping[str, set[str]]:
 
 
 def commands(command: Any) -> Iterator[Any]:
-    """A command and all below it, without the Stripe-like server."""
+    """A command and all below it."""
     yield command
-    for name, below in getattr(command, "commands", {}).items():
-        if name != "stripe":
-            yield from commands(below)
+    for below in getattr(command, "commands", {}).values():
+        yield from commands(below)
 
 
 def default_of(name: str) -> str | None:

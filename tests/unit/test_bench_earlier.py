@@ -41,5 +41,6 @@ def test_a_commit_is_abbreviated_whatever_it_was_named_by() -> None:
 
 def test_a_commit_that_is_missing_is_one_sentence() -> None:
     missing = "0" * 40
-    with pytest.raises(NoEarlierVersion, match=f"can't be unpacked.*{missing}: no such commit"), unpacked(missing):
+    why = f"can't be unpacked.*{missing}: no such commit"
+    with pytest.raises(NoEarlierVersion, match=why), unpacked(missing):
         pass

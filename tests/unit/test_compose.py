@@ -21,7 +21,7 @@ FIXED = {
     "HOST", "PORT",  # the image's
     "MAIL_FOLDER",   # a container's folders are read-only
 }  # fmt: skip
-OF_THE_BUILD = re.compile("PIP_|.*_PROXY$|SSL_CERT_FILE|REQUESTS_CA_BUNDLE|(LAMBDA|SANDBOX)_IMAGE")
+OF_THE_BUILD = re.compile("PIP_|.*_PROXY$|SSL_CERT_FILE|REQUESTS_CA_BUNDLE")
 
 
 def environment(service: str) -> dict[str, str | None]:

@@ -19,7 +19,7 @@ from tests.pages import EVERY_PAGE, ROOT, USER_PAGES, Table, cells_of, renewed, 
 
 GENERATED = {"api.md": api_reference.TABLES, "configuration.md": settings_reference.TABLES}
 READMES_ORDER = "test_the_readmes_order_is_shipped_and_its_customer_gets_a_mail_at_every_stage"
-RUN_AND_STOPPED = "test_it_ships_an_order_tells_a_second_run_who_holds_the_folder_and_ends_well_on_ctrl_c"
+RUN_AND_STOPPED = "test_it_ships_an_order_refuses_a_second_run_on_its_folder_and_ends_well_on_ctrl_c"
 RESTORED = "test_the_commands_of_the_page_back_the_system_up_and_restore_it"
 RUN_BY = {
     "make demo": "test_it_succeeds_twice_at_once_beside_a_running_system",
