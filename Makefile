@@ -1,4 +1,4 @@
-# Every target sets up what it needs. PYTHON=python3.13 chooses the interpreter, ARGS="…" passes arguments on.
+# Every target that `make help` lists sets up what it needs. PYTHON=python3.13 chooses the interpreter, ARGS="…" passes arguments on.
 
 python = .venv/bin/python
 compose = sh deploy/compose.sh

@@ -152,6 +152,8 @@ async def _connect_once(url: str) -> None:
         raise MigrationRefused(
             f"The database at DATABASE_URL refuses the connection: {refusal}."
         ) from refusal
+    except asyncpg.ClientConfigurationError as error:
+        raise MigrationRefused(f"DATABASE_URL can't be used: {error}.") from error
     except DRIVER_ERRORS as error:
         raise Unavailable(str(error) or "no answer") from error
     await connection.close()

@@ -92,6 +92,8 @@ class Deferral:
     error: str
     delay: float
     state: str | None = None
+    attempts: int = 0
+    """The failed tries that `state` follows from. A row with fewer was replayed meanwhile, and waits on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,9 +146,10 @@ class Leases(Generic[RowT]):
                 defects = t.defects + (row.failure = 'defect')::int,
                 unknowns = t.unknowns + (row.failure = 'unknown')::int,
                 claimed_until = now() + make_interval(secs => row.delay),
-                state = coalesce(row.state, t.state)
-            FROM unnest($1::uuid[], $2::text[], $3::text[], $4::float8[], $5::text[])
-                AS row (id, failure, error, delay, state)
+                state = CASE WHEN t.attempts >= row.attempts THEN coalesce(row.state, t.state)
+                    ELSE t.state END
+            FROM unnest($1::uuid[], $2::text[], $3::text[], $4::float8[], $5::text[], $6::int[])
+                AS row (id, failure, error, delay, state, attempts)
             WHERE t.id = row.id AND t.state = '{waiting}'"""  # noqa: S608
         # A row is announced once for each reason. `backlog` is not announced after another reason.
         self._announce = f"""
@@ -197,8 +200,8 @@ class Leases(Generic[RowT]):
     async def defer(self, tx: Transaction, deferrals: Sequence[Deferral]) -> None:
         """Defers rows, or gives them up. Rows that no longer wait do not change."""
         ordered = sorted(deferrals, key=lambda deferral: deferral.id)
-        rows = [(d.id, d.failure, storable(d.error, 1000), d.delay, d.state) for d in ordered]
-        await tx.execute(self._defer, *statements.columns_of(rows, 5))
+        rows = [(d.id, d.failure, storable(d.error, 1000), d.delay, d.state, d.attempts) for d in ordered]
+        await tx.execute(self._defer, *statements.columns_of(rows, 6))
 
 
 def _late(table: str, state: str, why: str) -> str:

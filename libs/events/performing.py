@@ -154,4 +154,4 @@ class Performing(Generic[RowT, OutcomeT]):
         state = self.policy.verdict(failure, tries)
         if state:
             logger.error("%s: %s is given up as %s: %s", self.name, held.row.id, state, error)
-        self.settling.ended.append(Deferral(held.row.id, failure, error, delay, state))
+        self.settling.ended.append(Deferral(held.row.id, failure, error, delay, state, tries.attempts))

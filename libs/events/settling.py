@@ -95,6 +95,7 @@ class Settling(Generic[RowT, OutcomeT]):
                 repr(error),
                 self.policy.pause(tries),
                 self.policy.verdict("defect", tries),
+                tries.attempts,
             )
         async with self.transactions() as tx:
             await self.leases.defer(tx, [deferral])

@@ -58,6 +58,25 @@ async def test_a_row_that_was_given_up_is_never_claimed(transactions: Transactio
     assert tuple(row) == ("dead", "broken")
 
 
+async def test_a_row_that_was_replayed_meanwhile_is_not_given_up_for_its_earlier_tries(
+    transactions: Transactions,
+) -> None:
+    [row_id] = await some_messages(transactions, 1)
+    for attempts in (0, 1):
+        async with transactions() as tx:
+            await LEASES.defer(tx, [Deferral(row_id, "unknown", "no answer", -1.0, None, attempts)])
+    async with transactions() as tx:  # as `orderflow dead replay` does
+        await tx.execute("UPDATE outbox SET attempts = 0, unknowns = 0")
+    async with transactions() as tx:
+        await LEASES.defer(tx, [Deferral(row_id, "unknown", "no answer", -1.0, "dead", attempts=2)])
+        [row] = await tx.fetch("SELECT state, attempts FROM outbox WHERE id = $1", row_id)
+    assert tuple(row) == ("pending", 1)
+    async with transactions() as tx:
+        await LEASES.defer(tx, [Deferral(row_id, "unknown", "no answer", -1.0, "dead", attempts=1)])
+        [row] = await tx.fetch("SELECT state FROM outbox WHERE id = $1", row_id)
+    assert row["state"] == "dead"
+
+
 async def test_only_the_claims_of_waiting_rows_are_renewed(transactions: Transactions) -> None:
     first, second = await some_messages(transactions, 2)
     async with transactions() as tx:

@@ -123,6 +123,11 @@ async def test_an_owner_that_may_not_create_roles_is_reported(fresh_database: st
         await migrate(weak.render_as_string(hide_password=False), PASSWORDS)
 
 
+async def test_an_option_of_the_url_that_does_not_exist_is_refused_at_once(fresh_database: str) -> None:
+    with pytest.raises(MigrationRefused, match=r"DATABASE_URL can't be used: .*sslmode"):
+        await migrate(f"{fresh_database}?sslmode=bogus", PASSWORDS)
+
+
 async def test_without_a_database_it_says_which_setting_is_missing(tmp_path: Path) -> None:
     async with orderflow("migrate", folder=tmp_path) as process:
         assert await process.ended() != 0

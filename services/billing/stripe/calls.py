@@ -11,7 +11,7 @@ from events.errors import UnknownOutcome
 from services.billing.provider import ChargeRequest, RefundRequest
 from services.billing.stripe.client import answer_within
 from services.billing.stripe.errors import RefusedByStripe, SavedError
-from services.billing.stripe.objects import Intent, Page, Refund
+from services.billing.stripe.objects import Intent, ListedIntent, Page, Refund
 
 MAX_SAVED_ERRORS: Final = 8
 """Most keys for confirming an intent that may end in a saved error before the payment is put off."""
@@ -108,7 +108,7 @@ class StripeCalls:
         call = self._intents.list_async(
             {"created": {"gte": now - NEW_INTENT_SECONDS, "lte": now - SEARCHABLE_SECONDS}, "limit": 100}
         )
-        for intent in (await self._ask(call, Page[Intent])).data:
+        for intent in (await self._ask(call, Page[ListedIntent])).data:
             if payment_id := intent.metadata.get("payment_id"):  # others may use the account, too
                 return intent.id in {found.id for found in await self.search_intents(payment_id)}
         return True

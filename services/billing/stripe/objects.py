@@ -45,6 +45,13 @@ class Intent(Struct, frozen=True):
         return datetime.fromtimestamp(charge.created if isinstance(charge, Charge) else self.created, UTC)
 
 
+class ListedIntent(Struct, frozen=True):
+    """A payment intent of this account, perhaps made by another system."""
+
+    id: str
+    metadata: dict[str, str] = {}
+
+
 class Refund(Struct, frozen=True):
     """A refund, perhaps made by somebody else."""
 
@@ -73,4 +80,4 @@ class Page(Struct, Generic[T], frozen=True):
     """One page of a list or of search results."""
 
     data: list[T]
-    has_more: bool
+    has_more: bool = False
