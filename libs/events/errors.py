@@ -1,11 +1,11 @@
-"""The errors of `events`. An error's docstring is its message."""
+"""The errors of `events`. The first line of an error's docstring is its message."""
 
 
 class EventsError(Exception):
     """Something went wrong between the services."""
 
     def __init__(self, message: str | None = None) -> None:
-        super().__init__(message or self.__doc__)
+        super().__init__(message or str(self.__doc__).partition("\n")[0])
 
 
 class Unavailable(EventsError):
@@ -60,6 +60,13 @@ class Postponed(EventsError):
 
 class UnknownOutcome(EventsError):
     """It is not known whether the work was done. It is asked again with the same key."""
+
+
+class NotAsked(UnknownOutcome):
+    """It is not known whether the work was done, and the other side is not asked at the moment.
+
+    It says nothing about the other side: it neither begins nor ends an outage.
+    """
 
 
 class Unroutable(Postponed):

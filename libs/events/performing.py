@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Final, Generic, TypeVar
 
 from events.claims import RENEW_SECONDS, Claims, Held
-from events.errors import Postponed, Unavailable, UnknownOutcome
+from events.errors import NotAsked, Postponed, Unavailable, UnknownOutcome
 from events.killpoints import KillPoint, reach
 from events.leases import Deferral, RowT
 from events.outage import Outage, now
@@ -123,6 +123,9 @@ class Performing(Generic[RowT, OutcomeT]):
                 self._answered()
             logger.info("%s: %s is postponed: %s", self.name, row.id, error)
             self._defer(held, "postponed", str(error), error.retry_after or 0.0)
+        except NotAsked as error:
+            logger.info("%s: %s is not asked for at the moment: %s", self.name, row.id, error)
+            self._defer(held, "unknown", str(error))
         except (UnknownOutcome, TimeoutError) as error:
             reason = str(error) or "No answer came in time."
             self._unanswered(row, reason)

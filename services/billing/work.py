@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, TypeVar
 
 from events import delays, journey
-from events.errors import Postponed
+from events.errors import NotAsked
 from events.retry import RetryPolicy
 from events.runner import Runner
 from events.transaction import Transaction
@@ -148,12 +148,15 @@ async def _ask(
     make: Callable[[RequestT], Awaitable[AnswerT]],
     look_up: Callable[[RequestT], Awaitable[AnswerT]],
 ) -> AnswerT:
-    """Makes the request while the provider surely remembers its key; later looks up its outcome."""
+    """Makes the request while the provider surely remembers its key, and looks up its outcome after a day.
+
+    Raises NotAsked in the hour between.
+    """
     if key.is_usable:
         return await make(request)
     if key.must_be_looked_up:
         return await look_up(request)
-    raise Postponed(
+    raise NotAsked(
         "The provider may forget the key soon. The outcome is looked up an hour after its last use."
     )
 

@@ -8,7 +8,7 @@ from datetime import timedelta
 from typing import Any, TypeVar, cast
 from uuid import UUID, uuid4
 
-from events.errors import DatabaseUnavailable, Postponed, Unavailable, UnknownOutcome
+from events.errors import DatabaseUnavailable, NotAsked, Postponed, Unavailable, UnknownOutcome
 from events.leases import LEASE_SECONDS, Deferral, Lease, Leases
 from events.performing import GRACE_SECONDS
 from events.retry import FRESH, RetryPolicy, Tries
@@ -311,6 +311,26 @@ def test_a_refusal_of_one_row_ends_an_outage_as_any_other_answer_does() -> None:
             other.answer = lambda _: Postponed("not now")
             await asyncio.sleep(15)
             assert not in_outage(runner)
+
+    play(scene)
+
+
+def test_a_row_for_which_nobody_was_asked_ends_no_outage_and_begins_none() -> None:
+    async def scene(table: Table, other: Other) -> None:
+        other.answer = lambda row: Unavailable() if row.subject == "first" else NotAsked("not now")
+        table.add(*(Row(subject=str(number)) for number in range(8)))
+        async with running(table, other, sweep_seconds=1) as runner:
+            await asyncio.sleep(5)
+            assert not in_outage(runner)
+            table.add(Row(subject="first"))
+            await asyncio.sleep(1)
+            assert in_outage(runner)
+            for _ in range(30):
+                table.add(Row(subject="another"))
+                await asyncio.sleep(1)
+                assert in_outage(runner)
+        tried_before = [entry for entry in table.waiting if entry.row.subject.isdigit()]
+        assert [entry.tries.unknowns > 0 for entry in tried_before] == [True] * 8
 
     play(scene)
 
