@@ -61,7 +61,7 @@ class Delivery:
         tx.log(*(_step(mail, now) for mail in changed))
 
 
-def runner(
+def runner_of_mails(
     renderer: MailRenderer,
     mailer: Mailer | None,
     transactions: Transactions,
@@ -75,7 +75,7 @@ def runner(
     delivery = Delivery(renderer, mailer)
     return Runner(
         "email delivery",
-        repository.LEASES,
+        repository.PENDING_MAILS,
         transactions,
         delivery.perform,
         delivery.settle,

@@ -57,7 +57,7 @@ class Journey:
             mailer = await stack.enter_async_context(
                 connect(Server.parse(self.server.url), renderer.domain, self.timeouts)
             )
-            runner = work.runner(
+            runner = work.runner_of_mails(
                 *(renderer, mailer, transactions),
                 concurrency=self.concurrency,
                 policy=self.policy,
