@@ -61,7 +61,7 @@ class Journey:
                 *(renderer, mailer, transactions),
                 concurrency=self.concurrency,
                 policy=self.policy,
-                slow_after=0.05,
+                slow_after_seconds=0.05,
                 sweep_seconds=0.1,
             )
             participant = Participant(
