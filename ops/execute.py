@@ -4,13 +4,17 @@ import logging
 import sys
 from collections.abc import Callable, Coroutine
 from io import TextIOWrapper
-from typing import Any, NoReturn
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import typer
 import uvloop
 
 from chassis.settings import UnusableSettings
 from ops.errors import INTERRUPTED, CommandFailed
+
+if TYPE_CHECKING:
+    from ops.target import Target
 
 
 def execute(command: Callable[[], Coroutine[Any, Any, int]]) -> NoReturn:
@@ -33,3 +37,16 @@ def execute(command: Callable[[], Coroutine[Any, Any, int]]) -> NoReturn:
         logging.getLogger(__name__).error("this should not have happened: %r", defect, exc_info=True)
         status = 1
     raise typer.Exit(status)
+
+
+def execute_on_target(
+    database_url: str, broker_url: str, state: Path, command: "Callable[[Target], Coroutine[Any, Any, int]]"
+) -> NoReturn:
+    """Executes a command on the system that `open_target` opens."""
+    from ops.target import open_target  # noqa: PLC0415
+
+    async def on_target() -> int:
+        async with open_target(database_url, broker_url, state) as target:
+            return await command(target)
+
+    execute(on_target)

@@ -58,15 +58,15 @@ class Claims(Generic[RowT]):
     waiting: deque[Held[RowT]] = field(default_factory=deque, init=False)
     """Rows that are not begun yet, the longest waiting first."""
     held: set[UUID] = field(default_factory=set, init=False)
-    slow: int = field(default=0, init=False)
-    """How many of the rows are in the slow lane. A probe does not wait for these."""
+    slow_rows: int = field(default=0, init=False)
+    """How many of the rows are in slow places. A probe does not wait for these."""
     next_sweep: float = field(default=-math.inf, init=False)
     next_renewal: float = field(default=-math.inf, init=False)
     _sweeping: bool = field(default=False, init=False)
 
     @property
     def room(self) -> int:
-        """How many new rows may be made. A tenth of the memory stays free for rows from the table."""
+        """How many more new rows fit. A tenth of the memory stays free for rows from the table."""
         return max(0, self.memory - self.memory // 10 - len(self.held))
 
     @property
@@ -80,7 +80,7 @@ class Claims(Generic[RowT]):
     def claimable(self) -> int:
         """How many more rows may be claimed."""
         room = self.memory - len(self.held)
-        return min(room, 1 - len(self.held) + self.slow) if self.outage.is_on else room
+        return min(room, 1 - len(self.held) + self.slow_rows) if self.outage.is_on else room
 
     def hold(self, leases: Sequence[Lease[RowT]], claimed_at: float) -> list[Held[RowT]]:
         """Adds rows that were claimed then (the loop's time), and returns those that are new."""
@@ -144,7 +144,7 @@ class Claims(Generic[RowT]):
             self.changed()
             if len(leases) == limit:
                 self.next_sweep = time
-        elif self.outage.is_on and len(self.held) == self.slow:
+        elif self.outage.is_on and len(self.held) == self.slow_rows:
             if time < self.outage.paused_until + DUE_SECONDS:
                 self.next_sweep = time + DUE_SECONDS / 10
             else:  # no row is due that could probe: the outage counts as over

@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(eq=False)
 class Performing(Generic[RowT, OutcomeT]):
-    """Performs waiting rows with bounded concurrency; in an outage one at a time, as a probe."""
+    """Performs at most `concurrency` rows at a time, beside slow ones; in an outage one, as a probe."""
 
     name: str
     perform: Callable[[RowT], Awaitable[OutcomeT]]
@@ -34,18 +34,18 @@ class Performing(Generic[RowT, OutcomeT]):
     policy: RetryPolicy
     subject: Callable[[RowT], str]
     concurrency: int
-    slow_after: float
-    slow_lane: int
+    slow_after_seconds: float
+    slow_places: int
     changed: Callable[[], None]
     """Called when a place may be free."""
     tasks: dict["asyncio.Task[None]", Held[RowT]] = field(default_factory=dict, init=False)
-    _slow: set["asyncio.Task[None]"] = field(default_factory=set, init=False)
+    _slow_tasks: set["asyncio.Task[None]"] = field(default_factory=set, init=False)
     _cancelling: bool = field(default=False, init=False)
 
     @property
     def ordinary(self) -> int:
-        """How many rows are outside of the slow lane."""
-        return len(self.tasks) - self.claims.slow
+        """How many rows have an ordinary place."""
+        return len(self.tasks) - self.claims.slow_rows
 
     @property
     def has_place(self) -> bool:
@@ -62,8 +62,8 @@ class Performing(Generic[RowT, OutcomeT]):
             task = asyncio.create_task(self._perform_one(held), name=f"{self.name}: {held.row.id}")
             self.tasks[task] = held
             task.add_done_callback(self._done)
-            if self.slow_lane:
-                asyncio.get_running_loop().call_later(self.slow_after, self._move_to_slow_lane, task)
+            if self.slow_places:
+                asyncio.get_running_loop().call_later(self.slow_after_seconds, self._move_to_slow_place, task)
 
     async def finish(self) -> None:
         """Waits for running work, and cancels it after GRACE_SECONDS."""
@@ -91,16 +91,16 @@ class Performing(Generic[RowT, OutcomeT]):
         waiting.remove(held)
         return held
 
-    def _move_to_slow_lane(self, task: "asyncio.Task[None]") -> None:
+    def _move_to_slow_place(self, task: "asyncio.Task[None]") -> None:
         if task in self.tasks:
-            self._slow.add(task)
-            self.claims.slow = min(len(self._slow), self.slow_lane)
+            self._slow_tasks.add(task)
+            self.claims.slow_rows = min(len(self._slow_tasks), self.slow_places)
             self.changed()
 
     def _done(self, task: "asyncio.Task[None]") -> None:
         self.tasks.pop(task, None)
-        self._slow.discard(task)
-        self.claims.slow = min(len(self._slow), self.slow_lane)
+        self._slow_tasks.discard(task)
+        self.claims.slow_rows = min(len(self._slow_tasks), self.slow_places)
         self.settling.wake.set()
         self.changed()
 

@@ -29,10 +29,11 @@ class Runner(Generic[RowT, OutcomeT]):
 
     `perform` calls the outside for one row. An exception decides what happens to the row:
     - Unavailable: an outage begins. The runner pauses, then tries one row at a time until the other side
-      answers. No try is counted.
-    - Postponed: the row is deferred by its policy, and refused or dead when the policy's patience has run
-      out.
-    - UnknownOutcome, or no answer within the deadline: deferred and asked again, as often as the policy says.
+      answers. Does not raise `attempts`.
+    - Postponed: deferred; after `policy.patience` its state becomes `policy.expired`. Payments and bookings
+      wait without limit.
+    - UnknownOutcome, or no answer within the deadline: deferred; dead after `policy.unknowns`. Raises
+      `attempts` and `unknowns`.
     - any other exception is a defect: logged, deferred, and after several defects the row is `dead`.
 
     Five different subjects in a row without an answer are an outage too (see `events.outage`).
@@ -52,8 +53,8 @@ class Runner(Generic[RowT, OutcomeT]):
         delayed: DelayFactory[RowT] | None = None,
         subject: Callable[[RowT], str] = lambda row: str(row.id),
         concurrency: int = 64,
-        slow_after: float = math.inf,
-        slow_lane: int = 0,
+        slow_after_seconds: float = math.inf,
+        slow_places: int = 0,
         memory: int = 2000,
         sweep_seconds: float = 5.0,
     ) -> None:
@@ -62,8 +63,8 @@ class Runner(Generic[RowT, OutcomeT]):
         `subject` names the cause that rows may fail for together, such as a mail's recipient; by default each
         row is a subject of its own.
 
-        Work that takes longer than `slow_after` seconds moves from a place of `concurrency` to one of the
-        `slow_lane`, while there is a free one.
+        Work that takes longer than `slow_after_seconds` moves from a place of `concurrency` to one of
+        `slow_places`, while there is a free one.
         """
         self.name = name
         self._outage = outage = Outage()
@@ -73,7 +74,7 @@ class Runner(Generic[RowT, OutcomeT]):
         self._settling = Settling(name, leases, transactions, settle, policy, settled=self._drop)
         self._performing = Performing(
             *(name, perform, claims, self._settling, outage, policy, subject),
-            *(concurrency, slow_after, slow_lane, self._wake),
+            *(concurrency, slow_after_seconds, slow_places, self._wake),
         )
         self._announcing = delayed and Announcing(
             name, leases, transactions, outage, delayed, every=2 * sweep_seconds
@@ -86,7 +87,7 @@ class Runner(Generic[RowT, OutcomeT]):
 
     @property
     def room(self) -> int:
-        """How many more rows transactions may write for it. In an outage these stay in their table.
+        """How many more new rows fit into memory. A worker that holds back takes no messages while it is 0.
 
         A tenth of the memory is kept free for rows from the table, so new rows never starve old ones.
         """
@@ -94,7 +95,7 @@ class Runner(Generic[RowT, OutcomeT]):
 
     @property
     def has_room(self) -> bool:
-        """Whether transactions may write more rows for it."""
+        """Whether `room` is above 0, or `run` is ending."""
         return self._has_room.is_set()
 
     @property

@@ -29,7 +29,7 @@ A handler gets a batch of new events of its types, and a transaction. It changes
 transaction, because it is called again for the same events if the commit fails. It raises Reject for an event
 that can never be handled; after any other exception the event is tried again later.
 """
-Item: TypeAlias = AnyEvent | Rejected
+Received: TypeAlias = AnyEvent | Rejected
 
 MAX_MESSAGES: Final = 32
 """Most messages in one transaction."""
@@ -50,7 +50,7 @@ class KillsProcess(Reject):
 class Worker:
     """Consumes the events of one service's handler table.
 
-    A message is acknowledged after the commit in which each of its events was handled or parked. While the
+    A message is acknowledged after the commits in which its events were handled or parked. While the
     database is away the batch is repeated without being counted. A batch that fails repeatedly although the
     database answers is split, and the events that fail alone are parked.
     """
@@ -147,7 +147,7 @@ class Worker:
                 return
 
     async def _take(self, subscription: Subscription, holds_back: bool) -> Sequence[Delivery]:
-        """Takes waiting deliveries, no more than the runners have room for."""
+        """Takes as many deliveries as the runners surely have room for, but at least one."""
         limit = MAX_MESSAGES
         for runner in self._runners if holds_back else ():
             await runner.wait_for_room()
@@ -157,8 +157,8 @@ class Worker:
     async def _process(self, subscription: Subscription, deliveries: Sequence[Delivery]) -> int:
         """Handles and acknowledges the deliveries, and returns the number of their events."""
         self._digests.clear()
-        fresh: list[Item] = []
-        suspects: list[Item] = []
+        fresh: list[Received] = []
+        redelivered: list[Received] = []
         readable: list[Delivery] = []
         for delivery in deliveries:
             try:
@@ -169,23 +169,23 @@ class Worker:
             else:
                 readable.append(delivery)
                 self._remember_digests(delivery.body, items)
-                (suspects if delivery.redelivered else fresh).extend(items)
+                (redelivered if delivery.redelivered else fresh).extend(items)
         try:
             if fresh:
                 await self._commit(fresh)
-            if suspects:
-                await self._process_suspects(suspects)
+            if redelivered:
+                await self._process_redelivered(redelivered)
         except Unavailable:  # only when stopping
             await subscription.give_back(readable)
         else:
             reach(KillPoint.ACKNOWLEDGING)
             await subscription.acknowledge(readable)
             reach(KillPoint.ACKNOWLEDGED)
-        return len(fresh) + len(suspects)
+        return len(fresh) + len(redelivered)
 
-    def _read(self, body: bytes) -> list[Item]:
+    def _read(self, body: bytes) -> list[Received]:
         events, rejected = envelope.decode(body)
-        items: list[Item] = [*rejected]
+        items: list[Received] = [*rejected]
         for event in events:
             if type_of(type(event)) in self._handlers:
                 items.append(event)
@@ -193,7 +193,7 @@ class Worker:
                 items.append(envelope.rejected_without_handler(event, self.service))
         return items
 
-    def _remember_digests(self, body: bytes, items: Sequence[Item]) -> None:
+    def _remember_digests(self, body: bytes, items: Sequence[Received]) -> None:
         """Remembers the events' digests, unless an event of the message was rejected."""
         if any(isinstance(item, Rejected) for item in items):
             return
@@ -201,7 +201,7 @@ class Worker:
             if self._digests.setdefault(item.id, digest) != digest:
                 self._warn_of_payloads([item])
 
-    def _warn_of_payloads(self, items: Iterable[Item]) -> None:
+    def _warn_of_payloads(self, items: Iterable[Received]) -> None:
         for item in items:
             source = "an unknown sender" if isinstance(item, Rejected) else storable(item.source, 100)
             logger.warning(
@@ -236,15 +236,15 @@ class Worker:
 
     # Batches
 
-    async def _commit(self, items: Sequence[Item]) -> None:
+    async def _commit(self, items: Sequence[Received]) -> None:
         """Handles or parks each item. Raises Unavailable only when stopping."""
         suspicion = BatchFailures(self._transactions.ping)
         await self._when_available(
             lambda: commit_in_halves(items, self._commit_together, self._park, suspicion.blames_batch)
         )
 
-    async def _commit_together(self, items: Sequence[Item]) -> Sequence[None]:
-        by_id: dict[UUID, Item] = {}
+    async def _commit_together(self, items: Sequence[Received]) -> Sequence[None]:
+        by_id: dict[UUID, Received] = {}
         for item in items:
             by_id.setdefault(item.id, item)
 
@@ -264,7 +264,7 @@ class Worker:
         digests = {item_id: self._digests[item_id] for item_id in taken_over if item_id in self._digests}
         return await inbox.with_other_payload(tx, digests) if digests else set()
 
-    async def _handle(self, items: Sequence[Item], tx: Transaction) -> None:
+    async def _handle(self, items: Sequence[Received], tx: Transaction) -> None:
         rejected: list[Rejected] = []
         by_handler: dict[Handler, list[AnyEvent]] = {}
         for item in items:
@@ -277,7 +277,7 @@ class Worker:
         if rejected:
             await parked.park_rejected(tx, rejected)
 
-    async def _park(self, item: Item, error: Exception) -> None:
+    async def _park(self, item: Received, error: Exception) -> None:
         logger.error("%s: event %s parked: %r", self.service, item.id, error, exc_info=error)
         async with self._transactions() as tx:
             if await inbox.register(tx, [item.id], self._digests):
@@ -288,38 +288,38 @@ class Worker:
             await self._attempts.finish(tx, [item.id])
         self._attempts.forget([item.id])
 
-    # Suspects: events of messages that were delivered before and not acknowledged
+    # Events of redelivered messages: they were delivered before and not acknowledged
 
-    async def _process_suspects(self, items: Sequence[Item]) -> None:
-        """Handles events that were never begun in one batch, the others alone. See `inbox.Attempts`."""
-        suspects: dict[UUID, Item] = {}
+    async def _process_redelivered(self, items: Sequence[Received]) -> None:
+        """Handles events without a recorded attempt in one batch, the others alone. See `inbox.Attempts`."""
+        by_id: dict[UUID, Received] = {}
         for item in items:
-            suspects.setdefault(item.id, item)
+            by_id.setdefault(item.id, item)
         async with self._attempts.lock():
-            known, together = await self._begin_together(suspects)
-            if together:
-                await self._commit([suspects[item_id] for item_id in suspects if item_id in together])
-        for item_id, item in suspects.items():
-            if item_id not in known and item_id not in together:
-                await self._process_suspect(item)
+            in_inbox, in_one_batch = await self._begin_together(by_id)
+            if in_one_batch:
+                await self._commit([by_id[item_id] for item_id in by_id if item_id in in_one_batch])
+        for item_id, item in by_id.items():
+            if item_id not in in_inbox and item_id not in in_one_batch:
+                await self._process_alone(item)
 
-    async def _begin_together(self, suspects: Mapping[UUID, Item]) -> tuple[set[UUID], set[UUID]]:
-        """Returns the events that were taken over already, and those that may go in one batch."""
-        known: set[UUID] = set()
-        together: set[UUID] = set()
+    async def _begin_together(self, by_id: Mapping[UUID, Received]) -> tuple[set[UUID], set[UUID]]:
+        """Returns the events that are in the inbox, and those that may go in one batch."""
+        in_inbox: set[UUID] = set()
+        in_one_batch: set[UUID] = set()
         differing: set[UUID] = set()
 
         async def begin() -> None:
             async with self._transactions() as tx:
-                known.update(await inbox.already_registered(tx, suspects.keys()))
-                differing.update(await self._differing(tx, known))
-                together.update(await self._attempts.begin_together(tx, suspects.keys() - known))
+                in_inbox.update(await inbox.already_registered(tx, by_id.keys()))
+                differing.update(await self._differing(tx, in_inbox))
+                in_one_batch.update(await self._attempts.begin_together(tx, by_id.keys() - in_inbox))
 
         await self._when_available(begin)
-        self._warn_of_payloads(suspects[item_id] for item_id in differing)
-        return known, together
+        self._warn_of_payloads(by_id[item_id] for item_id in differing)
+        return in_inbox, in_one_batch
 
-    async def _process_suspect(self, item: Item) -> None:
+    async def _process_alone(self, item: Received) -> None:
         async with self._attempts.lock():
             try:
                 await self._when_available(partial(self._begin, item.id))

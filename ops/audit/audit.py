@@ -11,7 +11,7 @@ from events.connection import DRIVER_ERRORS
 from events.rabbitmq import QueueState
 from ops.audit import broker, delivery, invoices, mails, money, orders, temporary_tables
 from ops.audit.check import SINCE, Check
-from ops.audit.checker import Checker, number
+from ops.audit.checker import Checker, number_of
 from ops.audit.ledger import Ledger, LedgerUnavailable
 from ops.audit.report import Report
 from ops.errors import RecordsUnreadable
@@ -64,7 +64,7 @@ async def audit(
             if unknown:
                 checker.add_unseen(unknown, *broker.PROMISES)
             copied = False
-            async with checker.attempt(*_LEDGER_INVARIANTS):
+            async with checker.unseen_on_failure(*_LEDGER_INVARIANTS):
                 await temporary_tables.create(connection)
                 copied = True
             async with connection.transaction(isolation="repeatable_read", readonly=True):
@@ -76,12 +76,12 @@ async def audit(
                 )
                 if copied:
                     copied = False
-                    async with checker.attempt(*_LEDGER_INVARIANTS):
+                    async with checker.unseen_on_failure(*_LEDGER_INVARIANTS):
                         await temporary_tables.copy_records(connection, since)
                         copied = True
                 await checker.run(checks)
                 count = None
-                async with checker.attempt():
+                async with checker.unseen_on_failure():
                     count = await connection.fetchval(_COUNT_ORDERS)
                 dead = await _dead_events(checker)
                 notes = [*broker.notes(states, listeners), *await _notes(checker, dead, quiet=quiet)]
@@ -92,7 +92,7 @@ async def audit(
     return Report(
         orders=count,
         checked=_promises((*checks, *money.LEDGER_CHECKS), queues=bool(target.broker_url)),
-        breaches=tuple(sorted(checker.breaches, key=lambda breach: number(breach.invariant))),
+        breaches=tuple(sorted(checker.breaches, key=lambda breach: number_of(breach.invariant))),
         unseen=checker.unseen,
         notes=tuple(notes),
         dead=dead,
@@ -140,7 +140,7 @@ async def _dead_events(checker: Checker) -> dict[str, int]:
     """The number of dead events of each service that has any."""
     dead = {}
     for service in SERVICES:
-        async with checker.attempt():
+        async with checker.unseen_on_failure():
             if count := await checker.connection.fetchval(_COUNT_DEAD_EVENTS.format(service=service)):
                 dead[service] = count
     return dead
@@ -153,17 +153,17 @@ async def _notes(checker: Checker, dead: dict[str, int], *, quiet: bool) -> list
         for service, count in dead.items()
     ]
     for name, table in delivery.WORK_TABLES.items():
-        async with checker.attempt():
+        async with checker.unseen_on_failure():
             if count := await checker.connection.fetchval(_COUNT_DEAD.format(table=table)):
                 notes.append(f"{count} rows of {name} are dead and need a person: run 'orderflow dead list'.")
-    async with checker.attempt():
+    async with checker.unseen_on_failure():
         if given_up := await checker.connection.fetchrow(mails.DEFERRED_TOO_LONG):
             notes.append(
                 f"{given_up['count']} mails were given up because the mail server kept deferring them; "
                 f"the newest error: {given_up['error']}"
             )
     for name, query in {} if quiet else delivery.AWAITING_RETRY.items():
-        async with checker.attempt():
+        async with checker.unseen_on_failure():
             if waiting := await checker.connection.fetchrow(query):
                 notes.append(
                     f"{waiting['count']} rows of {name} wait for their next retry, the oldest since "
@@ -177,4 +177,4 @@ def _promises(checks: Sequence[Check], *, queues: bool) -> dict[str, str]:
     promises = dict(broker.PROMISES) if queues else {}
     for check in checks:
         promises.setdefault(check.invariant, check.promise)
-    return {invariant: promises[invariant] for invariant in sorted(promises, key=number)}
+    return {invariant: promises[invariant] for invariant in sorted(promises, key=number_of)}

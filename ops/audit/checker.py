@@ -13,7 +13,7 @@ from ops.audit.report import Breach, Unseen
 EXAMPLES: Final = 20
 """Most orders that are named for one breach."""
 
-# `OFFSET 0` keeps this a lookup by the order's key for each case that is found, and there should be none.
+# `OFFSET 0` stops the planner from joining all orders: cases are rare, so one lookup each is cheaper.
 _SINCE_FILTER: Final = f"""
     WHERE NOT EXISTS (
         SELECT FROM "order".orders o WHERE o.id = found.order_id AND o.created_at < {SINCE} OFFSET 0)"""
@@ -41,7 +41,7 @@ class Checker:
     async def run(self, checks: Iterable[Check]) -> None:
         """Runs each check and collects its breach, if any."""
         for check in checks:
-            async with self.attempt(check.invariant):
+            async with self.unseen_on_failure(check.invariant):
                 cases = await self.connection.fetch(
                     _CASES.format(query=check.query, since_filter=self._since_filter, limit=EXAMPLES)
                 )
@@ -49,7 +49,7 @@ class Checker:
                     self.breaches.append(_breach(check, cases))
 
     @asynccontextmanager
-    async def attempt(self, *invariants: str) -> AsyncIterator[None]:
+    async def unseen_on_failure(self, *invariants: str) -> AsyncIterator[None]:
         """Runs the body in a (sub)transaction; if a statement fails, these invariants become unseen.
 
         Raises asyncpg's error when the connection itself is lost.
@@ -70,11 +70,11 @@ class Checker:
     def unseen(self) -> tuple[Unseen, ...]:
         """One entry for each reason why something could not be checked."""
         return tuple(
-            Unseen(reason, tuple(sorted(set(ids), key=number))) for reason, ids in self._unseen.items()
+            Unseen(reason, tuple(sorted(set(ids), key=number_of))) for reason, ids in self._unseen.items()
         )
 
 
-def number(invariant: str) -> int:
+def number_of(invariant: str) -> int:
     """The number in an invariant's id: 6 for `I6`."""
     return int(invariant[1:])
 

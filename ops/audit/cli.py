@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from ops.execute import execute
+from ops.execute import execute_on_target
 from ops.options import BrokerUrl, DatabaseUrl, StatePath
 
 
@@ -42,7 +42,6 @@ def audit(
     but not everything could be checked.
     """
     from ops.audit.command import command  # noqa: PLC0415
-    from ops.target import open_target  # noqa: PLC0415
     from ops.times import InvalidTime, parse_time  # noqa: PLC0415
 
     try:
@@ -50,10 +49,7 @@ def audit(
     except InvalidTime as error:
         raise typer.BadParameter(str(error), param_hint="--since") from error
 
-    async def run() -> int:
-        async with open_target(database_url, broker_url, state) as system:
-            return await command(
-                system, quiet=quiet, patience=patience, since=accepted_since, as_json=as_json
-            )
-
-    execute(run)
+    execute_on_target(
+        *(database_url, broker_url, state),
+        lambda on: command(on, quiet=quiet, patience=patience, since=accepted_since, as_json=as_json),
+    )

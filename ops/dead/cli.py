@@ -1,17 +1,13 @@
 """`orderflow dead`: options and help."""
 
-from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import Annotated
 from uuid import UUID
 
 import typer
 
-from ops.execute import execute
+from ops.execute import execute_on_target
 from ops.options import ActorName, BrokerUrl, DatabaseUrl, StatePath
-
-if TYPE_CHECKING:
-    from ops.target import Target
 
 app = typer.Typer(
     help="List failed events and work that need a person, and replay or discard them.", no_args_is_help=True
@@ -46,7 +42,7 @@ def list_(
     from ops.dead import command  # noqa: PLC0415
 
     selection = command.Selection(service, reason, event_type, order)
-    _carry_out(
+    execute_on_target(
         database_url, broker_url, state, lambda on: command.list_(on, selection, each=each, as_json=as_json)
     )
 
@@ -62,7 +58,7 @@ def show(
     """Show everything about one failed event or row of work, with its payment method masked."""
     from ops.dead import command  # noqa: PLC0415
 
-    _carry_out(database_url, broker_url, state, lambda on: command.show(on, event_id, as_json=as_json))
+    execute_on_target(database_url, broker_url, state, lambda on: command.show(on, event_id, as_json=as_json))
 
 
 @app.command()
@@ -89,7 +85,7 @@ def replay(
 
     _check_selected(event_ids, every, service, reason, event_type, order)
     selection = command.Selection(service, reason, event_type, order, tuple(event_ids or ()))
-    _carry_out(
+    execute_on_target(
         database_url,
         broker_url,
         state,
@@ -123,7 +119,7 @@ def discard(
     if not note.strip():
         raise typer.BadParameter("give a reason", param_hint="--note")
     selection = command.Selection(service, reason, event_type, order, tuple(event_ids or ()))
-    _carry_out(
+    execute_on_target(
         database_url,
         broker_url,
         state,
@@ -137,15 +133,3 @@ def _check_selected(*given: object) -> None:
         raise typer.BadParameter(
             "give event ids, or select with --service, --reason, --type, --order or --all"
         )
-
-
-def _carry_out(
-    database_url: str, broker_url: str, state: Path, act: "Callable[[Target], Coroutine[Any, Any, int]]"
-) -> NoReturn:
-    from ops.target import open_target  # noqa: PLC0415
-
-    async def command() -> int:
-        async with open_target(database_url, broker_url, state) as on:
-            return await act(on)
-
-    execute(command)

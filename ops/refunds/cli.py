@@ -6,7 +6,7 @@ from uuid import UUID
 
 import typer
 
-from ops.execute import execute
+from ops.execute import execute_on_target
 from ops.options import ActorName, DatabaseUrl, StatePath
 
 app = typer.Typer(help="Refunds made by hand, because the payment provider did not.", no_args_is_help=True)
@@ -42,12 +42,8 @@ def record(
         raise typer.BadParameter("at most 200 characters", param_hint="--reference")
 
     from ops.refunds import command  # noqa: PLC0415
-    from ops.target import open_target  # noqa: PLC0415
 
-    async def act() -> int:
-        async with open_target(database_url, "", state) as target:
-            return await command.record(
-                target, order, reference=reference.strip(), note=note, actor_name=actor_name
-            )
-
-    execute(act)
+    execute_on_target(
+        *(database_url, "", state),
+        lambda on: command.record(on, order, reference=reference.strip(), note=note, actor_name=actor_name),
+    )

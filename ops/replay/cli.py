@@ -7,7 +7,7 @@ from uuid import UUID
 
 import typer
 
-from ops.execute import execute
+from ops.execute import execute_on_target
 from ops.options import ActorName, BrokerUrl, DatabaseUrl, StatePath
 
 
@@ -45,7 +45,6 @@ def replay(
     """
     from ops.replay.command import command  # noqa: PLC0415
     from ops.replay.replay import ReplayRequest  # noqa: PLC0415
-    from ops.target import open_target  # noqa: PLC0415
     from ops.times import InvalidTime, parse_time  # noqa: PLC0415
 
     now = datetime.now(UTC)
@@ -65,8 +64,7 @@ def replay(
         again=again,
     )
 
-    async def act() -> int:
-        async with open_target(database_url, broker_url, state) as target:
-            return await command(target, request, actor_name=actor_name, dry_run=dry_run)
-
-    execute(act)
+    execute_on_target(
+        *(database_url, broker_url, state),
+        lambda on: command(on, request, actor_name=actor_name, dry_run=dry_run),
+    )

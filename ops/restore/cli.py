@@ -2,13 +2,16 @@
 
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 from uuid import UUID
 
 import typer
 
-from ops.execute import execute
+from ops.execute import execute_on_target
 from ops.options import ActorName, BrokerUrl, DatabaseUrl, StatePath
+
+if TYPE_CHECKING:
+    from ops.target import Target
 
 
 def restore(
@@ -57,7 +60,6 @@ def restore(
     """
     from ops import migrate  # noqa: PLC0415
     from ops.restore.command import RestoreOptions, command  # noqa: PLC0415
-    from ops.target import open_target  # noqa: PLC0415
     from ops.times import parse_time  # noqa: PLC0415
     from services.invoice.domain import NotAnInvoiceNumber, Number  # noqa: PLC0415
 
@@ -79,10 +81,9 @@ def restore(
         note=note,
     )
 
-    async def run() -> int:
-        async with open_target(database_url, broker_url, state) as system:
-            if not database_url:  # the embedded system is migrated when it starts, which is too late
-                await migrate.migrate(system.database_url, migrate.passwords_from_environment())
-            return await command(system, options)
+    async def migrate_and_restore(system: "Target") -> int:
+        if not database_url:  # the embedded system is migrated when it starts, which is too late
+            await migrate.migrate(system.database_url, migrate.passwords_from_environment())
+        return await command(system, options)
 
-    execute(run)
+    execute_on_target(database_url, broker_url, state, migrate_and_restore)

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from ops.execute import execute
+from ops.execute import execute_on_target
 from ops.options import DatabaseUrl, StatePath
 
 
@@ -30,7 +30,6 @@ def stuck(
     Exits 0 if no order is stuck, 1 otherwise.
     """
     from ops.stuck.command import command  # noqa: PLC0415
-    from ops.target import open_target  # noqa: PLC0415
     from ops.times import InvalidDuration, parse_duration  # noqa: PLC0415
 
     try:
@@ -38,8 +37,4 @@ def stuck(
     except InvalidDuration as error:
         raise typer.BadParameter(str(error), param_hint="--older-than") from error
 
-    async def run() -> int:
-        async with open_target(database_url, "", state) as system:
-            return await command(system, older_than=age, as_json=as_json)
-
-    execute(run)
+    execute_on_target(database_url, "", state, lambda on: command(on, older_than=age, as_json=as_json))

@@ -59,7 +59,7 @@ class Charging:
                 return payment.under_next_key()
 
     async def settle(self, tx: Transaction, performed: Sequence[tuple[Payment, Payment]]) -> None:
-        """Writes the outcomes, and announces those of payments that were pending until now."""
+        """Writes the outcomes. Emits an event for each payment that this call has settled."""
         settled = [payment for _, payment in performed if payment.state != "pending"]
         if settled:
             changed = await repository.settle_payments(tx, settled)
@@ -96,7 +96,7 @@ class Refunding:
                 return refund.under_next_key()
 
     async def settle(self, tx: Transaction, performed: Sequence[tuple[Refund, Refund]]) -> None:
-        """Writes the outcomes, and announces those of refunds that were pending until now."""
+        """Writes the outcomes. Emits an event for each refund that this call has settled."""
         made = [refund for _, refund in performed if refund.state == "refunded"]
         if made:
             changed = await repository.settle_refunds(tx, made)

@@ -1,4 +1,4 @@
-"""What email does about each event: it leaves a mail to be sent."""
+"""Email's event handlers: they write pending mails. `work` then delivers them."""
 
 from collections.abc import Sequence
 

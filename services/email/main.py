@@ -36,7 +36,7 @@ async def assemble(settings: EmailSettings, transactions: Transactions) -> Async
     """The mailer, the runner that delivers mails with it, and the cleaner of old mails."""
     renderer = MailRenderer(settings.mail_from)
     async with _mailer(settings, renderer.domain) as mailer:
-        runner = work.runner(
+        runner = work.runner_of_mails(
             renderer,
             mailer,
             transactions,

@@ -73,7 +73,7 @@ def _read(record: asyncpg.Record) -> Mail:
     return Mail(record["id"], _EVENT.decode(record["event"]))
 
 
-LEASES: Final[Leases[Mail]] = Leases(MAILS, _read, waiting="pending", columns=("id", "event"))
+PENDING_MAILS: Final = Leases(MAILS, _read, waiting="pending", columns=("id", "event"))
 
 
 async def add(tx: Transaction, mails: Sequence[Mail]) -> list[Mail]:

@@ -30,10 +30,10 @@ that was not handed over never counts as one that perhaps was. Each unknown outc
 the customer, so three are the limit.
 """
 
-SLOW_AFTER: Final = 1.0
-"""Seconds after which a mail moves to the slow lane. Slow mails hold up the others for at most this long."""
+SLOW_AFTER_SECONDS: Final = 1.0
+"""Seconds after which a mail moves to a slow place. Slow mails hold up the others for at most this long."""
 SLOW_PLACES: Final = 4
-"""Places in the slow lane for each ordinary place."""
+"""Slow places for each ordinary place."""
 
 
 class Delivery:
@@ -61,29 +61,29 @@ class Delivery:
         tx.log(*(_step(mail, now) for mail in changed))
 
 
-def runner(
+def runner_of_mails(
     renderer: MailRenderer,
     mailer: Mailer | None,
     transactions: Transactions,
     *,
     concurrency: int,
     policy: RetryPolicy = MAIL_RETRIES,
-    slow_after: float = SLOW_AFTER,
+    slow_after_seconds: float = SLOW_AFTER_SECONDS,
     sweep_seconds: float = 5.0,
 ) -> Runner[Mail, Mail]:
-    """The runner that delivers pending mails, at most `concurrency` at a time beside the slow lane."""
+    """The runner that delivers pending mails, at most `concurrency` at a time beside slow ones."""
     delivery = Delivery(renderer, mailer)
     return Runner(
         "email delivery",
-        repository.LEASES,
+        repository.PENDING_MAILS,
         transactions,
         delivery.perform,
         delivery.settle,
         policy=policy,
         subject=lambda mail: mail.recipient,
         concurrency=concurrency,
-        slow_after=slow_after,
-        slow_lane=SLOW_PLACES * concurrency,
+        slow_after_seconds=slow_after_seconds,
+        slow_places=SLOW_PLACES * concurrency,
         sweep_seconds=sweep_seconds,
     )
 

@@ -1,4 +1,4 @@
-"""The carrier: what shipment asks of it, and what it may answer.
+"""The carrier: shipment's request to it, and its answers.
 
 An answer is definite. Anything else raises `events.errors.Unavailable` (the carrier can't be reached and has
 booked nothing) or `events.errors.UnknownOutcome` (it may have booked).

@@ -19,7 +19,7 @@ class Shipment:
     paid: Paid
     state: ShipmentState = "pending"
     outcome: Dispatched | Undeliverable | None = None
-    """The fact to announce, once there is one."""
+    """The details to announce, once there is one."""
 
     @property
     def key(self) -> str:
@@ -33,11 +33,11 @@ class Shipment:
 
     def shipped(self, *, carrier: str, tracking_number: str, at: datetime) -> "Shipment":
         """The carrier has taken the parcel."""
-        fact = contracts.ShipmentDetails(
+        details = contracts.ShipmentDetails(
             id=str(self.id), carrier=carrier, tracking_number=tracking_number, booked_at=at
         )
         paid = self.paid
-        outcome = Dispatched(order=paid.order, invoice=paid.invoice, payment=paid.payment, shipment=fact)
+        outcome = Dispatched(order=paid.order, invoice=paid.invoice, payment=paid.payment, shipment=details)
         return replace(self, state="shipped", outcome=outcome)
 
     def refused(self, *, code: str, message: str) -> "Shipment":

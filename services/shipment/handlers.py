@@ -1,4 +1,4 @@
-"""What shipment does about each event: it leaves a booking to be made."""
+"""Shipment's event handlers: they write pending shipments. `work` then asks the carrier."""
 
 from collections.abc import Sequence
 from typing import Final

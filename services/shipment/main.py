@@ -16,7 +16,7 @@ from services.shipment.settings import ShipmentSettings
 async def assemble(settings: ShipmentSettings, transactions: Transactions) -> AsyncIterator[Assembly]:
     """The carrier, and the runner that asks it."""
     async with simulated.connect(settings.carrier_database_url, settings.origin_country) as carrier:
-        yield Assembly(runners={Shipment: work.runner(carrier, transactions)})
+        yield Assembly(runners={Shipment: work.runner_of_bookings(carrier, transactions)})
 
 
 SERVICE: Final = Service("shipment", HANDLERS, ShipmentSettings, assemble)

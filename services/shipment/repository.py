@@ -68,12 +68,12 @@ def _read(record: asyncpg.Record) -> Shipment:
     return Shipment(id=record["id"], paid=_paid.decode(record["paid"]))
 
 
-LEASES: Final[Leases[Shipment]] = Leases(SHIPMENTS, _read, waiting="pending", columns=("id", "paid"))
+PENDING_SHIPMENTS: Final = Leases(SHIPMENTS, _read, waiting="pending", columns=("id", "paid"))
 
 
-async def add(tx: Transaction, payments: Sequence[Paid]) -> list[Shipment]:
+async def add(tx: Transaction, paid_orders: Sequence[Paid]) -> list[Shipment]:
     """Inserts a shipment, born claimed, for each paid order that has none yet, and returns these."""
-    shipments = {shipment.id: shipment for shipment in (Shipment(uuid7(), paid) for paid in payments)}
+    shipments = {shipment.id: shipment for shipment in (Shipment(uuid7(), paid) for paid in paid_orders)}
     rows = sorted((s.paid.order.id, s.id, _encoder.encode(s.paid)) for s in shipments.values())
     order_ids, ids, snapshots = statements.columns_of(rows, 3)
     new = await tx.fetch_keys(_ADD, ids, order_ids, snapshots, expected=ids)
@@ -92,8 +92,8 @@ async def settle(tx: Transaction, shipments: Sequence[Shipment]) -> list[Shipmen
 def _details(outcome: Dispatched | Undeliverable | None) -> tuple[str | datetime | None, ...]:
     """The columns of the outcome after `state`."""
     match outcome:
-        case Dispatched(shipment=fact):
-            return fact.carrier, fact.tracking_number, fact.booked_at, None, None
+        case Dispatched(shipment=details):
+            return details.carrier, details.tracking_number, details.booked_at, None, None
         case Undeliverable(reason=reason):
             return None, None, None, reason.code, reason.message
         case None:

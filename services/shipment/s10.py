@@ -7,13 +7,13 @@ Source: Universal Postal Union, standard S10, "Identification of postal items - 
 
 from typing import Final
 
-SERVICES: Final = "RSTUVWXYABCDEFGHIJKLMNOPQ"
+SERVICE_LETTERS: Final = "RSTUVWXYABCDEFGHIJKLMNOPQ"
 """Second letters of the service indicator, in the order of their use: RR, RS, … RY, RA, … RQ.
 
 RA to RZ are registered items. RZ is left out because it needs a bilateral agreement.
 """
 PER_SERVICE: Final = 10**8
-CAPACITY: Final = len(SERVICES) * PER_SERVICE
+CAPACITY: Final = len(SERVICE_LETTERS) * PER_SERVICE
 """The number of different identifiers of one country."""
 
 _WEIGHTS: Final = (8, 6, 4, 2, 3, 5, 9, 7)
@@ -22,7 +22,7 @@ _WEIGHTS: Final = (8, 6, 4, 2, 3, 5, 9, 7)
 def identifier(serial: int, country: str) -> str:
     """The identifier of the post's item number `serial`, which is from 0 to CAPACITY - 1."""
     service, number = divmod(serial, PER_SERVICE)
-    return f"R{SERVICES[service]}{number:08d}{check_digit(number)}{country}"
+    return f"R{SERVICE_LETTERS[service]}{number:08d}{check_digit(number)}{country}"
 
 
 def check_digit(number: int) -> int:

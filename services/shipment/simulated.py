@@ -1,7 +1,7 @@
 """The simulated carrier: a third party that keeps durable bookings of its own.
 
-It takes every parcel, to wherever people live. The bookings are in the schema `carrier`, which belongs to the
-carrier's own role; it commits them by itself, before it answers. Concurrent calls share a commit.
+It takes every parcel, except to the countries in UNSERVED. Its bookings are in the schema `carrier`, which
+belongs to its own role; it commits them by itself, before it answers. Concurrent calls share a commit.
 """
 
 from collections.abc import AsyncIterator, Sequence

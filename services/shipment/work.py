@@ -30,19 +30,19 @@ class Booking:
                 return shipment.refused(code=code, message=message)
 
     async def settle(self, tx: Transaction, performed: Sequence[tuple[Shipment, Shipment]]) -> None:
-        """Stores the outcomes, and announces those that no other process has stored before."""
+        """Writes the outcomes. Emits an event for each shipment that this call has settled."""
         changed = await repository.settle(tx, [shipment for _, shipment in performed])
         tx.emit(*(shipment.announcement() for shipment in changed))
 
 
-def runner(
+def runner_of_bookings(
     carrier: Carrier, transactions: Transactions, *, sweep_seconds: float = 5.0
 ) -> Runner[Shipment, Shipment]:
     """The runner that books pending shipments."""
     booking = Booking(carrier)
     return Runner(
         "shipment bookings",
-        repository.LEASES,
+        repository.PENDING_SHIPMENTS,
         transactions,
         booking.perform,
         booking.settle,

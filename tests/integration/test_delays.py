@@ -46,14 +46,14 @@ async def failed(
     transactions: Transactions, shipment: Shipment, failure: Failure, state: str | None = None
 ) -> None:
     async with transactions() as tx:
-        await repository.LEASES.defer(tx, [Deferral(shipment.id, failure, "it failed", 30, state)])
+        await repository.PENDING_SHIPMENTS.defer(tx, [Deferral(shipment.id, failure, "it failed", 30, state)])
 
 
 async def announced(
     transactions: Transactions, *, in_outage: bool = False
 ) -> list[tuple[Shipment, WaitReason]]:
     async with transactions() as tx:
-        found = await repository.LEASES.announce(tx, in_outage=in_outage)
+        found = await repository.PENDING_SHIPMENTS.announce(tx, in_outage=in_outage)
     return [(each.row, each.why) for each in found]
 
 
@@ -130,7 +130,7 @@ async def test_the_search_reads_no_settled_rows(transactions: Transactions) -> N
         await tx.execute(MANY_SETTLED)
     async with transactions() as tx:
         await tx.execute("ANALYZE shipments")
-        plan = await tx.fetch(f"EXPLAIN {repository.LEASES._announce.replace('$1', 'false')}")
+        plan = await tx.fetch(f"EXPLAIN {repository.PENDING_SHIPMENTS._announce.replace('$1', 'false')}")
     assert "Seq Scan on shipments" not in "\n".join(row[0] for row in plan)
 
 

@@ -57,11 +57,11 @@ class Journey:
             mailer = await stack.enter_async_context(
                 connect(Server.parse(self.server.url), renderer.domain, self.timeouts)
             )
-            runner = work.runner(
+            runner = work.runner_of_mails(
                 *(renderer, mailer, transactions),
                 concurrency=self.concurrency,
                 policy=self.policy,
-                slow_after=0.05,
+                slow_after_seconds=0.05,
                 sweep_seconds=0.1,
             )
             participant = Participant(

@@ -59,7 +59,7 @@ class Journey:
             booking = Booking(SimulatedCarrier(Transactions(bookings), "BR"))
             runner = Runner(
                 "bookings",
-                repository.LEASES,
+                repository.PENDING_SHIPMENTS,
                 transactions,
                 booking.perform,
                 settle or booking.settle,

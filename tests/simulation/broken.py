@@ -23,7 +23,7 @@ from events.connection import answer_of
 from events.contracts import Order
 from events.errors import EventsError, UnknownOutcome
 from events.transaction import Transaction
-from events.worker import Item, Worker
+from events.worker import Received, Worker
 from services.billing import work
 from services.billing.domain import Payment
 from services.billing.provider import ChargeRequest
@@ -165,7 +165,7 @@ def dead_events_dropped() -> AbstractContextManager[object]:
 def deduplicated_outside_the_transaction() -> AbstractContextManager[object]:
     """The inbox is written in a separate transaction before the event is handled."""
 
-    async def commit_separately(self: Worker, items: Sequence[Item]) -> Sequence[None]:
+    async def commit_separately(self: Worker, items: Sequence[Received]) -> Sequence[None]:
         by_id = {item.id: item for item in items}
         async with self._transactions() as tx:
             new = await inbox.register(tx, by_id.keys())

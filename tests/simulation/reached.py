@@ -144,7 +144,7 @@ def counting(reached: "Counter[str]") -> Iterator[None]:
             (parked, "park", called("event parked")),
             (parked, "take", returned("parked event handled")),
             (parked, "_insert", lambda _, __, rows: dead(rows)),
-            (Worker, "_process_suspects", called("event redelivered")),
+            (Worker, "_process_redelivered", called("event redelivered")),
         ]
         for owner, name, probe in probes:
             stack.enter_context(patch.object(owner, name, _after_awaiting(getattr(owner, name), probe)))

@@ -216,10 +216,14 @@ class System:
                     ),
                 }
             case "shipment":
-                return {Shipment: booking.runner(self._carrier, transactions, sweep_seconds=SWEEP_SECONDS)}
+                return {
+                    Shipment: booking.runner_of_bookings(
+                        self._carrier, transactions, sweep_seconds=SWEEP_SECONDS
+                    )
+                }
             case "email":
                 return {
-                    Mail: delivery.runner(
+                    Mail: delivery.runner_of_mails(
                         *(self._renderer, self.mailbox, transactions),
                         concurrency=8,
                         policy=MAILS,

@@ -405,7 +405,7 @@ def test_slow_rows_have_a_lane_of_their_own() -> None:
         slow = [Row(subject="slow") for _ in range(40)]
         good = [Row() for _ in range(40)]
         table.add(*(row for pair in zip(slow, good, strict=True) for row in pair))
-        async with running(table, other, policy=policy, concurrency=4, slow_after=1, slow_lane=64):
+        async with running(table, other, policy=policy, concurrency=4, slow_after_seconds=1, slow_places=64):
             await asyncio.sleep(15)
             assert {table.entries[row.id].state for row in good} == {"done"}
             assert other.most_under_way <= 4 + 64

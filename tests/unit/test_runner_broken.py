@@ -102,7 +102,7 @@ def the_latest_first() -> AbstractContextManager[object]:
 
 
 def slow_rows_among_the_others() -> AbstractContextManager[object]:
-    """Rows in the slow lane take ordinary places."""
+    """Slow rows take ordinary places."""
     return patch.object(Performing, "ordinary", property(lambda self: len(self.tasks)))
 
 
