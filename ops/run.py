@@ -99,7 +99,7 @@ def _welcome(port: int, state: StateFolder, external: ExternalServices) -> str:
   Mails:      {external.mail_location}
   Log:        {state.log}
 
-  Ctrl-C stops it. Nothing is lost, however it ends: the next run goes on.
+  Ctrl-C stops it. However it ends, the next run continues all its work.
 """
 
 

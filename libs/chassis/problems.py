@@ -152,7 +152,7 @@ def _instance() -> str:
     return f"urn:uuid:{uuid7()}"
 
 
-# What each kind of exception says
+# The answer to each kind of exception
 
 
 async def _on_problem(_: Request, error: Exception) -> Response:

@@ -42,7 +42,7 @@ class Fact(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Customer(Fact, frozen=True, kw_only=True):
-    """Who ordered, and where mails go."""
+    """The customer who ordered, with the address for mails."""
 
     name: Text
     email: Email
@@ -118,7 +118,7 @@ class PaymentDetails(Fact, frozen=True, kw_only=True):
     """A captured payment over the order's total."""
 
     id: Code
-    """Our id; the idempotency key at the provider."""
+    """Our id. The idempotency key at the provider is this and a number: `<id>-1` at first."""
     provider: Code
     provider_reference: Text
     """The provider's id of the charge."""
@@ -188,7 +188,7 @@ class Invoiced(Placed, tag="INVOICE_CREATED", frozen=True, kw_only=True):
 
 
 class Declined(Invoiced, tag="PAYMENT_FAILED", frozen=True, kw_only=True):
-    """The provider refused the payment finally. Nothing was charged."""
+    """The provider refused the payment finally. No money was charged."""
 
     reason: Reason
 

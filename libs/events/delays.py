@@ -1,6 +1,6 @@
 """Delays: the ORDER_DELAYED event of work that has waited for over a minute, and its words.
 
-The words depend on the stage and the reason alone. What the other side said stays in the row's `last_error`,
+The words depend on the stage and the reason alone. The other side's answer stays in the row's `last_error`,
 where only operators see it.
 """
 

@@ -14,7 +14,7 @@ class KillPoint(StrEnum):
     COMMITTING = "committing"
     """All statements are sent but the COMMIT."""
     COMMITTED = "committed"
-    """The transaction is committed. Nothing is handed over, answered or acknowledged yet."""
+    """The transaction is committed, but not handed over, answered or acknowledged yet."""
     ACKNOWLEDGING = "acknowledging"
     """Messages and intents are handed over. The deliveries are not acknowledged yet."""
     ACKNOWLEDGED = "acknowledged"

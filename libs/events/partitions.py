@@ -5,7 +5,7 @@ Rows of other weeks, from forged ids or a process with a wrong clock, are in the
 week is made, its rows move there from the default partition.
 
 The SQL function `renew_partitions` (`events.migrations`) makes and drops partitions by the database's clock.
-It has the lifetimes below too: to change one, also add a migration that replaces the function.
+It has the lifetimes below too: to change one, replace the function in every service's next migration.
 """
 
 import logging
@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 
 
 class PartitionChange(NamedTuple):
-    """What `renew_partitions` did to one partition, or why it did nothing."""
+    """A partition that `renew_partitions` made, dropped or left as it is."""
 
     act: str
     """`made`, `dropped`, `kept` (rows of it are young) or `held back` (rows of it are unfinished)."""

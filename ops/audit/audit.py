@@ -149,24 +149,24 @@ async def _dead_events(checker: Checker) -> dict[str, int]:
 async def _notes(checker: Checker, dead: dict[str, int], *, quiet: bool) -> list[str]:
     """Sentences about dead work, and about work that waits for its next retry."""
     notes = [
-        f"{count} events of {service} are dead and need a person: run 'orderflow dead list'."
+        f"Dead events of {service} that need a person: {count}. Run 'orderflow dead list'."
         for service, count in dead.items()
     ]
     for name, table in delivery.WORK_TABLES.items():
         async with checker.unseen_on_failure():
             if count := await checker.connection.fetchval(_COUNT_DEAD.format(table=table)):
-                notes.append(f"{count} rows of {name} are dead and need a person: run 'orderflow dead list'.")
+                notes.append(f"Dead rows of {name} that need a person: {count}. Run 'orderflow dead list'.")
     async with checker.unseen_on_failure():
         if given_up := await checker.connection.fetchrow(mails.DEFERRED_TOO_LONG):
             notes.append(
-                f"{given_up['count']} mails were given up because the mail server kept deferring them; "
+                f"Mails given up because the mail server kept deferring them: {given_up['count']}; "
                 f"the newest error: {given_up['error']}"
             )
     for name, query in {} if quiet else delivery.AWAITING_RETRY.items():
         async with checker.unseen_on_failure():
             if waiting := await checker.connection.fetchrow(query):
                 notes.append(
-                    f"{waiting['count']} rows of {name} wait for their next retry, the oldest since "
+                    f"Rows of {name} that wait for a retry: {waiting['count']}, the oldest since "
                     f"{waiting['since']:%Y-%m-%d %H:%M} UTC; its last error: {waiting['error']}"
                 )
     return notes

@@ -219,7 +219,7 @@ def _in_time(table: str, *, quiet: bool) -> Check:
         "No work waits, since the system is at rest."
         if quiet
         else "No message, intent or retry is overdue by more than 30 seconds.",
-        f"{{count}} rows of {name} {'still wait' if quiet else 'are overdue'}; the first {{detail}}",
+        f"Rows of {name} that {'still wait' if quiet else 'are overdue'}: {{count}}; the first {{detail}}",
         f"""
         SELECT {order} AS order_id, coalesce('failed: ' || last_error, 'was never tried.') AS detail
         FROM {table} WHERE state = '{state}' AND {"true" if quiet else _overdue(table, state)}""",

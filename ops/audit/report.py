@@ -12,7 +12,7 @@ class Breach:
     invariant: str
     """Its id, as in docs/guarantees.md: `I6`."""
     sentence: str
-    """What is wrong, for a person."""
+    """A sentence for a person."""
     order_ids: tuple[UUID, ...] = ()
     """The orders concerned, at most twenty."""
     count: int = 1

@@ -23,7 +23,7 @@ BATCH_MESSAGES: Final = 50
 
 @dataclass(frozen=True)
 class ReplayRequest:
-    """Which events go to which service: of those that it listens to, all that match every criterion."""
+    """A request to send a service those events of its subscriptions that match every criterion."""
 
     service: str
     since: datetime

@@ -82,7 +82,7 @@ class UnknownCharge:
     """Whether an earlier run decided to keep it."""
 
     def decision(self, *, leave: bool, named: bool) -> RecoveredCharge | None:
-        """What to do with it; None if an earlier decision stands. `named`: its order was named by --order.
+        """The charge with its decision; None if an earlier one stands. `named`: by --order.
 
         A charge whose order is here without its payment is kept as that payment. A customer who has paid
         twice gets one charge refunded, also with `leave`.

@@ -53,14 +53,14 @@ def _print(orders: Sequence[StuckOrder]) -> None:
         reference = f" ({order.reference})" if order.reference else ""
         typer.secho(f"{order.id}{reference}: {order.status} for {_rounded(now - order.since)}", bold=True)
         for waiting in order.waits_for:
-            failures = f", {waiting.attempts} failures" if waiting.attempts else ""
+            failures = f", failed tries: {waiting.attempts}" if waiting.attempts else ""
             since = f"since {waiting.since:%Y-%m-%d %H:%M:%S} UTC"
             typer.echo(f"  {waiting.description()}, {since}{failures}{_next_try(waiting.next_try, now)}")
             if waiting.error:
                 typer.echo(f"    last error: {waiting.error}")
             typer.secho(f"    {waiting.advice(order.id)}", fg="yellow")
     more = ", and perhaps more" if len(orders) == MAX_ORDERS else ""
-    typer.secho(f"\n{len(orders)} orders are stuck{more}.", bold=True)
+    typer.secho(f"\nStuck orders: {len(orders)}{more}.", bold=True)
 
 
 def _next_try(at: datetime | None, now: datetime) -> str:

@@ -168,7 +168,7 @@ async def stuck_orders(
 
 
 def _waits(order: asyncpg.Record, found: Sequence[Waiting]) -> tuple[Waiting, ...]:
-    """What the order waits for; an order that has not ended and waits for nothing known gets `nothing`."""
+    """The order's known waits. The kind `nothing` stands for an order that should advance and has none."""
     if found or order["status"] not in DEADLINES:
         return tuple(found)
     return (Waiting("nothing", "order", order["status"], None, order["since"], 0, None, None),)

@@ -1,4 +1,4 @@
-"""What an order can wait for: a description of each kind, and advice for the person on call."""
+"""The kinds of waiting: a description of each, and advice for the person on call."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ class Kind:
     description: str
     """A template with `{service}` and `{type}`."""
     advice: str
-    """What to do: a template with `{service}`, `{order}` and `{id}`."""
+    """A template with `{service}`, `{order}` and `{id}`."""
 
 
 KINDS: Final[Mapping[str, Kind]] = {
@@ -72,7 +72,7 @@ KINDS: Final[Mapping[str, Kind]] = {
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """What an order waits for."""
+    """An event or a piece of work that an order waits for."""
 
     kind: str
     """A key of KINDS."""
@@ -90,11 +90,11 @@ class Waiting:
     """The earliest time of the next automatic try; None if there is none."""
 
     def description(self) -> str:
-        """What the order waits for."""
+        """The kind's description, for this service and type."""
         return KINDS[self.kind].description.format(service=self.service, type=self.type)
 
     def advice(self, order_id: UUID) -> str:
-        """What to do about it."""
+        """The kind's advice, for this order."""
         return KINDS[self.kind].advice.format(service=self.service, order=order_id, id=self.id)
 
 

@@ -90,7 +90,7 @@ class Ledger:
         self._db = connection
         self._next_settling = self._earliest_settling()
         self._refunds_settle: dict[str, float] = self._pending_refunds()
-        """When each refund ends. Those that an earlier process left pending end at once."""
+        """When each refund ends. A refund that an earlier process left pending ends at once."""
 
     @contextmanager
     def transaction(self) -> Iterator[None]:

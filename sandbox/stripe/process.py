@@ -24,7 +24,7 @@ from sandbox.stripe.faults import Timing
 from sandbox.stripe.ledger import LedgerInUse, UnreadableLedger
 
 DRAIN_SECONDS: Final = 1
-"""How long a stop waits for requests in flight. Those that hang by plan are cut off."""
+"""How long a stop waits for requests in flight. Requests that hang by plan are cut off."""
 
 
 class _Server(uvicorn.Server):

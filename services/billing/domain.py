@@ -59,7 +59,7 @@ class IdempotencyKey:
     owner: UUID
     generation: int = 1
     age: timedelta = timedelta(0)
-    """Time since the first use, by the database's clock."""
+    """Time since the key may first have been used, by the database's clock."""
 
     def __str__(self) -> str:
         return f"{self.owner}-{self.generation}"

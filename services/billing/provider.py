@@ -1,9 +1,9 @@
 """The payment provider: billing's requests to it, and its answers.
 
-Every answer is final. An outcome that is not final is raised as one of `events.errors`: Unavailable (the
-provider can't be reached or asks for a pause; it has decided nothing), Postponed (it has not decided about
-this request yet) or UnknownOutcome (a timeout, an error midway, an answer that can't be read or is about
-another payment).
+Every answer is final. Without an answer one of `events.errors` is raised: Unavailable (the provider can't be
+reached or asks for a pause), Postponed (it has not decided about this request yet) or UnknownOutcome (a
+timeout, an error midway, an answer that can't be read or is about another payment). It may have acted even
+then; asking again under the same key is safe.
 """
 
 from collections.abc import AsyncGenerator

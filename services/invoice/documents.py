@@ -29,7 +29,7 @@ Rate = Annotated[
 
 
 class Customer(BaseModel):
-    """Who is invoiced."""
+    """The invoiced customer."""
 
     name: Annotated[str, Field(examples=["Ana Souza"])]
     email: Annotated[str, Field(examples=["ana@example.com"])]
@@ -75,7 +75,7 @@ class Line(BaseModel):
 
 
 class Tax(BaseModel):
-    """What was sold at one tax rate, and the tax on it: sums of the lines."""
+    """The net amount of the lines at one tax rate, and the tax on it."""
 
     rate: Rate
     net: Amount

@@ -25,7 +25,7 @@ Amount = Annotated[
 
 @dataclass(slots=True)
 class Customer:
-    """Who ordered."""
+    """The customer who ordered."""
 
     name: str
     email: str
@@ -77,7 +77,7 @@ class Cause:
 
 @dataclass(slots=True)
 class Waiting:
-    """What the order waits for, once it has waited for over a minute, and since when."""
+    """The delay of an order that has waited for over a minute: the stage, the reason and the start."""
 
     stage: contracts.DelayStage
     reason: Cause
@@ -122,7 +122,7 @@ class Entry:
 
 @dataclass(slots=True)
 class Order:
-    """An order and where it stands. What is not known yet is null."""
+    """An order and where it stands. Fields not known yet are null."""
 
     id: UUID
     reference: str | None

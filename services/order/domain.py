@@ -25,7 +25,7 @@ from events.contracts import (
 from events.journey import RANKS, has_passed, place_of
 from services.order.countries import COUNTRIES, WITHOUT_POSTAL_CODE
 
-# Which orders are accepted, and what they cost
+# Acceptance and prices
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ from services.order.domain import TimelineEntry
 
 
 async def record_milestones(events: Sequence[AnyMilestone], tx: Transaction) -> None:
-    """Adds each event to its order's timeline. An event about an unknown order is dead-lettered at once."""
+    """Adds each event to its order's timeline. An event about an unknown order is parked as dead."""
     await repository.record_milestones(tx, [(event.subject, TimelineEntry.of(event)) for event in events])
 
 

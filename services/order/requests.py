@@ -63,7 +63,7 @@ class _Strict(BaseModel):
 
 
 class NewCustomer(_Strict):
-    """Who orders, and where mails go."""
+    """The customer who orders, with the address for mails."""
 
     name: Text
     email: Email

@@ -1,7 +1,8 @@
 """The carrier: shipment's request to it, and its answers.
 
-An answer is definite. Anything else raises `events.errors.Unavailable` (the carrier can't be reached and has
-booked nothing) or `events.errors.UnknownOutcome` (it may have booked).
+Every answer is final. Without an answer one of `events.errors` is raised: Unavailable (the carrier can't be
+reached), Postponed (it has not decided about this parcel yet) or UnknownOutcome (it did not answer clearly).
+It may have booked even then; asking again under the same key is safe.
 """
 
 from dataclasses import dataclass

@@ -159,8 +159,8 @@ NAMED = {
         UPDATE billing.payments SET state = 'pending', claimed_until = {LATE}, last_error = 'No answer.'
         WHERE order_id = $1""",
         {
-            "1 rows of shipment.outbox are overdue; the first was never tried.",
-            "1 rows of billing.payments are overdue; the first failed: No answer.",
+            "Rows of shipment.outbox that are overdue: 1; the first was never tried.",
+            "Rows of billing.payments that are overdue: 1; the first failed: No answer.",
         },
     ),
     "I21": (

@@ -158,7 +158,7 @@ async def test_dead_work_is_reported_and_is_no_breach(journeyed: str) -> None:
     await after(given_up, journeyed)
     report = await found_in(journeyed, quiet=True)
     assert report.breaches == ()
-    assert [note for note in report.notes if "1 rows of billing.payments are dead" in note]
+    assert [note for note in report.notes if "Dead rows of billing.payments that need a person: 1." in note]
 
 
 @pytest.mark.parametrize("body", [b"\xff", rb'{"name": "\u0000"}', b"no JSON"], ids=ascii)
@@ -226,11 +226,11 @@ async def test_a_deferred_mail_is_a_breach_only_at_rest(journeyed: str, quiet: b
     report = await found_in(journeyed, quiet=quiet)
     if quiet:
         [breach] = report.breaches
-        assert breach.sentence == "1 rows of email.mails still wait; the first failed: 451 Greylisted."
+        assert breach.sentence == "Rows of email.mails that still wait: 1; the first failed: 451 Greylisted."
     else:
         assert report.breaches == ()
         [note] = report.notes
-        assert note.startswith("1 rows of email.mails wait for their next retry, the oldest since ")
+        assert note.startswith("Rows of email.mails that wait for a retry: 1, the oldest since ")
         assert note.endswith(" UTC; its last error: 451 Greylisted.")
 
 
@@ -245,5 +245,5 @@ async def test_a_mail_given_up_after_deferrals_is_reported_and_is_no_breach(jour
     report = await found_in(journeyed, quiet=True)
     assert report.breaches == ()
     assert report.notes == (
-        "1 mails were given up because the mail server kept deferring them; the newest error: 452 Full.",
+        "Mails given up because the mail server kept deferring them: 1; the newest error: 452 Full.",
     )

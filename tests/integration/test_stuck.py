@@ -185,9 +185,9 @@ async def test_the_command_prints_text_or_json_and_its_exit_status_fits(journeye
     assert status == 1
     assert f"{order_id} (shipped): INVOICE_CREATED for 60 minutes" in said
     assert "the payment provider has not confirmed the payment's outcome" in said
-    assert "UTC, 2 failures, next try " in said
+    assert "UTC, failed tries: 2, next try " in said
     assert "last error: no answer" in said
-    assert "1 orders are stuck." in said
+    assert "Stuck orders: 1." in said
     status, said = await orderflow_stuck("--json", DATABASE_URL=journeyed)
     assert status == 1
     [document] = json.loads(said)

@@ -1,4 +1,4 @@
-"""Invocations: the work of a Lambda function, one invocation at a time. Nothing runs between two of them."""
+"""Invocations: the work of a Lambda function, one invocation at a time. Between two the process is frozen."""
 
 import asyncio
 import logging

@@ -130,7 +130,7 @@ class StripeCalls:
         return await self._ask(self._refunds.retrieve_async(refund_id), Refund)
 
     async def refunds_of(self, intent_id: str) -> list[Refund]:
-        """Returns the refunds of an intent, whoever made them."""
+        """Returns all refunds of an intent, ours and others'."""
         call = self._refunds.list_async({"payment_intent": intent_id, "limit": 100})
         return (await self._ask(call, Page[Refund])).data
 

@@ -1,4 +1,4 @@
-"""What orders wait for; and waiting work says how its last try failed."""
+"""The delays of orders; and waiting work says how its last try failed."""
 
 from alembic import op
 
