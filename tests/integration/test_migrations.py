@@ -1,8 +1,10 @@
 """A service's schema is as its code expects, only that service reaches it, and any migration is safe."""
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from typing import Any
 
 import asyncpg
@@ -17,12 +19,13 @@ from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
 from chassis import database
 from chassis.revisions import head
+from events.partitions import INBOX_LIFETIME, OUTBOX_LIFETIME
 from events.transactions import Transactions
 from ops.migrate import AUDITOR, CARRIER, HISTORIES, ROLES, migrate, migrate_service, url_for
 from ops.services import SERVICES
 from services.shipment import s10, simulated
 from services.shipment.carrier import Booked
-from tests.conftest import new_database
+from tests.conftest import create_tables, new_database
 from tests.factories import an_order
 from tests.waiting import eventually
 
@@ -98,18 +101,66 @@ async def test_a_schema_that_differs_from_the_code_is_noticed(fresh_database: st
         assert await connection.run_sync(differences, HISTORIES["shipment"]) != []
 
 
-async def test_a_service_reaches_its_own_schema_and_nothing_else(fresh_database: str) -> None:
+RELATIONS = text("""
+    SELECT n.nspname, c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+    WHERE n.nspname = ANY(:schemas) AND c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S')""")
+GRANTS = text("""
+    SELECT n.nspname || '.' || c.relname, privilege_type
+    FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+        LEFT JOIN pg_attribute a ON a.attrelid = c.oid,
+        LATERAL (SELECT * FROM aclexplode(c.relacl) UNION SELECT * FROM aclexplode(a.attacl)) granted
+    WHERE n.nspname = ANY(:schemas) AND n.nspname <> :own AND grantee IN (0, to_regrole(:role))""")
+"""Privileges on tables, views, sequences and columns of other schemas, for the role or for everybody."""
+VIEWS = text("""
+    SELECT DISTINCT v.relname, n.nspname || '.' || c.relname
+    FROM pg_class v JOIN pg_rewrite r ON r.ev_class = v.oid
+        JOIN pg_depend d ON d.classid = 'pg_rewrite'::regclass AND d.objid = r.oid
+        JOIN pg_class c ON d.refclassid = 'pg_class'::regclass AND c.oid = d.refobjid
+        JOIN pg_namespace n ON n.oid = c.relnamespace
+    WHERE v.relnamespace = to_regnamespace(:own) AND c.relnamespace <> v.relnamespace""")
+"""The service's views of relations in other schemas."""
+GRANTS_FOR_ONE_VERSION = {"shipment": {("carrier.bookings", each) for each in ("SELECT", "INSERT", "UPDATE")}}
+VIEWS_FOR_ONE_VERSION = {"shipment": {("carrier_bookings", "carrier.bookings")}}
+"""The only exception: the previous version books through this view, whose owner needs the grants."""
+
+
+async def test_a_service_reaches_its_own_schema_and_for_one_version_the_carriers_bookings(
+    fresh_database: str,
+) -> None:
     await migrate(fresh_database, PASSWORDS)
     async with connected(fresh_database) as owner:
-        tables = "SELECT schemaname, tablename FROM pg_tables WHERE schemaname = ANY(:schemas)"
-        found = (await owner.execute(text(tables), {"schemas": list(HISTORIES)})).all()
+        found = (await owner.execute(RELATIONS, {"schemas": list(HISTORIES)})).all()
     assert {schema for schema, _ in found} == set(HISTORIES)
     for service in HISTORIES:
-        async with connected(url_for(fresh_database, service, PASSWORDS[service])) as connection:
-            reachable = {schema for schema, table in found if await can_read(connection, schema, table)}
+        url = url_for(fresh_database, service, PASSWORDS[service])
+        names = {"schemas": list(HISTORIES), "own": service, "role": f'"{make_url(url).username}"'}
+        async with connected(url) as connection:
+            reachable = {schema for schema, relation in found if await can_read(connection, schema, relation)}
             assert reachable == {service}
+            grants = {tuple(row) for row in await connection.execute(GRANTS, names)}
+            assert grants == GRANTS_FOR_ONE_VERSION.get(service, set())
+            views = {tuple(row) for row in await connection.execute(VIEWS, {"own": service})}
+            assert views == VIEWS_FOR_ONE_VERSION.get(service, set())
             assert await is_denied(connection, "CREATE TABLE public.mine (id int)")
             assert await is_denied(connection, "CREATE SCHEMA mine")
+
+
+async def test_the_database_has_the_lifetimes_that_the_code_states(fresh_database: str) -> None:
+    await create_tables(fresh_database)  # as the history of a new service begins
+    await migrate(fresh_database, PASSWORDS)
+    stated = {"outbox": OUTBOX_LIFETIME, "inbox": INBOX_LIFETIME}
+    async with connected(fresh_database) as owner:
+        functions = "SELECT pronamespace::regnamespace::text, prosrc FROM pg_proc WHERE proname = :name"
+        rows = (await owner.execute(text(functions), {"name": "renew_partitions"})).all()
+    assert {schema.strip('"') for schema, _ in rows} == {*SERVICES, "public"}
+    for schema, body in rows:
+        lifetimes = re.findall(r"\('(outbox|inbox)', interval '(\d+) days'", body)
+        assert {table: timedelta(days=int(days)) for table, days in lifetimes} == stated, (
+            f"renew_partitions in the schema {schema} drops partitions after other lifetimes than those of "
+            "events.partitions. Replace the function in a new upgrade_N of events.migrations, call it in a "
+            "new migration of every service, and let new services begin with a create_tables_N that has "
+            "it (tests/conftest.py and docs/adding-a-service.md name the present one)."
+        )
 
 
 async def test_the_auditor_reads_every_schema_and_writes_none(fresh_database: str) -> None:
