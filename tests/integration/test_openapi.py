@@ -42,7 +42,6 @@ def explore(base_url: str) -> "Counter[str]":
         @seed(1)
         @settings(
             max_examples=EXAMPLES,
-            deadline=None,
             database=None,
             phases=[Phase.explicit, Phase.generate],
             suppress_health_check=list(HealthCheck),

@@ -57,7 +57,7 @@ def has_a_duplicate_name(document: Any) -> bool:
     return len(set(names)) < len(names) or any(has_a_duplicate_name(value) for _, value in document)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(documents())
 def test_a_document_is_refused_exactly_if_an_object_has_a_duplicate_name(
     written: tuple[Any, bytes],

@@ -50,7 +50,7 @@ def is_taken(text: str) -> bool:
     return True
 
 
-@settings(max_examples=2000, deadline=None)
+@settings(max_examples=2000)
 @given(_ADDRESSES)
 @example('"ana"@example.com')
 @example("<ana@example.com>")

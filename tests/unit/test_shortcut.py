@@ -223,7 +223,7 @@ def spoilt(draw: st.DrawFn) -> Json:
     return order
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 @given(spoilt() | _SPOILT)
 async def test_a_document_is_judged_as_fastapi_itself_does(document: Any) -> None:
     body = part(json.dumps(document).encode())
