@@ -25,6 +25,8 @@ class Report:
     seconds: float = 0.0
     drained_in: float = 0.0
     """Seconds from the last fault until the system was quiet."""
+    replayed_mails: int = 0
+    """Mails that were dead after too many unknown outcomes, and sent again."""
     probe: float = 0.0
     """Seconds that one order took through all services after the last fault."""
     figures: dict[str, int] = field(default_factory=dict)

@@ -15,7 +15,7 @@ from tests.faults.fault import Fault, Misbehaved, NoEffect
 from tests.faults.replica import NotServing
 
 MAX_SECONDS: Final = 90.0
-"""Most seconds until a fault has its effect, and most until it is healed."""
+"""Most seconds until a fault has its effect on a target, and most until the target is healed."""
 _NO_EFFECT: Final = (NoEffect, TimeoutError, DockerFailed, OSError, asyncpg.PostgresError)
 
 
@@ -55,24 +55,24 @@ class Strikes:
         for lock in locks:
             await lock.acquire()
         try:
-            return await self._strike(fault, kind)
+            return await self._strike(fault, kind, MAX_SECONDS * max(1, len(targets)))
         finally:
             for lock in reversed(locks):
                 lock.release()
 
-    async def _strike(self, fault: Fault, kind: str) -> Strike:
+    async def _strike(self, fault: Fault, kind: str, seconds: float) -> Strike:
         began = time.monotonic()
         effective = False
         try:
-            async with asyncio.timeout(MAX_SECONDS):
+            async with asyncio.timeout(seconds):
                 evidence = await fault.strike(self.cluster)
             effective = True
         except Misbehaved as wrong:
             evidence, effective = str(wrong), True
             self.violations.append(f"{fault.name}: {wrong}")
         except _NO_EFFECT as none:
-            evidence = str(none) or f"It had no effect within {MAX_SECONDS:.0f} s."
-        await self._heal(fault)
+            evidence = str(none) or f"It had no effect within {seconds:.0f} s."
+        await self._heal(fault, seconds)
         now = time.monotonic()
         strike = Strike(fault.name, kind, effective, evidence, began - self.began, now - began)
         self.all.append(strike)
@@ -80,9 +80,9 @@ class Strikes:
             file.write(json.dumps(asdict(strike)) + "\n")
         return strike
 
-    async def _heal(self, fault: Fault) -> None:
+    async def _heal(self, fault: Fault, seconds: float) -> None:
         try:
-            async with asyncio.timeout(MAX_SECONDS):
+            async with asyncio.timeout(seconds):
                 await fault.heal(self.cluster)
         except (Misbehaved, NotServing, *_NO_EFFECT) as error:
             self.violations.append(f"{fault.name}: could not be healed: {error!r}")
