@@ -53,10 +53,14 @@ def example() -> Mapping[str, str]:
 
     A default is that of the compose file, or else the value that .env.example shows first.
     """
-    shown = re.findall(r"^#([A-Z_]+)=(.*)$", (ROOT / ".env.example").read_text("utf-8"), re.MULTILINE)
-    return dict(reversed(shown)) | {
-        name: default for name, default in of_the_compose_file().items() if name in dict(shown)
-    }
+    shown = of_env_example()
+    return shown | {name: default for name, default in of_the_compose_file().items() if name in shown}
+
+
+def of_env_example() -> dict[str, str]:
+    """The settings that .env.example shows, with the value that it shows first."""
+    text = (ROOT / ".env.example").read_text("utf-8")
+    return dict(reversed(re.findall(r"^#([A-Z_]+)=(.*)$", text, re.MULTILINE)))
 
 
 @cache

@@ -94,14 +94,16 @@ class Performing(Generic[RowT, OutcomeT]):
     def _move_to_slow_place(self, task: "asyncio.Task[None]") -> None:
         if task in self.tasks:
             self._slow_tasks.add(task)
-            self.claims.slow_rows = min(len(self._slow_tasks), self.slow_places)
-            self.changed()
+            self._places_changed()
 
     def _done(self, task: "asyncio.Task[None]") -> None:
         self.tasks.pop(task, None)
         self._slow_tasks.discard(task)
-        self.claims.slow_rows = min(len(self._slow_tasks), self.slow_places)
         self.settling.wake.set()
+        self._places_changed()
+
+    def _places_changed(self) -> None:
+        self.claims.slow_rows = min(len(self._slow_tasks), self.slow_places)
         self.changed()
 
     async def _perform_one(self, held: Held[RowT]) -> None:

@@ -166,7 +166,7 @@ class Cluster:
             "PROVIDER_DATABASE_URL": self.role_url("provider", self.ledger),
             "CARRIER_DATABASE_URL": self.role_url("carrier", self.database),
             "SMTP_URL": self.mail.through(f"smtp://127.0.0.1:{self.mailbox.port}"),
-            "MAIL_RETRY_SECONDS": "6",  # faults last 5 s: a mail gets at most two unknown outcomes
+            "MAIL_RETRY_SECONDS": "6",  # a fault lasts 5 s: alone it leaves at most two unknown outcomes
         }
 
 

@@ -12,12 +12,11 @@ import typer
 from typer.testing import CliRunner
 
 from ops.main import app
-from tests import api_reference, aws_template, settings_reference
+from tests import aws_template, settings_reference
 from tests.commands import PROGRAMS, fault, fences, mentioned
 from tests.messages import is_said
-from tests.pages import EVERY_PAGE, ROOT, USER_PAGES, Table, cells_of, renewed, unwritten
+from tests.pages import EVERY_PAGE, ROOT, USER_PAGES, Table, cells_of, generated, renewed, unwritten
 
-GENERATED = {"api.md": api_reference.TABLES, "configuration.md": settings_reference.TABLES}
 READMES_ORDER = "test_the_readmes_order_is_shipped_and_its_customer_gets_a_mail_at_every_stage"
 RUN_AND_STOPPED = "test_it_ships_an_order_refuses_a_second_run_on_its_folder_and_ends_well_on_ctrl_c"
 RESTORED = "test_the_commands_of_the_page_back_the_system_up_and_restore_it"
@@ -51,7 +50,7 @@ def relative(page: Path) -> str:
     return page.relative_to(ROOT).as_posix()
 
 
-@pytest.mark.parametrize(("name", "tables"), list(GENERATED.items()))
+@pytest.mark.parametrize(("name", "tables"), list(generated().items()))
 def test_generated_tables_are_those_of_the_code(name: str, tables: Mapping[str, Callable[[], Table]]) -> None:
     page = (ROOT / "docs" / name).read_text("utf-8")
     assert set(re.findall(r"<!-- generated: ([a-z-]+) -->", page)) == tables.keys()
@@ -73,8 +72,7 @@ def test_a_setting_that_is_added_to_the_code_alone_is_found() -> None:
 
 
 def test_env_example_shows_the_defaults_of_the_compose_file() -> None:
-    text = (ROOT / ".env.example").read_text("utf-8")
-    shown = dict(reversed(re.findall(r"^#([A-Z_]+)=(.*)$", text, re.MULTILINE)))
+    shown = settings_reference.of_env_example()
     del shown["BUILD_NETWORK"]  # its line shows another value than the default
     ours = settings_reference.of_the_compose_file()
     assert {name: ours[name] for name in shown.keys() & ours.keys()} == {
