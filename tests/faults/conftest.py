@@ -53,7 +53,7 @@ async def run() -> AsyncIterator[Run]:
             pytest.exit(str(error), returncode=1)
         history = History(folder / "history.jsonl")
         stack.callback(history.close)
-        order_generator = OrderGenerator(random.Random(1), "faults", undeliverable=0.15)
+        order_generator = OrderGenerator(random.Random(1), "faults", undeliverable=0.25)
         load = Load(history, order_generator, system.port, sys.maxsize, pause, random.Random(1))
         vitals = Vitals(system)
         watching = asyncio.create_task(vitals.watch())

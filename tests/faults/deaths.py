@@ -17,6 +17,9 @@ from tests.faults.replica import Ended, NotServing, Replica
 
 PATIENCE: Final = 60.0
 """Seconds within which a process must have ended, under load."""
+INTERRUPTED_SECONDS: Final = 1.0
+WORKING_SECONDS: Final = 2.0
+"""A refund fails only if it is under way when an interruption begins, so they are short and frequent."""
 
 
 async def _running(cluster: Cluster, name: str) -> tuple[Replica, int]:
@@ -121,9 +124,9 @@ class KilledAt:
             _signal_all(others, signal.SIGSTOP)
             while True:
                 await proxy.refuse()
-                await asyncio.sleep(2.0)
+                await asyncio.sleep(INTERRUPTED_SECONDS)
                 await proxy.accept()
-                await asyncio.sleep(6.0)
+                await asyncio.sleep(WORKING_SECONDS)
         finally:
             await proxy.accept()
             _signal_all(others, signal.SIGCONT)
