@@ -14,7 +14,7 @@ import msgspec
 from uuid_utils.compat import uuid7
 
 from events.bus import Message
-from events.contracts import EVENTS, TYPES, VERSION, AnyEvent, schema_of, type_of
+from events.contracts import EVENTS, READABLE_VERSIONS, TYPES, VERSION, AnyEvent, schema_of, type_of
 from events.errors import Undecodable
 from events.text import storable
 
@@ -37,7 +37,9 @@ _one = msgspec.json.Decoder(AnyEvent)
 _raw_batch = msgspec.json.Decoder(list[msgspec.Raw])
 _UNREADABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 """Raised by msgspec for JSON that is malformed, not UTF-8, or nested too deeply."""
-_SCHEMAS: Final = {event: schema_of(event) for event in EVENTS}
+_SCHEMAS: Final = {
+    event: frozenset(schema_of(event, version) for version in READABLE_VERSIONS) for event in EVENTS
+}
 _SCHEMA: Final = re.compile(r"urn:orderflow:([A-Z_]{1,64}):([0-9]{1,9})")
 
 
@@ -119,7 +121,7 @@ def decode(body: bytes) -> tuple[list[AnyEvent], list[Rejected]]:
     except _UNREADABLE:
         events, rejected = _decode_each(body)
     for event in events:
-        if event.dataschema != _SCHEMAS[type(event)] or event.subject != event.data.order.id:
+        if event.dataschema not in _SCHEMAS[type(event)] or event.subject != event.data.order.id:
             return _split_misfits(events, rejected)
     return events, rejected
 
@@ -160,8 +162,8 @@ def _split_misfits(
 ) -> tuple[list[AnyEvent], list[Rejected]]:
     good: list[AnyEvent] = []
     for event in events:
-        if event.dataschema != _SCHEMAS[type(event)]:
-            message = f"Read as {_SCHEMAS[type(event)]}, but it is {event.dataschema}."
+        if event.dataschema not in _SCHEMAS[type(event)]:
+            message = f"Read as {schema_of(type(event))}, but it is {event.dataschema}."
             rejected.append(_rejected(_encoder.encode(event), "unsupported_version", message))
         elif event.subject != event.data.order.id:
             message = "The subject is not the id of the order in the data."

@@ -167,7 +167,7 @@ async def add_payments(tx: Transaction, payments: Sequence[Payment]) -> list[Pay
             payment.invoiced.order.id,
             payment.invoiced.order.total,
             payment.invoiced.order.currency,
-            payment.invoiced.order.payment_method,
+            payment.invoiced.payment_method,
             _encoder.encode(payment.invoiced),
         )
         for payment in ordered

@@ -162,14 +162,15 @@ async def _ask(
 
 
 def _charge_request(payment: Payment) -> ChargeRequest:
-    order = payment.invoiced.order
+    order, payment_method = payment.invoiced.order, payment.invoiced.payment_method
+    assert payment_method
     return ChargeRequest(
         key=str(payment.key),
         payment_id=payment.id,
         order_id=order.id,
         amount=order.total,
         currency=order.currency,
-        payment_method=order.payment_method,
+        payment_method=payment_method,
         order_reference=order.reference,
         key_hash=order.key_hash,
     )

@@ -76,10 +76,10 @@ class Invoice:
             for rate, (net, tax) in sorted(sums.items())
         ]
 
-    def created(self) -> InvoiceCreated:
-        """The event that announces this invoice."""
+    def created(self, payment_method: str | None) -> InvoiceCreated:
+        """The event that announces this invoice, with the payment method that the order was placed with."""
         invoice = contracts.InvoiceDetails(number=str(self.number), issued_at=self.issued_at)
-        return InvoiceCreated.of(Invoiced(order=self.order, invoice=invoice))
+        return InvoiceCreated.of(Invoiced(order=self.order, invoice=invoice, payment_method=payment_method))
 
 
 def check_invoiceable(order: Order) -> None:

@@ -27,7 +27,8 @@ async def issue_invoices(events: Sequence[OrderCreated], tx: Transaction) -> Non
     except NotInvoiceable as error:
         raise Uninvoiceable(str(error)) from error
     invoices = await repository.issue(tx, orders)
-    tx.emit(*(invoice.created() for invoice in invoices))
+    payment_methods = {event.subject: event.data.payment_method for event in events}
+    tx.emit(*(invoice.created(payment_methods[invoice.order.id]) for invoice in invoices))
 
 
 HANDLERS: Final[Handlers] = {OrderCreated: issue_invoices}

@@ -49,8 +49,8 @@ def routes(intake: Intake, transactions: Transactions) -> APIRouter:
         """Accepts an order. It is never lost from then on, and makes its way by itself."""
         key = _idempotency_key(request, new)
         try:
-            order = new.to_order(uuid7(), datetime.now(UTC))
-            accepted = await intake.accept(order, key)
+            placed = new.placed(uuid7(), datetime.now(UTC))
+            accepted = await intake.accept(placed, key)
         except OrderRefused as refused:
             faults = [
                 Fault(pointer=pointer(broken.path), code=broken.code, detail=broken.message)

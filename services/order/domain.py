@@ -17,6 +17,7 @@ from events.contracts import (
     Item,
     Order,
     PaymentDetails,
+    Placed,
     Reason,
     RefundDetails,
     ShipmentDetails,
@@ -58,7 +59,7 @@ class OrderRefused(ValueError):
         self.broken = tuple(broken)
 
 
-def price_order(
+def place(
     order_id: UUID,
     created_at: datetime,
     *,
@@ -68,7 +69,7 @@ def price_order(
     currency: str,
     lines: Sequence[Line],
     payment_method: str,
-) -> Order:
+) -> Placed:
     """Checks and prices an order. Raises OrderRefused with every rule that it breaks.
 
     A line's subtotal is its unit price times its quantity; its tax is rounded half up, per line, to the
@@ -93,7 +94,7 @@ def price_order(
         broken.append(_UNKNOWN_CURRENCY)
     if broken:
         raise OrderRefused(broken)
-    return Order(
+    order = Order(
         id=order_id,
         created_at=created_at,
         reference=reference,
@@ -104,8 +105,8 @@ def price_order(
         subtotal=sum(item.subtotal for item in items),
         tax=sum(item.tax for item in items),
         total=sum(item.total for item in items),
-        payment_method=payment_method,
     )
+    return Placed(order=order, payment_method=payment_method)
 
 
 _UNKNOWN_COUNTRY: Final = BrokenRule(

@@ -85,7 +85,7 @@ class Intake:
         self._group: GroupCommit[_Request, _Outcome] = GroupCommit(self._commit_group)
         self._waiting = 0
 
-    async def accept(self, order: Order, key: IdempotencyKey | None = None) -> Accepted:
+    async def accept(self, placed: Placed, key: IdempotencyKey | None = None) -> Accepted:
         """Returns when the order, the first line of its timeline and ORDER_CREATED are committed together.
 
         The order carries its key's hash. If the key has made an order before, that order is returned. While
@@ -101,11 +101,11 @@ class Intake:
         """
         if self._waiting >= MAX_WAITING:
             raise IntakeFull
-        claim = KeyClaim(key.key, key.fingerprint, order.id) if key else None
+        claim = KeyClaim(key.key, key.fingerprint, placed.order.id) if key else None
         if key:
-            order = replace(order, key_hash=key.hash)
+            placed = replace(placed, order=replace(placed.order, key_hash=key.hash))
         deadline = asyncio.get_running_loop().time() + DEADLINE_SECONDS
-        request = _Request(OrderCreated.of(Placed(order=order)), claim, deadline)
+        request = _Request(OrderCreated.of(placed), claim, deadline)
         obstacle: Exception | None = None
         self._waiting += 1
         try:

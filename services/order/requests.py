@@ -124,9 +124,9 @@ class NewOrder(_Strict):
         """Hashes the order's content: formatting is ignored, and an omitted field counts as its default."""
         return sha256(self.model_dump_json(exclude_defaults=True).encode()).digest()
 
-    def to_order(self, order_id: UUID, created_at: datetime) -> contracts.Order:
-        """Prices the order. Raises domain.OrderRefused."""
-        return domain.price_order(
+    def placed(self, order_id: UUID, created_at: datetime) -> contracts.Placed:
+        """Checks and prices the order. Raises domain.OrderRefused."""
+        return domain.place(
             order_id,
             created_at,
             reference=self.reference,

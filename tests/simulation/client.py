@@ -75,9 +75,9 @@ async def place(
             continue
         process, door = found
         history.newest = _id_after(history.newest)
-        order = planned.order.to_order(history.newest, datetime.now(UTC))
+        placed = planned.order.placed(history.newest, datetime.now(UTC))
         key = IdempotencyKey(planned.key, planned.order.fingerprint()) if planned.key else None
-        request = process.run(door.accept(order, key), "request")
+        request = process.run(door.accept(placed, key), "request")
         await asyncio.wait({request})
         if request.cancelled():  # the process died
             continue

@@ -124,7 +124,7 @@ def test_an_order_in_an_unknown_currency_is_not_invoiced() -> None:
 
 def test_the_event_of_an_invoice_carries_the_order_and_the_number() -> None:
     invoice = an_invoice()
-    event = invoice.created()
+    event = invoice.created("pm_card_visa")
     assert event.subject == invoice.order.id
     assert event.data.order == invoice.order
     assert event.data.invoice.number == "2026-000001"

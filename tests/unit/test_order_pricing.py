@@ -11,7 +11,7 @@ from events.contracts import NO_POSTAL_CODE, Address, Customer, Order
 from events.limits import LIMITS, obstacle
 from events.money import EXPONENTS, MAX_AMOUNT, format_amount
 from services.order.countries import COUNTRIES, WITHOUT_POSTAL_CODE
-from services.order.domain import Line, OrderRefused, looks_like_card_number, price_order
+from services.order.domain import Line, OrderRefused, looks_like_card_number, place
 from services.order.requests import NewOrder
 from tests.factories import NOON
 from tests.order_service import a_new_order
@@ -32,7 +32,7 @@ def placed(currency: str, *lines: Line, **changes: Any) -> Order:
         "lines": lines,
         "payment_method": "pm_card_visa",
     }
-    return price_order(uuid7(), NOON, **fields | changes)
+    return place(uuid7(), NOON, **fields | changes).order
 
 
 def refused(currency: str, *lines: Line, **changes: Any) -> list[tuple[tuple[str | int, ...], str]]:
@@ -170,7 +170,7 @@ def test_a_country_without_postal_codes_needs_none(country: str) -> None:
 def test_events_always_carry_a_postal_code_for_older_readers(given: dict[str, str | None]) -> None:
     address = {"line1": "1 Peak Road", "city": "Central", "country": "HK"} | given
     new = NewOrder.model_validate(a_new_order(shipping_address=address))
-    assert new.to_order(uuid7(), NOON).shipping_address.postal_code == "-"
+    assert new.placed(uuid7(), NOON).order.shipping_address.postal_code == "-"
 
 
 @pytest.mark.parametrize("country", ["BR", "DE", "GB", "IN", "JP", "US", "XK"])
