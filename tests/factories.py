@@ -177,7 +177,7 @@ def a_seller(**changes: Any) -> Seller:
         "name": "Example Shop",
         "address": Address(line1="Ladenstraße 3", city="Berlin", postal_code="10117", country="DE"),
         "email": "shop@example.com",
-        "tax_id": "DE129273398",
+        "tax_id": "DE123456788",
         "registration": "HRB 12345, Berlin",
         "time_zone": "Europe/Berlin",
     }

@@ -46,7 +46,7 @@ Lines = Annotated[tuple[RefundedLine, ...], Meta(min_length=1, max_length=101)]
 class PaymentRequest(Fact, frozen=True, kw_only=True):
     """A further payment of an order whose latest payment failed or waits for the customer."""
 
-    attempt: Annotated[Attempt, Meta(ge=2)]
+    attempt: Annotated[int, Meta(ge=2, le=100)]
     payment_method: Code
     """The payment provider's token, never card data."""
     requested_at: Timestamp

@@ -1,19 +1,25 @@
 """Events become messages and messages become events, as CloudEvents 1.0 specifies."""
 
 import json
+from bisect import bisect
 from datetime import datetime
+from functools import cache
 from typing import Any
 
+import msgspec
 import pytest
 from cloudevents.core.formats.json import JSONFormat
 from cloudevents.core.v1.event import CloudEvent
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from events import contracts, envelope
-from events.contracts import AnyEvent, Customer, type_of
+from events.contracts import EVENTS, AboutOrder, AnyEvent, Event, Order, schema_of, type_of
 from events.errors import Undecodable
-from tests.factories import an_item, an_order, one_of_each, order_created
+from events.life import LATER_EVENTS
+from tests.factories import CARD, a_free_order, an_item, an_order, one_of_each, order_created
+from tests.largest import largest
 
 EVERY = one_of_each()
 
@@ -91,51 +97,45 @@ def test_a_message_closes_before_it_grows_over_its_size() -> None:
 
 
 LARGEST_REQUEST = 64 * 1024
+CHARACTERS = ("a", "é", "漢", "😀", '"', "\\", "\b", "\x7f", "\u2028")
+COMPUTED = ("created_at", "key_hash", "tax_category", "subtotal", "tax", "total", "order_discount")
+"""Fields of an order that a request need not have."""
 
 
-def request_of(order: contracts.Order) -> bytes:
-    """The request that places the order, written as briefly as JSON can."""
-    items = [
-        {
-            "sku": item.sku,
-            "name": item.name,
-            "quantity": item.quantity,
-            "unit_price": "0",
-            "tax_rate": item.tax_rate,
-        }
-        for item in order.items
-    ]
-    body = {
-        "reference": order.reference,
-        "customer": {"name": order.customer.name, "email": order.customer.email},
-        "shipping_address": {"line1": order.shipping_address.line1},
-        "items": items,
-    }
+def request_of(order: Order) -> bytes:
+    """A request that is not longer than the shortest that places the order."""
+    body = msgspec.to_builtins(order)
+    del body["id"]
+    for part in (body, body["shipping"], *body["items"]):
+        for name in COMPUTED:
+            part.pop(name, None)
+        part.get("discount", {}).pop("amount", None)
+    body["shipping"]["price"] = "0"
+    for item in body["items"]:
+        del item["quantity_decimals"], item["unit_price_decimals"]
+        item |= {"quantity": 1, "unit_price": "0"}
     return json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode()
 
 
-@pytest.mark.parametrize("character", ["a", "é", "漢", "😀", '"', "\\", "\b", "\x7f", "\u2028"])
-def test_the_largest_legal_order_fits_in_a_message_at_every_stage(character: str) -> None:
-    """100 items, every field as long as it may be, or as long as fits in a request of 64 KiB."""
-    for length in range(200, 0, -1):
-        item = an_item(
-            sku=character * min(length, 64),
-            name=character * length,
-            tax_rate="0.123456",
-            quantity=100_000,
-            unit_price=99_999_999_999,
-        )
-        order = an_order(
-            items=(item,) * 100,
-            reference=character * 200,
-            customer=Customer(name=character * 200, email="e" * 242 + "@example.com"),
-        )
-        if len(request_of(order)) <= LARGEST_REQUEST:
-            break
-    else:
-        pytest.fail("no length fits")
-    for event in one_of_each(order).values():
-        assert len(body_of(event)) <= envelope.MAX_BYTES
+@cache
+def largest_order(character: str) -> Order:
+    """100 lines, every field there, all texts as long as the contracts and a request of 64 KiB allow."""
+
+    def order(length: int) -> Order:
+        return replace(largest(Order, character, longest=length), payment_method=None)
+
+    longest = bisect(range(500), LARGEST_REQUEST, lo=1, key=lambda length: len(request_of(order(length)))) - 1
+    assert longest, "no length fits"
+    return order(longest)
+
+
+@pytest.mark.parametrize("event_type", (*EVENTS, *LATER_EVENTS), ids=type_of)
+def test_the_largest_legal_order_fits_in_a_message_of_every_type(event_type: type[Event[AboutOrder]]) -> None:
+    for character in CHARACTERS:
+        event = largest(event_type, character)
+        event = replace(event, data=replace(event.data, order=largest_order(character)))
+        assert len(event.data.order.items) == 100
+        assert len(msgspec.json.encode([event])) <= envelope.MAX_BYTES
 
 
 @given(st.binary(max_size=400))
@@ -169,6 +169,60 @@ def test_any_item_of_a_batch_is_rejected_with_a_reason_that_postgres_can_store(b
         assert "\0" not in each.type + each.message
         assert len(each.type) <= 64
         (each.type + each.message).encode()
+
+
+def of_version(event: AnyEvent, version: int) -> bytes:
+    """The event's bytes, declared to be of this version."""
+    now, then = schema_of(type(event)), schema_of(type(event), version)
+    return envelope.encode_one(event).replace(now.encode(), then.encode())
+
+
+def test_an_event_of_version_1_is_read_as_one_of_version_2() -> None:
+    event = order_created()
+    older = json.loads(of_version(event, 1))
+    older["data"]["order"]["payment_method"] = older["data"].pop("payment_method")
+    [read], rejected = envelope.decode(json.dumps([older]).encode())
+    assert read == event
+    assert not rejected
+    assert read.data.payment_method == CARD
+    assert read.data.order.payment_method is None
+
+
+def test_events_of_both_versions_are_read_from_one_message_in_their_order() -> None:
+    events = [order_created() for _ in range(3)]
+    bodies = [of_version(event, version) for event, version in zip(events, (2, 1, 2), strict=True)]
+    assert envelope.decode(b"[" + b",".join(bodies) + b"]") == (events, [])
+
+
+@pytest.mark.parametrize("event", EVERY.values(), ids=EVERY)
+def test_an_event_of_version_3_waits_for_a_newer_process_with_its_own_bytes(event: AnyEvent) -> None:
+    newer = of_version(event, 3).replace(b'"data":{', b'"data":{"news":{"a": 1},')
+    good = order_created()
+    events, [rejected] = envelope.decode(b"[" + newer + b"," + envelope.encode_one(good) + b"]")
+    assert events == [good]
+    assert (rejected.code, rejected.for_newer_version) == ("unsupported_version", True)
+    assert rejected.body == newer
+
+
+def test_a_rejected_event_keeps_its_own_bytes() -> None:
+    strange = envelope.encode_one(order_created()).replace(b'"data":{', b'"data":{"news":{"a": 1},')
+    for_another = strange.replace(b'"subject":"0', b'"subject":"f')
+    [rejected] = envelope.decode(b"[" + for_another + b"]")[1]
+    assert (rejected.code, rejected.body) == ("subject_mismatch", for_another)
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_an_event_without_the_payment_method_that_its_total_needs_is_rejected(version: int) -> None:
+    body = of_version(order_created(), version).replace(b',"payment_method":"pm_card_visa"', b"")
+    assert b"payment_method" not in body
+    [rejected] = envelope.decode(b"[" + body + b"]")[1]
+    assert (rejected.code, rejected.for_newer_version) == ("invalid_event", False)
+    assert "needs a payment method" in rejected.message
+
+
+def test_a_free_order_needs_no_payment_method() -> None:
+    event = order_created(a_free_order(), payment_method=None)
+    assert envelope.decode(body_of(event)) == ([event], [])
 
 
 def test_a_rejected_event_without_an_id_gets_the_same_id_each_time() -> None:
