@@ -113,7 +113,7 @@ def malformed_events() -> dict[bytes, tuple[str, str]]:
         b'{"type":"ORDER_CREATED"}': ("invalid_event", "missing required field"),
         b'{"type":"nul \\u0000"}': ("invalid_event", "Invalid value"),
         b'{"type":"\xff"}': ("invalid_event", "utf-8"),
-        another().replace(b":ORDER_CREATED:1", b":ORDER_CREATED:0"): (
+        another().replace(b":ORDER_CREATED:2", b":ORDER_CREATED:0"): (
             "unsupported_version",
             "ORDER_CREATED:0",
         ),
@@ -147,7 +147,7 @@ def of_a_newer_version(event: AnyEvent) -> dict[str, bytes]:
     body = envelope.encode_one(event)
     return {
         "unknown_type": body.replace(b"ORDER_CREATED", b"ORDER_EXPORTED"),
-        "unsupported_version": body.replace(b":ORDER_CREATED:1", b":ORDER_CREATED:2").replace(
+        "unsupported_version": body.replace(b":ORDER_CREATED:2", b":ORDER_CREATED:3").replace(
             b'"customer"', b'"buyer"'
         ),
     }

@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
+from chassis.body import MAX_BYTES as MAX_REQUEST_BYTES
 from events import contracts, envelope
 from events.contracts import EVENTS, AboutOrder, AnyEvent, Event, Order, schema_of, type_of
 from events.errors import Undecodable
@@ -96,7 +97,6 @@ def test_a_message_closes_before_it_grows_over_its_size() -> None:
     assert sum(len(message.event_ids) for message in messages) == 20
 
 
-LARGEST_REQUEST = 64 * 1024
 CHARACTERS = ("a", "é", "漢", "😀", '"', "\\", "\b", "\x7f", "\u2028")
 COMPUTED = ("created_at", "key_hash", "tax_category", "subtotal", "tax", "total", "order_discount")
 """Fields of an order that a request need not have."""
@@ -124,7 +124,9 @@ def largest_order(character: str) -> Order:
     def order(length: int) -> Order:
         return replace(largest(Order, character, longest=length), payment_method=None)
 
-    longest = bisect(range(500), LARGEST_REQUEST, lo=1, key=lambda length: len(request_of(order(length)))) - 1
+    longest = (
+        bisect(range(500), MAX_REQUEST_BYTES, lo=1, key=lambda length: len(request_of(order(length)))) - 1
+    )
     assert longest, "no length fits"
     return order(longest)
 

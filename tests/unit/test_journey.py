@@ -92,7 +92,7 @@ def test_a_parked_event_delays_its_order_at_the_service_whose_stage_it_begins() 
     delayed = for_parked_event(body, "billing", "defect", NOON)
     assert delayed
     assert (delayed.data.order, delayed.data.delay.stage) == (order, PAYMENT.name)
-    newer = body.replace(b"INVOICE_CREATED:1", b"INVOICE_CREATED:2").replace(b'"invoice":', b'"invoices":')
+    newer = body.replace(b"INVOICE_CREATED:2", b"INVOICE_CREATED:3").replace(b'"invoice":', b'"invoices":')
     assert for_parked_event(newer, "billing", "newer", NOON)
     assert for_parked_event(body, "email", "defect", NOON) is None
     for nonsense in (b"", b"nothing", b"[]", b'{"type": "INVOICE_CREATED"}', b"\xff"):
