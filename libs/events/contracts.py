@@ -326,7 +326,7 @@ class Placed(AboutOrder, tag_field="status", tag="ORDER_CREATED", frozen=True, k
     def __post_init__(self) -> None:
         if self.order.payment_method is not None:
             force_setattr(self, "payment_method", self.order.payment_method)
-        super().__post_init__()
+            super().__post_init__()
         if self.payment_method is None and self.order.total:
             raise ValueError("An order with a total needs a payment method.")
 

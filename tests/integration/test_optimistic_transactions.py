@@ -10,11 +10,10 @@ import pytest
 
 from chassis import database
 from events.connection import Connection
-from events.contracts import OrderCreated, Placed
 from events.errors import Aborted, AssumptionFailed, DatabaseUnavailable
 from events.transaction import Transaction
 from events.transactions import Transactions
-from tests.factories import an_order
+from tests.factories import order_created
 from tests.handovers import RecordedHandover
 
 ADD = """
@@ -61,7 +60,7 @@ async def test_writes_and_announcements_are_one_statement(
     async def work(tx: Transaction) -> set[UUID]:
         added = await add(tx, [new])
         await tx.execute(RAISE, [old], 5)
-        tx.emit(OrderCreated.of(Placed(order=an_order())))
+        tx.emit(order_created())
         return added
 
     assert await transactions.run(work) == {new}
@@ -80,7 +79,7 @@ async def test_if_not_every_row_is_new_the_work_is_done_again_with_the_answers(
 
     async def work(tx: Transaction) -> set[UUID]:
         done.append(await add(tx, [old, new]))
-        tx.emit(*(OrderCreated.of(Placed(order=an_order())) for _ in done[-1]))
+        tx.emit(*(order_created() for _ in done[-1]))
         return done[-1]
 
     assert await transactions.run(work) == {new}

@@ -13,14 +13,13 @@ import pytest
 from sqlalchemy.engine import make_url
 
 from chassis import database
-from events.contracts import Placed
 from events.errors import DatabaseUnavailable
 from events.transaction import Transaction
 from events.transactions import Transactions
 from services.order import intake as intake_module
 from services.order import repository
 from services.order.intake import Accepted, IdempotencyKey, Intake, IntakeFull, KeyReused, StillRunning
-from tests.factories import an_order, one_of_each
+from tests.factories import a_placed, an_order, one_of_each
 from tests.order_service import OrderService, a_new_item, a_new_order, order_service
 
 
@@ -185,12 +184,10 @@ async def gathered(
     """Outcomes of requests (key, fingerprint) that go into one commit together."""
     gate = Gate(transactions)
     intake = Intake(gate)
-    first = asyncio.create_task(intake.accept(Placed(order=an_order())))
+    first = asyncio.create_task(intake.accept(a_placed()))
     await gate.reached.wait()
     waiting = [
-        asyncio.create_task(
-            intake.accept(Placed(order=an_order()), IdempotencyKey(key, fingerprint) if key else None)
-        )
+        asyncio.create_task(intake.accept(a_placed(), IdempotencyKey(key, fingerprint) if key else None))
         for key, fingerprint in wanted
     ]
     await asyncio.sleep(0)
@@ -224,10 +221,10 @@ async def test_a_cancelled_request_makes_no_order_unless_its_commit_has_begun(
 ) -> None:
     gate = Gate(transactions)
     intake = Intake(gate)
-    leaving = asyncio.create_task(intake.accept(Placed(order=an_order())))
+    leaving = asyncio.create_task(intake.accept(a_placed()))
     await gate.reached.wait()
-    staying = asyncio.create_task(intake.accept(Placed(order=an_order())))
-    also_leaving = asyncio.create_task(intake.accept(Placed(order=an_order())))
+    staying = asyncio.create_task(intake.accept(a_placed()))
+    also_leaving = asyncio.create_task(intake.accept(a_placed()))
     await asyncio.sleep(0)
     leaving.cancel()
     also_leaving.cancel()
@@ -243,7 +240,7 @@ async def test_an_order_that_cannot_be_written_does_not_fail_its_neighbours(
     intake = Intake(transactions)
     bad = an_order(reference="NUL \x00 is not text to PostgreSQL")
     wanted = [
-        intake.accept(Placed(order=order)) for order in [an_order(), an_order(), bad, an_order(), an_order()]
+        intake.accept(a_placed(order)) for order in [an_order(), an_order(), bad, an_order(), an_order()]
     ]
     outcomes = await asyncio.gather(*wanted, return_exceptions=True)
     assert [isinstance(outcome, Accepted) for outcome in outcomes] == [True, True, False, True, True]
@@ -257,8 +254,8 @@ async def test_a_key_that_another_process_is_claiming_is_waited_for(transactions
     intake = Intake(transactions)
     async with transactions() as tx:
         await claim(tx, "a", uuid.uuid4())
-        waiting = asyncio.create_task(intake.accept(Placed(order=an_order()), IdempotencyKey("a", b"1")))
-        neighbour = await intake.accept(Placed(order=an_order()), IdempotencyKey("b", b"1"))
+        waiting = asyncio.create_task(intake.accept(a_placed(), IdempotencyKey("a", b"1")))
+        neighbour = await intake.accept(a_placed(), IdempotencyKey("b", b"1"))
         assert isinstance(neighbour, Accepted)
         assert not waiting.done()
         await tx.execute("DELETE FROM idempotency_keys")
@@ -278,7 +275,7 @@ async def test_a_key_that_is_still_being_claimed_at_the_deadline_is_still_runnin
     async with transactions() as tx:
         await claim(tx, "a", uuid.uuid4())
         with pytest.raises(StillRunning):
-            await intake.accept(Placed(order=an_order()), IdempotencyKey("a", b"1"))
+            await intake.accept(a_placed(), IdempotencyKey("a", b"1"))
     assert await counted(transactions, "orders") == 0
 
 
@@ -358,7 +355,7 @@ async def test_a_commit_whose_answer_was_lost_is_not_made_twice(
     transactions: Transactions, key: IdempotencyKey | None
 ) -> None:
     intake = Intake(LostAnswer(transactions))
-    accepted = await intake.accept(Placed(order=an_order()), key)
+    accepted = await intake.accept(a_placed(), key)
     assert not accepted.replayed
     assert await counted(transactions, "orders") == 1
     assert await counted(transactions, "timeline") == 1
@@ -388,10 +385,10 @@ async def test_a_request_that_was_given_up_before_its_commit_began_makes_no_orde
     monkeypatch.setattr(intake_module, "DEADLINE_SECONDS", 0.2)
     gate = Gate(transactions)
     intake = Intake(gate)
-    begun = asyncio.create_task(intake.accept(Placed(order=an_order()), IdempotencyKey("a", b"1")))
+    begun = asyncio.create_task(intake.accept(a_placed(), IdempotencyKey("a", b"1")))
     await gate.reached.wait()
     with pytest.raises(DatabaseUnavailable):
-        await intake.accept(Placed(order=an_order()))
+        await intake.accept(a_placed())
     with pytest.raises(DatabaseUnavailable):  # no other request with the key is under way
         await begun
     gate.open.set()
@@ -438,7 +435,7 @@ async def test_after_an_unknown_outcome_a_claimed_key_is_unavailable_and_not_sti
     lost = Lost(transactions)
     holding = asyncio.create_task(lost.hold("a"))
     with pytest.raises(DatabaseUnavailable):
-        await Intake(lost).accept(Placed(order=an_order()), IdempotencyKey("a", b"1"))
+        await Intake(lost).accept(a_placed(), IdempotencyKey("a", b"1"))
     holding.cancel()
     await asyncio.gather(holding, return_exceptions=True)
 
@@ -451,7 +448,7 @@ async def test_requests_without_a_waiting_caller_are_dropped(
     intake = Intake(gate)
     for _ in range(3):
         answers = await asyncio.gather(
-            *(intake.accept(Placed(order=an_order())) for _ in range(300)), return_exceptions=True
+            *(intake.accept(a_placed()) for _ in range(300)), return_exceptions=True
         )
         assert all(isinstance(answer, DatabaseUnavailable) for answer in answers)
         assert not intake._group._gathered
@@ -465,14 +462,14 @@ async def test_callers_beyond_the_limit_get_a_503_at_once(
     monkeypatch.setattr(intake_module, "MAX_WAITING", 5)
     gate = Gate(transactions)
     intake = Intake(gate)
-    waiting = [asyncio.create_task(intake.accept(Placed(order=an_order()))) for _ in range(5)]
+    waiting = [asyncio.create_task(intake.accept(a_placed())) for _ in range(5)]
     await gate.reached.wait()
     for _ in range(10):
         with pytest.raises(IntakeFull):
-            await intake.accept(Placed(order=an_order()))
+            await intake.accept(a_placed())
     gate.open.set()
     assert all(isinstance(accepted, Accepted) for accepted in await asyncio.gather(*waiting))
-    assert isinstance(await intake.accept(Placed(order=an_order())), Accepted)
+    assert isinstance(await intake.accept(a_placed()), Accepted)
     monkeypatch.setattr(intake_module, "MAX_WAITING", 0)
     answer = await post(service)
     assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")

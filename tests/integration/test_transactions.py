@@ -9,11 +9,10 @@ import pytest
 
 from chassis import database
 from events import connection_pool
-from events.contracts import OrderCreated, Placed
 from events.errors import Aborted, DatabaseUnavailable
 from events.transaction import Transaction
 from events.transactions import Transactions
-from tests.factories import an_order
+from tests.factories import order_created
 from tests.faults.proxy import proxy_to
 from tests.handovers import RecordedHandover
 
@@ -31,10 +30,6 @@ async def connections_lost(url: str, application: str) -> int:
     return int(record["count"])
 
 
-def an_event() -> OrderCreated:
-    return OrderCreated.of(Placed(order=an_order()))
-
-
 async def count(transactions: Transactions) -> int:
     async with transactions() as tx:
         [record] = await tx.fetch(COUNT)
@@ -45,10 +40,10 @@ async def test_emitted_events_are_in_the_outbox_if_and_only_if_the_transaction_c
     transactions: Transactions,
 ) -> None:
     async with transactions() as tx:
-        tx.emit(an_event())
+        tx.emit(order_created())
     with pytest.raises(ZeroDivisionError):
         async with transactions() as tx:
-            tx.emit(an_event())
+            tx.emit(order_created())
             await tx.execute("SELECT 1")
             _ = 1 / 0
     assert await count(transactions) == 1
@@ -64,7 +59,7 @@ async def test_the_work_of_a_transaction_is_handed_over_only_after_its_commit(
             await tx.execute("SELECT * FROM nowhere")
     assert handover.transactions == []
     async with transactions() as tx:
-        tx.emit(an_event())
+        tx.emit(order_created())
         seen.append(len(handover.transactions))
     assert seen == [0]
     assert handover.transactions == [tx]
@@ -133,7 +128,7 @@ async def test_a_transient_database_error_means_unavailable(
     async def read_only() -> None:
         async with transactions() as tx:
             await tx.execute("SET TRANSACTION READ ONLY")
-            tx.emit(an_event())
+            tx.emit(order_created())
 
     breaks: dict[str, Callable[[], Awaitable[None]]] = {
         "deadlock": deadlock,
@@ -181,7 +176,7 @@ async def test_an_error_undone_by_a_savepoint_does_not_count(transactions: Trans
         with suppress(asyncpg.PostgresError):
             await tx.execute("SELECT 1 / 0")
         await tx.execute("ROLLBACK TO here")
-        tx.emit(an_event())
+        tx.emit(order_created())
     assert await count(transactions) == 1
 
 
