@@ -158,6 +158,15 @@ ONE_MESSAGE: Final = Check(
 )
 
 
+_COPY: Final = "convert_from(copy.body, 'UTF8')::jsonb"
+_COPY_AS_VERSION_1: Final = f"""({_COPY} #- '{{data,payment_method}}')
+    || jsonb_build_object('dataschema', replace({_COPY} ->> 'dataschema', ':2', ':1'))"""
+"""SQL for the copy less what reading has changed, if its original is of version 1.
+
+Version 1 has the payment method in the order; an event that was read has it beside the order, or nowhere.
+"""
+
+
 def _same_payload(place: str, copies: str) -> Check:
     """The events stored in this place have the payload that was announced."""
     return Check(
@@ -169,8 +178,8 @@ def _same_payload(place: str, copies: str) -> Check:
         JOIN ({_OUTBOXES}) original USING (event_id)
         WHERE position(copy.body IN original.body) = 0
             AND CASE WHEN copy.order_id IS NULL THEN true  -- stored undecoded: it need not be JSON
-                ELSE NOT convert_from(original.body, 'UTF8')::jsonb
-                    @> jsonb_build_array(convert_from(copy.body, 'UTF8')::jsonb) END""",
+                ELSE NOT convert_from(original.body, 'UTF8')::jsonb @> ANY (ARRAY[
+                    jsonb_build_array({_COPY}), jsonb_build_array({_COPY_AS_VERSION_1})]) END""",
     )
 
 
