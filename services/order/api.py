@@ -11,8 +11,8 @@ from chassis.body import StrictJSONRoute
 from chassis.problems import Fault, Problem, invalid, pointer
 from events.transactions import Transactions
 from services.order import documents, repository
-from services.order.domain import OrderRefused
 from services.order.intake import IdempotencyKey, Intake, KeyReused, StillRunning
+from services.order.refusal import OrderRefused
 from services.order.requests import NewOrder
 
 _IDEMPOTENCY_KEY: Final[dict[str, Any]] = {

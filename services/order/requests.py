@@ -15,6 +15,7 @@ from events import contracts, money
 from services.order import domain
 from services.order.countries import COUNTRIES
 from services.order.email_address import email_address
+from services.order.pricing import Line
 from services.order.single_line import ONE_LINE, single_line
 
 _SingleLine = Annotated[
@@ -125,7 +126,7 @@ class NewOrder(_Strict):
         return sha256(self.model_dump_json(exclude_defaults=True).encode()).digest()
 
     def placed(self, order_id: UUID, created_at: datetime) -> contracts.Placed:
-        """Checks and prices the order. Raises domain.OrderRefused."""
+        """Checks and prices the order. Raises OrderRefused."""
         return domain.place(
             order_id,
             created_at,
@@ -141,10 +142,18 @@ class NewOrder(_Strict):
                 postal_code=self.shipping_address.postal_code or contracts.NO_POSTAL_CODE,
                 country=self.shipping_address.country,
             ),
+            billing_address=None,
             currency=self.currency,
+            prices="net",
+            tax_rounding="line",
             lines=[
-                domain.Line(item.sku, item.name, item.quantity, item.unit_price, item.tax_rate)
-                for item in self.items
+                Line(str(place), item.sku, item.name, item.quantity, item.unit_price, item.tax_rate)
+                for place, item in enumerate(self.items, start=1)
             ],
+            discount=None,
+            shipping=None,
+            reverse_charge=False,
+            note=None,
+            metadata={},
             payment_method=self.payment_method,
         )

@@ -17,7 +17,7 @@ from events.money import (
     format_price,
     format_quantity,
     parse_amount,
-    tax_on,
+    part_of,
 )
 
 CURRENCIES = st.sampled_from(sorted(EXPONENTS))
@@ -124,11 +124,11 @@ def test_a_quantity_is_written_with_its_own_decimals(quantity: int, decimals: in
     ],
 )
 def test_tax_is_rounded_half_up_to_the_minor_unit(net: int, rate: str, tax: int) -> None:
-    assert tax_on(net, rate) == tax
+    assert part_of(net, rate) == tax
 
 
 @given(AMOUNTS, st.integers(min_value=0, max_value=10**6))
 def test_tax_is_exact_before_it_is_rounded(net: int, millionths: int) -> None:
     rate = str(Decimal(millionths).scaleb(-6))
     exact = net * Fraction(millionths, 10**6)
-    assert tax_on(net, rate) == int(exact + Fraction(1, 2))
+    assert part_of(net, rate) == int(exact + Fraction(1, 2))
