@@ -12,7 +12,7 @@ from events.contracts import NO_POSTAL_CODE, Address, Customer, Order
 from events.limits import LIMITS, obstacle
 from events.money import EXPONENTS, MAX_AMOUNT, format_amount
 from services.order.countries import COUNTRIES, WITHOUT_POSTAL_CODE
-from services.order.domain import looks_like_card_number, place
+from services.order.domain import place
 from services.order.pricing import Line
 from services.order.refusal import OrderRefused
 from services.order.requests import NewOrder
@@ -160,9 +160,8 @@ def test_a_currency_that_can_not_be_charged_is_refused() -> None:
 
 def test_every_broken_rule_is_named_at_once() -> None:
     nowhere = Address(line1="1", city="Nowhere", postal_code="0", country="XX")
-    assert refused("XXL", line("5.00"), shipping_address=nowhere, payment_method="4242424242424242") == [
+    assert refused("XXL", line("5.00"), shipping_address=nowhere) == [
         (("shipping_address", "country"), "unknown_country"),
-        (("payment_method",), "card_data"),
         (("currency",), "unknown_currency"),
     ]
 
@@ -196,36 +195,3 @@ def test_a_country_with_postal_codes_needs_one(country: str) -> None:
 
 def test_countries_without_postal_codes_are_countries() -> None:
     assert WITHOUT_POSTAL_CODE < COUNTRIES
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "4242424242424242",
-        "4242-4242-4242-4242",
-        "4242_4242_4242_4242",
-        "378282246310005",
-        "card:6011111111111117",
-        "pm_5555555555554444",
-        "4222222222222",
-        "6799990100000000019",
-    ],
-)
-def test_a_card_number_is_recognised(text: str) -> None:
-    assert looks_like_card_number(text)
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "pm_card_visa",
-        "pm_card_chargeDeclinedInsufficientFunds",
-        "pm_1MtwBwLkdIwHu7ixBwL2kdIw",
-        "4242424242424241",
-        "42424242424",
-        "42424242424242424242",
-        "tok_0192f3a45b6c",
-    ],
-)
-def test_a_token_is_not_taken_for_a_card_number(text: str) -> None:
-    assert not looks_like_card_number(text)
