@@ -65,6 +65,7 @@ def parse_amount(text: str, currency: str) -> int:
     return _parse(text, least, least)[0]
 
 
+@lru_cache(maxsize=4096)  # a shop's prices repeat
 def parse_price(text: str, currency: str) -> tuple[int, int | None]:
     """A unit price and its decimals, without needless zeros: `parse_price("0.0340", "BRL") == (34, 3)`.
 
@@ -92,7 +93,7 @@ def _parse(text: str, least: int, most: int) -> tuple[int, int]:
     found = _DECIMAL.fullmatch(text)
     whole, fraction = found.groups("") if found else ("", "")
     decimals = len(fraction)
-    if not (whole and least <= decimals <= most):
+    if not found or not least <= decimals <= most:
         raise InvalidAmount(InvalidAmount.__doc__)
     number = int(whole + fraction)
     while decimals > least and not number % 10:

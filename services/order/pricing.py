@@ -60,8 +60,7 @@ class GivenShipping:
     exemption_reason: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Terms:
+class Terms(NamedTuple):
     """How an order's prices are meant."""
 
     currency: str
@@ -77,19 +76,15 @@ class Terms:
 class LineCost(NamedTuple):
     """A line, read."""
 
-    line: Line
+    given: Line
     category: TaxCategory
     unit_price: int
     unit_price_decimals: int | None
     quantity: int
     quantity_decimals: int
-    price: int
     discount: Discount | None
-
-    @property
-    def base(self) -> int:
-        """The price less the discount on the line."""
-        return self.price - self.discount.amount if self.discount else self.price
+    amount: int
+    """The price less the discount on the line."""
 
 
 class ShippingCost(NamedTuple):
@@ -97,7 +92,7 @@ class ShippingCost(NamedTuple):
 
     given: GivenShipping
     category: TaxCategory
-    price: int
+    amount: int
 
 
 class Costs(NamedTuple):
@@ -105,15 +100,14 @@ class Costs(NamedTuple):
 
     lines: Sequence[LineCost]
     discount: Discount | None
-    """At most the sum of the lines' bases."""
+    """At most the sum of the lines' amounts."""
     shipping: ShippingCost | None
 
 
 # What it costs
 
 
-@dataclass(frozen=True, slots=True)
-class Priced:
+class Priced(NamedTuple):
     """The parts of an order with their amounts, and the sums over the lines and the shipping."""
 
     items: tuple[Item, ...]
@@ -126,14 +120,16 @@ class Priced:
 
 def price(terms: Terms, costs: Costs) -> Priced:
     """Prices an order."""
-    bases = [line.base for line in costs.lines]
-    shares = money.spread(costs.discount.amount, bases) if costs.discount else [0] * len(bases)
-    amounts = [base - share for base, share in zip(bases, shares, strict=True)]
-    kinds = [(cost.category, cost.line.tax_rate) for cost in costs.lines]
+    amounts = [line.amount for line in costs.lines]
+    shares = [0] * len(amounts)
+    if costs.discount:
+        shares = money.spread(costs.discount.amount, amounts)
+        amounts = [amount - share for amount, share in zip(amounts, shares, strict=True)]
+    taxed: Sequence[LineCost | ShippingCost] = costs.lines
     if costs.shipping:
-        amounts.append(costs.shipping.price)
-        kinds.append((costs.shipping.category, costs.shipping.given.tax_rate))
-    taxes = taxes_on(terms, kinds, amounts)
+        taxed = [*costs.lines, costs.shipping]
+        amounts.append(costs.shipping.amount)
+    taxes = taxes_on(terms, taxed, amounts)
     nets = amounts if terms.prices == "net" else [a - tax for a, tax in zip(amounts, taxes, strict=True)]
     subtotal, tax = sum(nets), sum(taxes)
     return Priced(
@@ -146,29 +142,29 @@ def price(terms: Terms, costs: Costs) -> Priced:
     )
 
 
-def taxes_on(terms: Terms, kinds: Sequence[tuple[TaxCategory, str]], amounts: Sequence[int]) -> list[int]:
-    """The tax of each amount, whose category and rate are its kind.
+def taxes_on(terms: Terms, taxed: Sequence[LineCost | ShippingCost], amounts: Sequence[int]) -> list[int]:
+    """The tax on each amount, or in it if prices are gross.
 
-    Rounded per rate, the tax on all amounts of one kind is rounded once. Their shares of it are in proportion
-    to their exact taxes, and so to the amounts.
+    Rounded per rate, the tax of all lines of one category and rate is rounded once. Their shares of it are in
+    proportion to their exact taxes, and so to their amounts.
     """
     tax_of = money.part_of if terms.prices == "net" else money.tax_within
     if terms.tax_rounding == "line":
-        return [tax_of(amount, rate) for amount, (_, rate) in zip(amounts, kinds, strict=True)]
+        return [tax_of(amount, each.given.tax_rate) for amount, each in zip(amounts, taxed, strict=True)]
     groups: defaultdict[tuple[TaxCategory, tuple[int, int]], list[int]] = defaultdict(list)
-    for place, (category, rate) in enumerate(kinds):
-        groups[category, money.ratio(rate)].append(place)
+    for place, each in enumerate(taxed):
+        groups[each.category, money.ratio(each.given.tax_rate)].append(place)
     taxes = [0] * len(amounts)
     for places in groups.values():
         group = [amounts[place] for place in places]
-        tax = tax_of(sum(group), kinds[places[0]][1])
+        tax = tax_of(sum(group), taxed[places[0]].given.tax_rate)
         for place, share in zip(places, money.spread(tax, group), strict=True):
             taxes[place] = share
     return taxes
 
 
 def _item(cost: LineCost, order_discount: int, net: int, tax: int) -> Item:
-    line = cost.line
+    line = cost.given
     return Item(
         id=line.id,
         sku=line.sku,
@@ -192,7 +188,7 @@ def _shipping(cost: ShippingCost, net: int, tax: int) -> Shipping:
     given = cost.given
     return Shipping(
         name=given.name,
-        price=cost.price,
+        price=cost.amount,
         tax_rate=given.tax_rate,
         tax_category=cost.category,
         exemption_reason=given.exemption_reason,

@@ -34,15 +34,12 @@ def read(
     known = len(broken)
     reader = _Reader(terms, broken)
     reader.check_ids(lines)
-    found = [reader.line(line, ("items", place)) for place, line in enumerate(lines)]
-    costs = [cost for cost in found if cost]
+    costs = [cost for place, line in enumerate(lines) if (cost := reader.line(line, ("items", place)))]
     freight = reader.shipping(shipping) if shipping else None
     given = None
     if discount:
-        base = sum(cost.base for cost in costs) if len(costs) == len(lines) else None
-        given = reader.discount(discount, ("discount",), base)
-    if len(broken) == known:
-        reader.check_bounds(costs, freight)
+        total = sum(cost.amount for cost in costs) if len(costs) == len(lines) else None
+        given = reader.discount(discount, ("discount",), total)
     return Costs(costs, given, freight) if len(broken) == known else None
 
 
@@ -57,15 +54,17 @@ class _Reader:
 
     def check_ids(self, lines: Sequence[Line]) -> None:
         """Adds a broken rule for each id that is taken."""
-        seen: set[str] = set()
+        taken = {SHIPPING_LINE}
         for place, line in enumerate(lines):
+            if line.id not in taken:
+                taken.add(line.id)
+                continue
             path = ("items", place, "id")
             if line.id == SHIPPING_LINE:
                 self.broken.append(BrokenRule(path, "reserved_line_id", "This id stands for the shipping."))
-            elif line.id in seen:
+            else:
                 message = "An earlier line has this id. A line without an id has its place: 1, 2, …"
                 self.broken.append(BrokenRule(path, "duplicate_line_id", message))
-            seen.add(line.id)
 
     def line(self, line: Line, path: Path) -> LineCost | None:
         """The numbers of a line."""
@@ -76,10 +75,16 @@ class _Reader:
             if line.discount:
                 self.discount(line.discount, (*path, "discount"), None)
             return None
-        decimals = self.decimals if unit_price[1] is None else unit_price[1]
-        price = money.rounded(unit_price[0] * quantity[0], 10 ** (decimals - self.decimals + quantity[1]))
+        price = unit_price[0] * quantity[0]
+        if unit_price[1] is not None or quantity[1]:
+            decimals = self.decimals if unit_price[1] is None else unit_price[1]
+            price = money.rounded(price, 10 ** (decimals + quantity[1] - self.decimals))
+        if unit_price[0] > money.MAX_UNIT_PRICE and price <= money.MAX_AMOUNT:
+            message = f"This must have at most {len(str(money.MAX_UNIT_PRICE))} digits."
+            self.broken.append(BrokenRule((*path, "unit_price"), "too_large", message))
         discount = self.discount(line.discount, (*path, "discount"), price) if line.discount else None
-        return LineCost(line, category, *unit_price, *quantity, price, discount)
+        amount = price - discount.amount if discount else price
+        return LineCost(line, category, *unit_price, *quantity, discount, amount)
 
     def shipping(self, given: GivenShipping) -> ShippingCost | None:
         """The numbers of the shipping."""
@@ -89,20 +94,24 @@ class _Reader:
 
     def discount(self, given: GivenDiscount, path: Path, price: int | None) -> Discount | None:
         """The discount on this price, which is None where it can't be read."""
-        if (given.amount is None) == (given.rate is None):
-            message = "This must have either an amount or a rate."
-            self.broken.append(BrokenRule(path, "amount_or_rate", message))
-            return None
-        path = (*path, "amount")
-        amount = None if given.amount is None else self.amount(given.amount, path)
-        if given.rate is not None and price is not None:
-            amount = money.part_of(price, given.rate)
+        match given.amount, given.rate:
+            case str(text), None:
+                amount = self.amount(text, (*path, "amount"))
+            case None, str(rate):
+                amount = None if price is None else money.part_of(price, rate)
+            case _:
+                message = "This must have either an amount or a rate."
+                self.broken.append(BrokenRule(path, "amount_or_rate", message))
+                return None
         if amount is None or price is None:
             return None
-        if amount > price:
-            message = "The discount is larger than the price that it is on."
-            self.broken.append(BrokenRule(path, "discount_too_large", message))
-            return None
+        if price > money.MAX_AMOUNT:
+            most = f"{money.format_amount(money.MAX_AMOUNT, self.currency)} {self.currency}"
+            message = f"The price that it is on is over {most}, the largest amount of an order."
+            self.broken.append(BrokenRule(path, "price_too_large", message))
+        elif amount > price:
+            message = "This is larger than the price that it is on."
+            self.broken.append(BrokenRule((*path, "amount"), "discount_too_large", message))
         return Discount(amount=amount, rate=given.rate, name=given.name)
 
     def amount(self, text: str, path: Path) -> int | None:
@@ -125,19 +134,18 @@ class _Reader:
 
     def quantity(self, given: int | str, path: Path) -> tuple[int, int] | None:
         """A quantity and its decimals."""
-        path = (*path, "quantity")
         try:
             quantity, decimals = (given, 0) if isinstance(given, int) else money.parse_quantity(given)
         except money.InvalidAmount:
             message = f"This must have at most {money.QUANTITY_DECIMALS} decimals."
-            self.broken.append(BrokenRule(path, "wrong_decimals", message))
+            self.broken.append(BrokenRule((*path, "quantity"), "wrong_decimals", message))
             return None
         if quantity <= 0:
-            self.broken.append(BrokenRule(path, "too_small", "This must be over 0."))
+            self.broken.append(BrokenRule((*path, "quantity"), "too_small", "This must be over 0."))
             return None
         if quantity > money.MAX_QUANTITY * 10**decimals:
             message = f"This must be at most {money.MAX_QUANTITY}."
-            self.broken.append(BrokenRule(path, "too_large", message))
+            self.broken.append(BrokenRule((*path, "quantity"), "too_large", message))
             return None
         return quantity, decimals
 
@@ -178,15 +186,3 @@ class _Reader:
         if category != "AE":
             message = "This must be AE, or be left out: the order has reverse_charge."
             self.broken.append(BrokenRule((*path, "tax_category"), "wrong_tax_category", message))
-
-    def check_bounds(self, lines: Sequence[LineCost], shipping: ShippingCost | None) -> None:
-        """Adds a broken rule if an amount or a unit price is larger than an order's can be."""
-        if sum(line.price for line in lines) + (shipping.price if shipping else 0) > money.MAX_AMOUNT:
-            most = f"{money.format_amount(money.MAX_AMOUNT, self.currency)} {self.currency}"
-            message = f"Before discounts, the prices add up to over {most}, the largest amount of an order."
-            self.broken.append(BrokenRule(("items",), "total_too_large", message))
-            return
-        for place, line in enumerate(lines):
-            if line.unit_price > money.MAX_UNIT_PRICE:
-                message = f"This must have at most {len(str(money.MAX_UNIT_PRICE))} digits."
-                self.broken.append(BrokenRule(("items", place, "unit_price"), "too_large", message))
