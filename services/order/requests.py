@@ -140,6 +140,8 @@ def _metadata(given: object) -> object:
     """Checks the keys first, so that no fault names a key that is not one. Sorts the pairs."""
     if not isinstance(given, dict):
         return given
+    if not given:
+        return None
     for key in given:
         if not re.fullmatch(_KEY, key):
             message = "A key must have 1 to 40 characters: letters, digits, dots, hyphens and underscores."
@@ -149,13 +151,12 @@ def _metadata(given: object) -> object:
 
 
 Metadata = Annotated[
-    dict[str, Text],
+    Annotated[
+        dict[str, Text], Field(max_length=20, json_schema_extra={"propertyNames": {"pattern": f"^{_KEY}$"}})
+    ]
+    | None,
     BeforeValidator(_metadata),
-    Field(
-        max_length=20,
-        description="The caller's own data.",
-        json_schema_extra={"propertyNames": {"pattern": f"^{_KEY}$"}},
-    ),
+    Field(description="The caller's own data."),
 ]
 
 
@@ -337,7 +338,7 @@ class NewOrder(_Strict):
     shipping: NewShipping | None = None
     reverse_charge: Annotated[bool, Field(description="The customer owes the tax.")] = False
     note: Annotated[Note | None, Field(description="Appears on the invoice.")] = None
-    metadata: Metadata = Field(default={})
+    metadata: Metadata = None
 
     def fingerprint(self) -> bytes:
         """Hashes the order's content: formatting is ignored, and an omitted field counts as its default.
@@ -371,7 +372,7 @@ class NewOrder(_Strict):
                 shipping=self._shipping(),
                 reverse_charge=self.reverse_charge,
                 note=self.note,
-                metadata=self.metadata,
+                metadata=self.metadata or {},
                 payment_method=self.payment_method,
             )
         except OrderRefused as refused:

@@ -79,8 +79,10 @@ _FORMS: Final = {
 
 A country is missing if stdnum lacks a form that is usual there, because a right tax id would be refused: for
 instance Colombia's without a check digit, Hungary's for use within the country, those of Japan's invoice
-issuers, of people in Luxembourg, Malta and Vietnam, and for sales taxes in Singapore, South Africa and Ukraine.
+issuers, of people in Luxembourg, Malta and Vietnam, and those for sales taxes in Singapore and South Africa.
 """
+CHECKED_COUNTRIES: Final = frozenset(_FORMS)
+"""Countries whose tax ids are checked."""
 
 
 class InvalidTaxId(ValueError):
@@ -90,9 +92,9 @@ class InvalidTaxId(ValueError):
 def compact(text: str, country: str) -> str:
     """The tax id without separators, as the country writes it; unchanged for a country without a form.
 
-    Every country takes the VAT numbers of the EU's states and of Northern Ireland with their prefixes, such as
-    `EL` for Greece and `XI` for Northern Ireland. A prefix that was sent is kept, and none is added. Raises
-    InvalidTaxId.
+    Every country takes VAT numbers of the EU's states and of Northern Ireland with their prefixes, such as
+    `EL` for Greece and `XI` for Northern Ireland. A prefix that was sent is kept, and none is added.
+    Raises InvalidTaxId.
     """
     prefix = text.strip()[:2].upper()
     eu_vat = _module("eu.vat")
