@@ -248,6 +248,8 @@ _WORDS: Final[dict[str, tuple[str, str]]] = {
     "string_too_short": ("too_short", "This must have at least {min_length} characters."),
     "string_too_long": ("too_long", "This must have at most {max_length} characters."),
     "string_pattern_mismatch": ("wrong_format", "This must match the pattern {pattern}"),
+    "bool_type": ("wrong_type", "This must be true or false."),
+    "literal_error": ("unknown_value", "This must be one of {expected}."),
     "int_type": _INTEGER,
     "int_from_float": _INTEGER,
     "int_parsing": _INTEGER,

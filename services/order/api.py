@@ -11,8 +11,8 @@ from chassis.body import StrictJSONRoute
 from chassis.problems import Fault, Problem, invalid, pointer
 from events.transactions import Transactions
 from services.order import documents, repository
-from services.order.domain import OrderRefused
 from services.order.intake import IdempotencyKey, Intake, KeyReused, StillRunning
+from services.order.refusal import OrderRefused
 from services.order.requests import NewOrder
 
 _IDEMPOTENCY_KEY: Final[dict[str, Any]] = {
@@ -52,11 +52,10 @@ def routes(intake: Intake, transactions: Transactions) -> APIRouter:
             placed = new.placed(uuid7(), datetime.now(UTC))
             accepted = await intake.accept(placed, key)
         except OrderRefused as refused:
-            faults = [
-                Fault(pointer=pointer(broken.path), code=broken.code, detail=broken.message)
-                for broken in refused.broken
-            ]
-            raise invalid(faults) from None
+            earlier = await intake.find_earlier(key) if key else None
+            if earlier is None:
+                raise _invalid(refused) from None
+            accepted = earlier
         except KeyReused:
             detail = "This Idempotency-Key was used for a different order: use a new key."
             raise Problem(422, "idempotency_key_reused", detail) from None
@@ -81,6 +80,15 @@ def routes(intake: Intake, transactions: Transactions) -> APIRouter:
         raise Problem(404, "order_not_found", "There is no order with this id.")
 
     return router
+
+
+def _invalid(refused: OrderRefused) -> Problem:
+    return invalid(
+        [
+            Fault(pointer=pointer(broken.path), code=broken.code, detail=broken.message)
+            for broken in refused.broken
+        ]
+    )
 
 
 def _idempotency_key(request: Request, new: NewOrder) -> IdempotencyKey | None:

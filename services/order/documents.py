@@ -21,6 +21,10 @@ _encoder: Final = msgspec.json.Encoder()
 Amount = Annotated[
     str, Field(pattern=r"^(0|[1-9][0-9]*)(\.[0-9]{2,3})?$", description="In the order's currency.")
 ]
+UnitPrice = Annotated[
+    str, Field(pattern=r"^(0|[1-9][0-9]*)(\.[0-9]{1,4})?$", description="In the order's currency.")
+]
+Quantity = int | Annotated[str, Field(pattern=r"^(0|[1-9][0-9]*)\.[0-9]{1,3}$")]
 
 
 @dataclass(slots=True)
@@ -30,11 +34,14 @@ class Customer:
     name: str
     email: str
     locale: str | None
+    company: str | None
+    phone: str | None
+    tax_id: str | None
 
 
 @dataclass(slots=True)
 class Address:
-    """Where the parcel goes."""
+    """A postal address."""
 
     line1: str
     line2: str | None
@@ -42,17 +49,49 @@ class Address:
     state: str | None
     postal_code: str | None
     country: str
+    name: str | None
+    company: str | None
+
+
+@dataclass(slots=True)
+class Discount:
+    """A discount that was given: its amount, and the rate if it was given as a rate."""
+
+    amount: Amount
+    rate: str | None
+    name: str | None
 
 
 @dataclass(slots=True)
 class Item:
-    """One line; `total` includes its tax, rounded half up."""
+    """One line. Its amounts are after both discounts; `total` is `subtotal` and `tax` together."""
 
+    id: str
     sku: str
     name: str
-    quantity: int
-    unit_price: Amount
+    quantity: Quantity
+    unit_price: UnitPrice
+    discount: Discount | None
+    order_discount: Amount
     tax_rate: str
+    tax_category: contracts.TaxCategory
+    exemption_reason: str | None
+    subtotal: Amount
+    tax: Amount
+    total: Amount
+
+
+@dataclass(slots=True)
+class Shipping:
+    """What the shipping costs. `total` is `subtotal` and `tax` together."""
+
+    name: str
+    price: Amount
+    tax_rate: str
+    tax_category: contracts.TaxCategory
+    exemption_reason: str | None
+    subtotal: Amount
+    tax: Amount
     total: Amount
 
 
@@ -131,12 +170,20 @@ class Order:
     waiting: Waiting | None
     created_at: datetime
     currency: str
+    prices: contracts.Prices
+    tax_rounding: contracts.TaxRounding
     subtotal: Amount
     tax: Amount
     total: Amount
     items: list[Item]
+    discount: Discount | None
+    shipping: Shipping | None
+    reverse_charge: bool
     customer: Customer
     shipping_address: Address
+    billing_address: Address | None
+    note: str | None
+    metadata: dict[str, str]
     invoice: Invoice | None
     payment: OrderPayment | None
     shipment: Shipment | None
@@ -146,6 +193,7 @@ class Order:
     def of(cls, order: contracts.Order, entries: Sequence[domain.TimelineEntry]) -> "Order":
         """Shows the order, and where it stands after these events."""
         progress = domain.Progress.of(entries)
+        billing_address, shipping = order.billing_address, order.shipping
         return cls(
             id=order.id,
             reference=order.reference,
@@ -154,17 +202,23 @@ class Order:
             waiting=_waiting(progress.waiting),
             created_at=order.created_at,
             currency=order.currency,
+            prices=order.prices,
+            tax_rounding=order.tax_rounding,
             subtotal=money.format_amount(order.subtotal, order.currency),
             tax=money.format_amount(order.tax, order.currency),
             total=money.format_amount(order.total, order.currency),
-            items=[_item(item, order.currency) for item in order.items],
-            customer=Customer(
-                name=order.customer.name, email=order.customer.email, locale=order.customer.locale
-            ),
+            items=[_item(item, place, order.currency) for place, item in enumerate(order.items, 1)],
+            discount=_discount(order.discount, order.currency),
+            shipping=_shipping(shipping, order.currency) if shipping else None,
+            reverse_charge=order.reverse_charge,
+            customer=_customer(order.customer),
             shipping_address=_address(order.shipping_address),
+            billing_address=_address(billing_address) if billing_address else None,
+            note=order.note,
+            metadata=order.metadata,
             invoice=Invoice(number=progress.invoice.number) if progress.invoice else None,
             payment=_payment(progress),
-            shipment=_shipment(progress.shipment),
+            shipment=_parcel(progress.shipment),
             timeline=[_entry(entry, order.currency) for entry in progress.timeline],
         )
 
@@ -173,14 +227,53 @@ class Order:
         return _encoder.encode(self)
 
 
-def _item(item: contracts.Item, currency: str) -> Item:
+def _item(item: contracts.Item, place: int, currency: str) -> Item:
+    quantity, decimals = item.quantity, item.quantity_decimals
     return Item(
+        id=item.id or str(place),
         sku=item.sku,
         name=item.name,
-        quantity=item.quantity,
-        unit_price=money.format_amount(item.unit_price, currency),
+        quantity=money.format_quantity(quantity, decimals) if decimals else quantity,
+        unit_price=money.format_price(item.unit_price, item.unit_price_decimals, currency),
+        discount=_discount(item.discount, currency),
+        order_discount=money.format_amount(item.order_discount, currency),
         tax_rate=item.tax_rate,
+        tax_category=item.category,
+        exemption_reason=item.exemption_reason,
+        subtotal=money.format_amount(item.subtotal, currency),
+        tax=money.format_amount(item.tax, currency),
         total=money.format_amount(item.total, currency),
+    )
+
+
+def _shipping(shipping: contracts.Shipping, currency: str) -> Shipping:
+    return Shipping(
+        name=shipping.name,
+        price=money.format_amount(shipping.price, currency),
+        tax_rate=shipping.tax_rate,
+        tax_category=shipping.category,
+        exemption_reason=shipping.exemption_reason,
+        subtotal=money.format_amount(shipping.subtotal, currency),
+        tax=money.format_amount(shipping.tax, currency),
+        total=money.format_amount(shipping.total, currency),
+    )
+
+
+def _discount(discount: contracts.Discount | None, currency: str) -> Discount | None:
+    if discount is None:
+        return None
+    amount = money.format_amount(discount.amount, currency)
+    return Discount(amount=amount, rate=discount.rate, name=discount.name)
+
+
+def _customer(customer: contracts.Customer) -> Customer:
+    return Customer(
+        name=customer.name,
+        email=customer.email,
+        locale=customer.locale,
+        company=customer.company,
+        phone=customer.phone,
+        tax_id=customer.tax_id,
     )
 
 
@@ -192,6 +285,8 @@ def _address(address: contracts.Address) -> Address:
         state=address.state,
         postal_code=address.shown_postal_code,
         country=address.country,
+        name=address.name,
+        company=address.company,
     )
 
 
@@ -212,14 +307,22 @@ def _payment(progress: domain.Progress) -> OrderPayment | None:
     return OrderPayment(id=progress.payment.id if progress.payment else None, status=progress.payment_status)
 
 
-def _shipment(shipment: contracts.ShipmentDetails | None) -> Shipment | None:
+def _parcel(shipment: contracts.ShipmentDetails | None) -> Shipment | None:
     if shipment is None:
         return None
     return Shipment(carrier=shipment.carrier, tracking_number=shipment.tracking_number)
 
 
+NOT_IN_DETAIL: Final = "seller"
+"""The invoice has the seller's data; a line of the timeline does not repeat it."""
+_AMOUNTS: Final = ("amount", "subtotal", "tax", "total")
+
+
 def _entry(entry: domain.TimelineEntry, currency: str) -> Entry:
     detail: dict[str, Any] = msgspec.to_builtins(entry.detail) if entry.detail else {}
-    if "amount" in detail:
-        detail["amount"] = money.format_amount(detail["amount"], currency)
+    detail.pop(NOT_IN_DETAIL, None)
+    for part in (detail, *detail.get("lines", ())):
+        for name in _AMOUNTS:
+            if name in part:
+                part[name] = money.format_amount(part[name], currency)
     return Entry(type=entry.type, time=entry.time, event_id=entry.event_id, detail=detail)

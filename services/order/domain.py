@@ -1,6 +1,5 @@
 """The rules of an order: which are accepted, what they cost, and where they stand after their events."""
 
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime
@@ -14,49 +13,23 @@ from events.contracts import (
     Customer,
     Delay,
     InvoiceDetails,
-    Item,
     Order,
     PaymentDetails,
     Placed,
+    Prices,
     Reason,
     RefundDetails,
     ShipmentDetails,
+    TaxRounding,
     type_of,
 )
 from events.journey import RANKS, has_passed, place_of
 from services.order.countries import COUNTRIES, WITHOUT_POSTAL_CODE
+from services.order.pricing import GivenDiscount, GivenShipping, Line, Priced, Terms, price
+from services.order.reading import read
+from services.order.refusal import BrokenRule, OrderRefused
 
 # Acceptance and prices
-
-
-@dataclass(frozen=True, slots=True)
-class Line:
-    """One line of an order, priced by the caller."""
-
-    sku: str
-    name: str
-    quantity: int
-    unit_price: str
-    """Net, a decimal string with the currency's own number of decimals."""
-    tax_rate: str
-    """Decimal fraction: "0.17" is 17 %."""
-
-
-@dataclass(frozen=True, slots=True)
-class BrokenRule:
-    """A rule that an order breaks, and the path of the field. Quotes no content of the order."""
-
-    path: tuple[str | int, ...]
-    code: str
-    message: str
-
-
-class OrderRefused(ValueError):
-    """The order breaks the rules."""
-
-    def __init__(self, broken: Sequence[BrokenRule]) -> None:
-        super().__init__(self.__doc__)
-        self.broken = tuple(broken)
 
 
 def place(
@@ -66,33 +39,38 @@ def place(
     reference: str | None,
     customer: Customer,
     shipping_address: Address,
+    billing_address: Address | None,
     currency: str,
+    prices: Prices,
+    tax_rounding: TaxRounding,
     lines: Sequence[Line],
-    payment_method: str,
+    discount: GivenDiscount | None,
+    shipping: GivenShipping | None,
+    reverse_charge: bool,
+    note: str | None,
+    metadata: dict[str, str],
+    payment_method: str | None,
 ) -> Placed:
     """Checks and prices an order. Raises OrderRefused with every rule that it breaks.
 
-    A line's subtotal is its unit price times its quantity; its tax is rounded half up, per line, to the
-    currency's minor unit. The order's amounts are the sums of its lines.
+    `services.order.pricing` has the arithmetic. An order whose total is 0 needs no payment method and keeps
+    none: nothing will be charged.
     """
     broken: list[BrokenRule] = []
-    if shipping_address.country not in COUNTRIES:
-        broken.append(_UNKNOWN_COUNTRY)
-    elif not (shipping_address.shown_postal_code or shipping_address.country in WITHOUT_POSTAL_CODE):
-        broken.append(_NO_POSTAL_CODE)
-    if looks_like_card_number(payment_method):
-        broken.append(_CARD_DATA)
-    items: list[Item] = []
+    _check_address(shipping_address, "shipping_address", broken)
+    if billing_address:
+        _check_address(billing_address, "billing_address", broken)
+    if reverse_charge and not customer.tax_id:
+        broken.append(_NO_TAX_ID)
+    priced: Priced | None = None
     if currency in money.EXPONENTS:
-        prices = _prices(currency, lines, broken)
-        if len(prices) == len(lines):
-            items = [_priced(line, price) for line, price in zip(lines, prices, strict=True)]
-            _check_total(items, currency, broken)
-        if currency not in limits.LIMITS:
-            broken.append(_UNSUPPORTED_CURRENCY)
+        terms = Terms(currency, prices, tax_rounding, reverse_charge)
+        costs = read(terms, lines, discount, shipping, broken)
+        priced = price(terms, costs) if costs else None
+        _check_charge(priced.total if priced else None, currency, payment_method, broken)
     else:
         broken.append(_UNKNOWN_CURRENCY)
-    if broken:
+    if broken or not priced:
         raise OrderRefused(broken)
     order = Order(
         id=order_id,
@@ -100,66 +78,64 @@ def place(
         reference=reference,
         customer=customer,
         shipping_address=shipping_address,
+        billing_address=billing_address,
         currency=currency,
-        items=tuple(items),
-        subtotal=sum(item.subtotal for item in items),
-        tax=sum(item.tax for item in items),
-        total=sum(item.total for item in items),
+        prices=prices,
+        tax_rounding=tax_rounding,
+        items=priced.items,
+        discount=priced.discount,
+        shipping=priced.shipping,
+        subtotal=priced.subtotal,
+        tax=priced.tax,
+        total=priced.total,
+        reverse_charge=reverse_charge,
+        note=note,
+        metadata=metadata,
     )
-    return Placed(order=order, payment_method=payment_method)
+    return Placed(order=order, payment_method=payment_method if order.total else None)
 
 
-_UNKNOWN_COUNTRY: Final = BrokenRule(
-    ("shipping_address", "country"), "unknown_country", "This is not an ISO 3166-1 alpha-2 country code."
-)
-_NO_POSTAL_CODE: Final = BrokenRule(
-    ("shipping_address", "postal_code"), "required", "This is required: the country has postal codes."
-)
+def _check_address(address: Address, field: str, broken: list[BrokenRule]) -> None:
+    if address.country not in COUNTRIES:
+        message = "This is not an ISO 3166-1 alpha-2 country code."
+        broken.append(BrokenRule((field, "country"), "unknown_country", message))
+    elif not (address.shown_postal_code or address.country in WITHOUT_POSTAL_CODE):
+        message = "This is required: the country has postal codes."
+        broken.append(BrokenRule((field, "postal_code"), "required", message))
+
+
 _UNKNOWN_CURRENCY: Final = BrokenRule(
     ("currency",), "unknown_currency", "This is not an ISO 4217 code of a currency that can be paid in."
 )
 _UNSUPPORTED_CURRENCY: Final = BrokenRule(
     ("currency",), "currency_unsupported", "Card payments can't be made in this currency."
 )
-_CARD_DATA: Final = BrokenRule(
-    ("payment_method",), "card_data", "Card data must never be sent: use the payment provider's token."
+_NO_PAYMENT_METHOD: Final = BrokenRule(
+    ("payment_method",), "required", "This is required: the total is not 0."
+)
+_NO_TAX_ID: Final = BrokenRule(
+    ("customer", "tax_id"), "required", "This is required: with reverse_charge the customer owes the tax."
 )
 
 
-def _prices(currency: str, lines: Sequence[Line], broken: list[BrokenRule]) -> list[int]:
-    """Unit prices in minor units. There are fewer prices than lines if one has the wrong decimals."""
-    prices: list[int] = []
-    for number, line in enumerate(lines):
-        try:
-            prices.append(money.parse_amount(line.unit_price, currency))
-        except money.InvalidAmount:
-            message = f"This must have the number of decimals of the currency: {money.exponent(currency)}."
-            broken.append(BrokenRule(("items", number, "unit_price"), "wrong_decimals", message))
-    return prices
+def _check_charge(
+    total: int | None, currency: str, payment_method: str | None, broken: list[BrokenRule]
+) -> None:
+    """Adds a broken rule for each reason why the total can't be charged. Nothing is charged if it is 0.
 
-
-def _priced(line: Line, unit_price: int) -> Item:
-    subtotal = unit_price * line.quantity
-    tax = money.tax_on(subtotal, line.tax_rate)
-    return Item(
-        sku=line.sku,
-        name=line.name,
-        quantity=line.quantity,
-        unit_price=unit_price,
-        tax_rate=line.tax_rate,
-        subtotal=subtotal,
-        tax=tax,
-        total=subtotal + tax,
-    )
-
-
-def _check_total(items: Sequence[Item], currency: str, broken: list[BrokenRule]) -> None:
-    """Adds a broken rule if the total is zero or outside of the currency's known limits for charges."""
-    total = sum(item.total for item in items)
+    The total is None if it is not known. `events.limits` knows what can be charged.
+    """
     if total == 0:
-        broken.append(BrokenRule(("items",), "total_zero", "The total is 0: there is nothing to pay."))
         return
+    if total is not None:
+        _check_total(total, currency, broken)
+        if payment_method is None:
+            broken.append(_NO_PAYMENT_METHOD)
+    if currency not in limits.LIMITS:
+        broken.append(_UNSUPPORTED_CURRENCY)
 
+
+def _check_total(total: int, currency: str, broken: list[BrokenRule]) -> None:
     def shown(amount: int) -> str:
         return f"{money.format_amount(amount, currency)} {currency}"
 
@@ -174,19 +150,6 @@ def _check_total(items: Sequence[Item], currency: str, broken: list[BrokenRule])
         case "amount_not_in_steps" if bounds:
             message = f"The total must be a multiple of {shown(bounds.step)}: others can't be charged."
             broken.append(BrokenRule(("items",), "total_not_in_steps", message))
-
-
-_DIGITS: Final = re.compile(r"(?<![0-9])[0-9](?:[-._:]?[0-9]){11,18}(?![0-9])")
-
-
-def looks_like_card_number(text: str) -> bool:
-    """Whether the text has 12 to 19 digits in a row that pass the Luhn check (ISO/IEC 7812-1)."""
-    return any(_passes_luhn(re.sub(r"[^0-9]", "", found)) for found in _DIGITS.findall(text))
-
-
-def _passes_luhn(digits: str) -> bool:
-    doubled = (sum(divmod(2 * int(digit), 10)) for digit in digits[-2::-2])
-    return (sum(map(int, digits[-1::-2])) + sum(doubled)) % 10 == 0
 
 
 # Where an order stands

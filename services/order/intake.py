@@ -129,6 +129,17 @@ class Intake:
             self._waiting -= 1
         raise AssertionError("unreachable: the loop ends by returning or raising")
 
+    async def find_earlier(self, key: IdempotencyKey) -> Accepted | None:
+        """The order that an earlier request made with this key and this fingerprint, or None.
+
+        An order that an older version accepted may break a rule of this one; repeating it is still a replay.
+        """
+        async with self._transactions() as tx:
+            claim = (await repository.find_claims(tx, [key.key])).get(key.key)
+            if claim is None or claim.fingerprint != key.fingerprint:
+                return None
+            return _replayed(claim, await repository.find(tx, [claim.order_id]))
+
     async def drain(self) -> None:
         """Waits until everything submitted is committed or refused."""
         await self._group.drain()
@@ -200,6 +211,10 @@ def _outcome(
         return request.accepted()
     if owner.fingerprint != claim.fingerprint:
         return KeyReused()
+    return _replayed(owner, found)
+
+
+def _replayed(owner: KeyClaim, found: dict[UUID, tuple[Order, list[TimelineEntry]]]) -> Accepted:
     order, entries = found[owner.order_id]
     [first_entry] = [entry for entry in entries if entry.type == _CREATED]
     return Accepted(order, first_entry, replayed=True)

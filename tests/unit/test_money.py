@@ -14,8 +14,10 @@ from events.money import (
     UnknownCurrency,
     exponent,
     format_amount,
+    format_price,
+    format_quantity,
     parse_amount,
-    tax_on,
+    part_of,
 )
 
 CURRENCIES = st.sampled_from(sorted(EXPONENTS))
@@ -81,6 +83,31 @@ def test_every_amount_survives_writing_and_reading(minor: int, currency: str) ->
 
 
 @pytest.mark.parametrize(
+    ("price", "decimals", "currency", "text"),
+    [
+        (1990, None, "EUR", "19.90"),
+        (345, 4, "EUR", "0.0345"),
+        (5, 3, "EUR", "0.005"),
+        (1980, None, "JPY", "1980"),
+        (19805, 1, "JPY", "1980.5"),
+        (199055, 4, "KWD", "19.9055"),
+        (0, None, "KWD", "0.000"),
+    ],
+)
+def test_a_unit_price_is_written_with_its_own_decimals_or_the_currencys(
+    price: int, decimals: int | None, currency: str, text: str
+) -> None:
+    assert format_price(price, decimals, currency) == text
+
+
+@pytest.mark.parametrize(
+    ("quantity", "decimals", "text"), [(2, 0, "2"), (125, 3, "0.125"), (15, 1, "1.5"), (100_000, 0, "100000")]
+)
+def test_a_quantity_is_written_with_its_own_decimals(quantity: int, decimals: int, text: str) -> None:
+    assert format_quantity(quantity, decimals) == text
+
+
+@pytest.mark.parametrize(
     ("net", "rate", "tax"),
     [
         (3980, "0.17", 677),  # 676.6
@@ -97,11 +124,11 @@ def test_every_amount_survives_writing_and_reading(minor: int, currency: str) ->
     ],
 )
 def test_tax_is_rounded_half_up_to_the_minor_unit(net: int, rate: str, tax: int) -> None:
-    assert tax_on(net, rate) == tax
+    assert part_of(net, rate) == tax
 
 
 @given(AMOUNTS, st.integers(min_value=0, max_value=10**6))
 def test_tax_is_exact_before_it_is_rounded(net: int, millionths: int) -> None:
     rate = str(Decimal(millionths).scaleb(-6))
     exact = net * Fraction(millionths, 10**6)
-    assert tax_on(net, rate) == int(exact + Fraction(1, 2))
+    assert part_of(net, rate) == int(exact + Fraction(1, 2))

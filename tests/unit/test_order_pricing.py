@@ -1,5 +1,6 @@
 """An order's price: rounded half up per line, in the currency's own decimals."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,7 +12,9 @@ from events.contracts import NO_POSTAL_CODE, Address, Customer, Order
 from events.limits import LIMITS, obstacle
 from events.money import EXPONENTS, MAX_AMOUNT, format_amount
 from services.order.countries import COUNTRIES, WITHOUT_POSTAL_CODE
-from services.order.domain import Line, OrderRefused, looks_like_card_number, place
+from services.order.domain import place
+from services.order.pricing import Line
+from services.order.refusal import OrderRefused
 from services.order.requests import NewOrder
 from tests.factories import NOON
 from tests.order_service import a_new_order
@@ -19,8 +22,10 @@ from tests.order_service import a_new_order
 LIMITED = {"total_too_small", "total_too_large", "total_not_in_steps"}
 
 
-def line(unit_price: str, quantity: int = 1, tax_rate: str = "0", sku: str = "MUG-01") -> Line:
-    return Line(sku=sku, name="Mug", quantity=quantity, unit_price=unit_price, tax_rate=tax_rate)
+def line(unit_price: str, quantity: int | str = 1, tax_rate: str = "0", **changes: Any) -> Line:
+    """A line. `placed` gives it its place as id."""
+    fields: dict[str, Any] = {"id": "", "sku": "MUG-01", "name": "Mug"}
+    return Line(quantity=quantity, unit_price=unit_price, tax_rate=tax_rate, **fields | changes)
 
 
 def placed(currency: str, *lines: Line, **changes: Any) -> Order:
@@ -28,8 +33,16 @@ def placed(currency: str, *lines: Line, **changes: Any) -> Order:
         "reference": None,
         "customer": Customer(name="Ana Souza", email="ana@example.com"),
         "shipping_address": Address(line1="Rua Augusta 1", city="São Paulo", postal_code="1", country="BR"),
+        "billing_address": None,
         "currency": currency,
-        "lines": lines,
+        "prices": "net",
+        "tax_rounding": "line",
+        "lines": [replace(line, id=line.id or str(place)) for place, line in enumerate(lines, 1)],
+        "discount": None,
+        "shipping": None,
+        "reverse_charge": False,
+        "note": None,
+        "metadata": {},
         "payment_method": "pm_card_visa",
     }
     return place(uuid7(), NOON, **fields | changes).order
@@ -45,17 +58,17 @@ def refused(currency: str, *lines: Line, **changes: Any) -> list[tuple[tuple[str
     ("currency", "lines", "subtotal", "tax", "total"),
     [
         ("BRL", [line("19.90", 2, "0.17")], 3980, 677, 4657),
-        ("EUR", [line("19.90", 2, "0.17"), line("4.99", 3, "0.055", "TEA")], 5477, 759, 6236),  # 677 + 82
+        ("EUR", [line("19.90", 2, "0.17"), line("4.99", 3, "0.055")], 5477, 759, 6236),  # 677 + 82
         ("EUR", [line("0.01", 50, "0.01")] * 3, 150, 3, 153),  # 0.5 each goes up; 1.5 in one would make 2
         ("EUR", [line("0.01", 49, "0.01")] * 3, 147, 0, 147),  # 0.49 each goes down; 1.47 in one would make 1
-        ("EUR", [line("10.50", 1, "0.19"), line("0.05", 1, "0.5", "PEN")], 1055, 203, 1258),  # 199.5, 2.5
-        ("JPY", [line("1980", 1, "0.1"), line("105", 1, "0.1", "TEA")], 2085, 209, 2294),  # 198, 10.5
+        ("EUR", [line("10.50", 1, "0.19"), line("0.05", 1, "0.5")], 1055, 203, 1258),  # 199.5, 2.5
+        ("JPY", [line("1980", 1, "0.1"), line("105", 1, "0.1")], 2085, 209, 2294),  # 198, 10.5
         ("KWD", [line("19.905", 3, "0.053")], 59715, 3165, 62880),  # 3164.895
-        ("BHD", [line("0.045", 1, "0.1"), line("0.010", sku="TEA")], 55, 5, 60),  # 4.5
+        ("BHD", [line("0.045", 1, "0.1"), line("0.010")], 55, 5, 60),  # 4.5
         ("USD", [line("999999.99")], 99_999_999, 0, 99_999_999),
         ("IDR", [line("999999999.99")], MAX_AMOUNT, 0, MAX_AMOUNT),
         ("EUR", [line("0.25", 2)], 50, 0, 50),
-        ("USD", [line("0.00"), line("1.00", sku="TEA")], 100, 0, 100),
+        ("USD", [line("0.00"), line("1.00")], 100, 0, 100),
     ],
 )
 def test_an_orders_totals_are_the_sums_of_its_lines(
@@ -91,7 +104,7 @@ def test_every_line_and_every_order_balances(data: st.DataObject) -> None:
 
 
 def test_a_price_must_have_the_currencys_decimals() -> None:
-    lines = [line("5.0"), line("5.00", sku="TEA"), line("5", sku="PEN")]
+    lines = [line("5.0"), line("5.00"), line("5")]
     assert refused("EUR", *lines) == [
         (("items", 0, "unit_price"), "wrong_decimals"),
         (("items", 2, "unit_price"), "wrong_decimals"),
@@ -107,7 +120,7 @@ def test_one_sku_may_stand_in_several_lines_at_one_price_or_at_several() -> None
     ("lines", "code"),
     [
         ([line("0.00", 5, "0.17")], "total_zero"),
-        ([line("999999999.99"), line("0.01", sku="TEA")], "total_too_large"),
+        ([line("999999999.99"), line("0.01")], "total_too_large"),
         ([line("999999999.99", 1, "0.000001")], "total_too_large"),
         ([line("99999999999.99", 100_000, "0.999999")], "total_too_large"),
     ],
@@ -147,9 +160,8 @@ def test_a_currency_that_can_not_be_charged_is_refused() -> None:
 
 def test_every_broken_rule_is_named_at_once() -> None:
     nowhere = Address(line1="1", city="Nowhere", postal_code="0", country="XX")
-    assert refused("XXL", line("5.00"), shipping_address=nowhere, payment_method="4242424242424242") == [
+    assert refused("XXL", line("5.00"), shipping_address=nowhere) == [
         (("shipping_address", "country"), "unknown_country"),
-        (("payment_method",), "card_data"),
         (("currency",), "unknown_currency"),
     ]
 
@@ -183,36 +195,3 @@ def test_a_country_with_postal_codes_needs_one(country: str) -> None:
 
 def test_countries_without_postal_codes_are_countries() -> None:
     assert WITHOUT_POSTAL_CODE < COUNTRIES
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "4242424242424242",
-        "4242-4242-4242-4242",
-        "4242_4242_4242_4242",
-        "378282246310005",
-        "card:6011111111111117",
-        "pm_5555555555554444",
-        "4222222222222",
-        "6799990100000000019",
-    ],
-)
-def test_a_card_number_is_recognised(text: str) -> None:
-    assert looks_like_card_number(text)
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "pm_card_visa",
-        "pm_card_chargeDeclinedInsufficientFunds",
-        "pm_1MtwBwLkdIwHu7ixBwL2kdIw",
-        "4242424242424241",
-        "42424242424",
-        "42424242424242424242",
-        "tok_0192f3a45b6c",
-    ],
-)
-def test_a_token_is_not_taken_for_a_card_number(text: str) -> None:
-    assert not looks_like_card_number(text)

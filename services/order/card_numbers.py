@@ -1,0 +1,71 @@
+"""Card numbers in text: no field may hold one, because card data must never be stored."""
+
+import re
+from collections.abc import Iterator
+from typing import Final
+from unicodedata import decimal
+
+from pydantic_core import PydanticCustomError
+from stdnum import luhn
+
+_NETWORKS: Final = (
+    ("4", (16, 18, 19)),  # Visa
+    ("5[1-5]|222[1-9]|22[3-9]|2[3-6]|27[01]|2720", (16,)),  # Mastercard
+    ("3[47]", (15,)),  # American Express
+    ("30[0-5]|3[689]", (14, 16, 19)),  # Diners Club
+    ("6011|64[4-9]|65", (16, 19)),  # Discover
+    ("1800|2131|352[89]|35[3-8]", (16, 17, 18, 19)),  # JCB
+    ("62|81", (16, 17, 18, 19)),  # UnionPay
+    ("50|5[6-9]|63|67", (14, 15, 16, 17, 18, 19)),  # Maestro
+)
+"""The first digits of each network's numbers, and their lengths.
+
+Source: `src/lib/card-types.ts` of braintree/credit-card-type, without its catch-all for Maestro (every number
+that starts with 6), and with the ranges of UnionPay simplified.
+"""
+_PREFIXES: Final = {
+    length: re.compile("|".join(prefixes for prefixes, lengths in _NETWORKS if length in lengths))
+    for length in range(14, 20)
+}
+
+_SEPARATOR: Final = "[ \xa0._:\u2010-\u2013-]"
+_MANY_DIGITS: Final = re.compile(rf"\d(?:{_SEPARATOR}?\d){{13}}")
+_RUN: Final = re.compile(
+    r"(?<![\d+])(?<!\b[A-Za-z]{2})"  # not behind a +, as a phone number, nor two letters, as an IBAN
+    rf"(?<!\d{_SEPARATOR})"
+    rf"\d+(?:{_SEPARATOR}\d+)*"
+)
+
+
+def without_card_number(text: str) -> str:
+    """Returns the text unchanged. Raises PydanticCustomError if it holds a card number."""
+    if len(text) > 13 and _MANY_DIGITS.search(text) and holds_card_number(text):
+        message = "Card data must never be sent: use the payment provider's token."
+        raise PydanticCustomError("card_data", message)
+    return text
+
+
+def holds_card_number(text: str) -> bool:
+    """Whether the text holds a card number: length and first digits of a network, and the Luhn check digit.
+
+    The digits stand together or in groups, of which the first has four, as on a card (ISO/IEC 7812-1). One in
+    ten numbers that look alike has a right check digit by chance, so a sku may hold such a number.
+    """
+    return any(_is_card_number(digits) for run in _RUN.findall(text) for digits in _candidates(run))
+
+
+def _candidates(run: str) -> Iterator[str]:
+    """The digits of the groups that can be a card number together."""
+    groups = ["".join(str(decimal(digit)) for digit in group) for group in re.split(_SEPARATOR, run)]
+    for start, first in enumerate(groups):
+        yield first
+        if len(first) == 4:
+            number = first
+            for group in groups[start + 1 :]:
+                number += group
+                yield number
+
+
+def _is_card_number(digits: str) -> bool:
+    prefixes = _PREFIXES.get(len(digits))
+    return bool(prefixes and prefixes.match(digits) and luhn.is_valid(digits))
