@@ -37,7 +37,7 @@ class Booking:
 
 
 def _label(order: Order) -> Label:
-    """The label of the order's parcel. The customer's company is on it only if the customer gets the parcel."""
+    """The parcel's label. The customer's company is on it only if the customer is the recipient."""
     address, customer = order.shipping_address, order.customer
     company = address.company or (customer.company if address.name is None else None)
     return Label(order.recipient, address, company=company, phone=customer.phone)
