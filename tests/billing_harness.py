@@ -44,9 +44,9 @@ PATIENCE = 30.0
 """Seconds after which a test gives up waiting."""
 
 
-def invoiced(order: Order) -> InvoiceCreated:
+def invoiced(order: Order, payment_method: str | None = "pm_card_visa") -> InvoiceCreated:
     """The event: the order's invoice was issued."""
-    return InvoiceCreated.of(Invoiced(order=order, invoice=an_invoice()))
+    return InvoiceCreated.of(Invoiced(order=order, invoice=an_invoice(), payment_method=payment_method))
 
 
 def undeliverable(paid: PaymentConfirmed) -> ShipmentError:

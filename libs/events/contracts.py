@@ -205,6 +205,11 @@ class Order(Fact, frozen=True, kw_only=True):
         """Where the invoice is addressed to."""
         return self.billing_address or self.shipping_address
 
+    @property
+    def recipient(self) -> str:
+        """The name of the person who gets the parcel."""
+        return self.shipping_address.name or self.customer.name
+
 
 class Seller(Fact, frozen=True, kw_only=True):
     """Who sells: the issuer of the invoice."""

@@ -6,6 +6,7 @@ records (`orders`, `payments`, …) as they were before the ledger was read. See
 
 from typing import Final
 
+from events.contracts import NO_PROVIDER
 from ops.audit.check import CUTOFF, QUIET, SINCE, Check
 from ops.audit.orders import HAS_ORDER
 
@@ -84,7 +85,18 @@ BALANCE: Final = Check(
     WHERE held <> owed""",
 )
 
-_BOTH_KNOW: Final = "Every charge is known to billing, and every payment to the provider."
+_BOTH_KNOW: Final = "Every charge is known to billing, and every payment above 0 to the provider."
+
+ONLY_NOTHING_IS_FREE: Final = Check(
+    "I8",
+    _BOTH_KNOW,
+    "{count} payments of billing were captured without a charge, or are charges of 0, such as {detail}.",
+    f"""
+    SELECT order_id, format('%s %s by the provider %s', amount, currency, provider) AS detail
+    FROM billing.payments
+    WHERE state = 'captured' AND (amount = 0) <> (provider = '{NO_PROVIDER}')""",
+)
+"""A payment of 0 is captured by no provider, and every other by one."""
 
 NO_UNKNOWN_CHARGES: Final = Check(
     "I8",
@@ -231,7 +243,7 @@ PAID_FIRST: Final = Check(
         SELECT FROM billing.payments p WHERE p.order_id = s.order_id AND p.state = 'captured')""",
 )
 
-CHECKS: Final = (PAYMENT_AMOUNTS, REFUND_AMOUNTS, *KNOWN_SOON, PAID_FIRST)
+CHECKS: Final = (ONLY_NOTHING_IS_FREE, PAYMENT_AMOUNTS, REFUND_AMOUNTS, *KNOWN_SOON, PAID_FIRST)
 LEDGER_CHECKS: Final = (
     CHARGES_BELONG_TO_ORDERS,
     ONE_CHARGE,

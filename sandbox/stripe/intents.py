@@ -3,6 +3,7 @@
 Pure functions: they return new objects for the caller to store, and change nothing.
 """
 
+import re
 from typing import Final, NamedTuple
 
 from msgspec.structs import replace
@@ -10,15 +11,21 @@ from msgspec.structs import replace
 from sandbox.stripe import cards, currencies
 from sandbox.stripe.errors import StripeRefusal, declined, invalid, missing, unexpected_state
 from sandbox.stripe.forms import Form
-from sandbox.stripe.objects import CardError, Charge, Intent, IntentStatus, new_id
+from sandbox.stripe.objects import Address, CardError, Charge, Intent, IntentStatus, Shipping, new_id
 
 CREATE: Final = frozenset(
     "amount currency payment_method payment_method_types allowed_payment_method_types confirm off_session "
-    "error_on_requires_action metadata description capture_method confirmation_method".split()
+    "error_on_requires_action metadata description shipping capture_method confirmation_method".split()
 )
 CONFIRM: Final = frozenset("payment_method off_session error_on_requires_action return_url".split())
 CANCEL: Final = frozenset({"cancellation_reason"})
 """The parameters that each endpoint takes."""
+ADDRESS: Final = tuple(Address.__struct_fields__)
+SHIPPING: Final = tuple(Shipping.__struct_fields__)
+"""The parameters inside `shipping[address]` and inside `shipping`."""
+LONGEST_DESCRIPTION: Final = 1000
+
+_COUNTRY: Final = re.compile("[A-Za-z]{2}")
 
 CONFIRMABLE: Final[frozenset[IntentStatus]] = frozenset(
     ("requires_payment_method", "requires_confirmation", "requires_action")
@@ -64,9 +71,33 @@ def created(form: Form, now: int) -> Intent:
         amount=amount,
         currency=currency,
         payment_method=_known(method),
-        metadata=form.nested("metadata"),
+        metadata=form.metadata(),
         created=now,
         status="requires_confirmation" if method else "requires_payment_method",
+        description=form.text("description", LONGEST_DESCRIPTION),
+        shipping=_shipping(form),
+    )
+
+
+def _shipping(form: Form) -> Shipping | None:
+    """The address that the goods go to, if there is one. Raises StripeRefusal."""
+    if not form.nested("shipping"):
+        return None
+    form.check_nested("shipping", SHIPPING)
+    form.check_nested("shipping[address]", ADDRESS)
+    if not form.nested("shipping[address]"):
+        raise invalid(
+            "Missing required param: shipping[address].", param="shipping[address]", code="parameter_missing"
+        )
+    address = Address(**{name: form.text(f"shipping[address][{name}]") for name in ADDRESS})
+    if address.country is not None and not _COUNTRY.fullmatch(address.country):
+        raise invalid(f"Country '{address.country}' is unknown.", param="shipping[address][country]")
+    return Shipping(
+        address,
+        name=form.text("shipping[name]") or form.required("shipping[name]"),
+        phone=form.text("shipping[phone]"),
+        carrier=form.text("shipping[carrier]"),
+        tracking_number=form.text("shipping[tracking_number]"),
     )
 
 

@@ -29,6 +29,27 @@ class CardError(Struct, frozen=True):
     type: Literal["card_error"] = "card_error"
 
 
+class Address(Struct, frozen=True):
+    """A postal address: https://docs.stripe.com/api/payment_intents/object#payment_intent_object-shipping."""
+
+    city: str | None
+    country: str | None
+    line1: str | None
+    line2: str | None
+    postal_code: str | None
+    state: str | None
+
+
+class Shipping(Struct, frozen=True):
+    """Where the goods go."""
+
+    address: Address
+    name: str
+    phone: str | None = None
+    carrier: str | None = None
+    tracking_number: str | None = None
+
+
 class Intent(Struct, frozen=True):
     """A PaymentIntent: one payment, from its creation to its end."""
 
@@ -39,6 +60,8 @@ class Intent(Struct, frozen=True):
     metadata: dict[str, str]
     created: int
     status: IntentStatus
+    description: str | None = None
+    shipping: Shipping | None = None
     amount_received: int = 0
     last_payment_error: CardError | None = None
     latest_charge: str | None = None

@@ -56,7 +56,7 @@ def created(form: Form, intent: Intent, given_back: int, now: int) -> Refund:
         created=now,
         payment_intent=intent.id,
         charge=intent.latest_charge,
-        metadata=form.nested("metadata"),
+        metadata=form.metadata(),
         reason=form.get("reason"),
     )
 

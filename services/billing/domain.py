@@ -7,6 +7,7 @@ from typing import Final, Literal, Self, TypeAlias
 from uuid import UUID
 
 from events.contracts import (
+    NO_PROVIDER,
     Declined,
     Invoiced,
     Paid,
@@ -33,8 +34,22 @@ LOOK_UP_AFTER: Final = timedelta(hours=24)
 REFUND_PAUSES: Final = (timedelta(minutes=1), timedelta(minutes=10), timedelta(hours=1))
 """Pauses after failed tries of a refund: four tries in all."""
 
+PAYMENT: Final = "payment"
+"""The purpose that the id of an order's payment is derived for."""
 SHIPMENT_FAILED: Final = "SHIPMENT_ERROR"
 """The cause of a refund: the type of the event that asks for it."""
+
+
+NO_REFERENCE: Final = "none"
+"""Stands for the provider's id of a charge or refund of 0, which no provider is asked for."""
+
+RequestForm: TypeAlias = Literal[1, 2]
+"""Which parameters the provider is asked with: from 2 on also a description and the recipient.
+
+A provider refuses a key that it knows with other parameters. So a payment keeps the form that it was begun
+with: its row says which. Rows that version 1 of the events has written have form 1.
+"""
+PRESENT_FORM: Final[RequestForm] = 2
 
 
 class IllegalTransition(Exception):
@@ -96,20 +111,20 @@ RefundState: TypeAlias = Literal["pending", "refunded", "dead"]
 
 @dataclass(frozen=True, slots=True)
 class Payment:
-    """The payment of an order's total: pending, then captured or declined. Both are final."""
+    """The payment of an order's total: pending, then captured or declined. Both are final.
+
+    A key must always be used with the same request, so `payment_method` and `form` never change.
+    """
 
     id: UUID
     invoiced: Invoiced
+    payment_method: str
+    """The provider's token."""
     key: IdempotencyKey
+    form: RequestForm = PRESENT_FORM
     state: PaymentState = "pending"
     outcome: Paid | Declined | None = None
     """The data of the event to announce; None while pending."""
-
-    @classmethod
-    def due_for(cls, invoiced: Invoiced) -> Self:
-        """The pending payment of an invoiced order."""
-        payment_id = derive_id(invoiced.order.id, "payment")
-        return cls(payment_id, invoiced, IdempotencyKey(payment_id))
 
     def captured(self, *, provider: str, reference: str, amount: int, currency: str, at: datetime) -> Self:
         """The provider has captured the money. Raises WrongAmount if that is not the order's total."""
@@ -117,10 +132,7 @@ class Payment:
         order = self.invoiced.order
         if (amount, currency) != (order.total, order.currency):
             raise WrongAmount(f"{amount} {currency} captured for an order of {order.total} {order.currency}.")
-        payment = PaymentDetails(
-            id=str(self.id), provider=provider, provider_reference=reference, amount=amount, captured_at=at
-        )
-        outcome = Paid(order=order, invoice=self.invoiced.invoice, payment=payment)
+        outcome = _paid(self.invoiced, self.id, provider, reference, at)
         return replace(self, state="captured", outcome=outcome)
 
     def declined(self, *, code: str, message: str) -> Self:
@@ -149,11 +161,53 @@ class Payment:
 
 
 @dataclass(frozen=True, slots=True)
+class FreePayment:
+    """The payment of an order whose total is 0: captured from the beginning. No provider hears of it."""
+
+    id: UUID
+    invoiced: Invoiced
+    outcome: Paid
+
+    @classmethod
+    def of(cls, invoiced: Invoiced, at: datetime) -> Self:
+        """The payment of this order, captured at this time. Raises WrongAmount if its total is not 0."""
+        order = invoiced.order
+        if order.total:
+            raise WrongAmount(f"Nothing was charged for an order of {order.total} {order.currency}.")
+        payment_id = derive_id(order.id, PAYMENT)
+        return cls(payment_id, invoiced, _paid(invoiced, payment_id, NO_PROVIDER, NO_REFERENCE, at))
+
+    def announcement(self) -> PaymentConfirmed:
+        """Makes the event, with a new id: call it once, where the payment is added."""
+        return PaymentConfirmed.of(self.outcome)
+
+
+def payment_for(invoiced: Invoiced, at: datetime) -> Payment | FreePayment:
+    """The payment of an invoiced order: pending, or captured at this time if the order's total is 0."""
+    if invoiced.payment_method is None or not invoiced.order.total:
+        return FreePayment.of(invoiced, at)
+    payment_id = derive_id(invoiced.order.id, PAYMENT)
+    return Payment(payment_id, invoiced, invoiced.payment_method, IdempotencyKey(payment_id))
+
+
+def _paid(invoiced: Invoiced, payment_id: UUID, provider: str, reference: str, at: datetime) -> Paid:
+    order = invoiced.order
+    payment = PaymentDetails(
+        id=str(payment_id),
+        provider=provider,
+        provider_reference=reference,
+        amount=order.total,
+        captured_at=at,
+    )
+    return Paid(order=order, invoice=invoiced.invoice, payment=payment)
+
+
+@dataclass(frozen=True, slots=True)
 class Refund:
     """The refund of a whole captured payment: pending, then refunded.
 
     A refund that the provider does not make is dead. An operator then has it tried again, or records how the
-    money was given back.
+    money was given back. A payment of 0 is refunded from the beginning, without a provider.
     """
 
     id: UUID
@@ -167,10 +221,16 @@ class Refund:
     """Pause before the next try."""
 
     @classmethod
-    def due_for(cls, undeliverable: Undeliverable) -> Self:
-        """The pending refund of an undeliverable order."""
+    def due_for(cls, undeliverable: Undeliverable, at: datetime) -> Self:
+        """The refund of an undeliverable order: pending, or made at this time if no provider has money.
+
+        Raises WrongAmount if money was captured, and by no provider.
+        """
         refund_id = derive_id(undeliverable.order.id, SHIPMENT_FAILED)
-        return cls(refund_id, undeliverable, IdempotencyKey(refund_id))
+        refund = cls(refund_id, undeliverable, IdempotencyKey(refund_id))
+        if undeliverable.payment.provider == NO_PROVIDER:
+            return refund.refunded(reference=NO_REFERENCE, amount=0, at=at)
+        return refund
 
     def refunded(self, *, reference: str, amount: int, at: datetime) -> Self:
         """The provider has refunded the money. Raises WrongAmount if that is not the whole payment."""

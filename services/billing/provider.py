@@ -12,10 +12,24 @@ from datetime import datetime
 from typing import Protocol, TypeAlias
 from uuid import UUID
 
+from events.contracts import Address
+
+
+@dataclass(frozen=True, slots=True)
+class Recipient:
+    """Where the goods go: for the provider's checks against fraud, and the rules of its countries."""
+
+    name: str
+    address: Address
+    phone: str | None = None
+
 
 @dataclass(frozen=True, slots=True)
 class ChargeRequest:
-    """Asks for the capture of an order's total."""
+    """Asks for the capture of an order's total.
+
+    All requests under one key are equal.
+    """
 
     key: str
     """Idempotency key: the provider makes at most one charge per key."""
@@ -30,6 +44,9 @@ class ChargeRequest:
     """The caller's own number of the order. Like `key_hash` it is metadata and does not affect the answer."""
     key_hash: str | None = None
     """SHA-256 of the `Idempotency-Key` that made the order, in hexadecimal."""
+    description: str | None = None
+    """What is paid for, in words for the shop."""
+    recipient: Recipient | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ from sqlalchemy import (
     Integer,
     LargeBinary,
     MetaData,
+    SmallInteger,
     Table,
     Text,
     UniqueConstraint,
@@ -29,7 +30,14 @@ from events import statements
 from events.contracts import Declined, Invoiced, Paid, Undeliverable
 from events.leases import LEASE_SECONDS, Leases, claimed, lease_columns, lease_indexes
 from events.transaction import Transaction
-from services.billing.domain import SHIPMENT_FAILED, IdempotencyKey, Payment, Refund
+from services.billing.domain import (
+    PRESENT_FORM,
+    SHIPMENT_FAILED,
+    FreePayment,
+    IdempotencyKey,
+    Payment,
+    Refund,
+)
 
 METADATA: Final = MetaData()
 
@@ -40,8 +48,9 @@ PAYMENTS: Final = Table(
     Column("order_id", postgresql.UUID, nullable=False, unique=True),
     Column("amount", BigInteger, nullable=False),
     Column("currency", Text, nullable=False),
-    Column("payment_method", Text, nullable=False),
+    Column("payment_method", Text),
     Column("snapshot", LargeBinary, nullable=False),
+    Column("form", SmallInteger, nullable=False, server_default=text("1")),
     Column("generation", Integer, nullable=False, server_default=text("1")),
     Column("first_tried_at", TIMESTAMP(timezone=True), nullable=False, server_default=func.now()),
     Column("provider", Text),
@@ -55,8 +64,10 @@ PAYMENTS: Final = Table(
 )
 """One payment per order; `state` is pending, captured, declined, or dead after repeated defects.
 
-`snapshot` is the Invoiced data as JSON. `first_tried_at` belongs to the key of the present `generation` and
-is never later than its first use.
+A payment of 0 is captured from the beginning: its provider is NO_PROVIDER, and it has no payment method.
+`snapshot` is the Invoiced data as JSON. `form` is the domain's RequestForm; a process of the previous
+version leaves it to its default. `first_tried_at` belongs to the key of the present `generation` and is
+never later than its first use.
 """
 
 REFUNDS: Final = Table(
@@ -88,12 +99,17 @@ _encoder = msgspec.json.Encoder()
 _invoiced = msgspec.json.Decoder(Invoiced)
 _undeliverable = msgspec.json.Decoder(Undeliverable)
 
-_NEW_ROW: Final = {"state": "'pending'", "claimed_until": claimed()}
-_PAYMENT: Final = ("id", "order_id", "amount", "currency", "payment_method", "snapshot")
+_NEW_ROW: Final = {
+    "claimed_until": claimed(),
+    "settled_at": "CASE WHEN row.state <> 'pending' THEN now() END",
+}
+_PAYMENT: Final = (
+    "id order_id amount currency payment_method snapshot form state provider provider_reference".split()
+)
 _ADD_PAYMENTS: Final = statements.insert(
     PAYMENTS, _PAYMENT, computed=_NEW_ROW, then="ON CONFLICT DO NOTHING RETURNING id"
 )
-_REFUND: Final = ("id", "order_id", "cause", "payment_id", "amount", "currency", "snapshot")
+_REFUND: Final = "id order_id cause payment_id amount currency snapshot state provider_reference".split()
 _ADD_REFUNDS: Final = statements.insert(
     REFUNDS, _REFUND, computed=_NEW_ROW, then="ON CONFLICT DO NOTHING RETURNING id"
 )
@@ -145,7 +161,8 @@ def _key_of(record: asyncpg.Record) -> IdempotencyKey:
 
 
 def _payment(record: asyncpg.Record) -> Payment:
-    return Payment(record["id"], _invoiced.decode(record["snapshot"]), _key_of(record))
+    invoiced = _invoiced.decode(record["snapshot"])
+    return Payment(record["id"], invoiced, record["payment_method"], _key_of(record), record["form"])
 
 
 def _refund(record: asyncpg.Record) -> Refund:
@@ -153,27 +170,35 @@ def _refund(record: asyncpg.Record) -> Refund:
 
 
 _CLAIMED: Final = ("id", "snapshot", "generation", "first_tried_at", "claimed_until")
-PENDING_PAYMENTS: Final = Leases(PAYMENTS, _payment, waiting="pending", columns=_CLAIMED)
+PENDING_PAYMENTS: Final = Leases(
+    PAYMENTS, _payment, waiting="pending", columns=(*_CLAIMED, "payment_method", "form")
+)
 PENDING_REFUNDS: Final = Leases(REFUNDS, _refund, waiting="pending", columns=_CLAIMED)
 
 
-async def add_payments(tx: Transaction, payments: Sequence[Payment]) -> list[Payment]:
-    """Inserts payments, claimed by this process, and returns those whose order had none yet."""
+async def add_payments(
+    tx: Transaction, payments: Sequence[Payment | FreePayment]
+) -> list[Payment | FreePayment]:
+    """Inserts pending payments, claimed by this process, and free ones; returns those that are new.
+
+    An order has at most one payment.
+    """
     by_id = {payment.id: payment for payment in reversed(payments)}
     ordered = sorted(by_id.values(), key=lambda payment: payment.invoiced.order.id)
-    records = [
-        (
-            payment.id,
-            payment.invoiced.order.id,
-            payment.invoiced.order.total,
-            payment.invoiced.order.currency,
-            payment.invoiced.payment_method,
-            _encoder.encode(payment.invoiced),
-        )
-        for payment in ordered
-    ]
-    added = await _fetch_ids(tx, _ADD_PAYMENTS, records, len(_PAYMENT))
+    added = await _fetch_ids(tx, _ADD_PAYMENTS, [_row(payment) for payment in ordered], len(_PAYMENT))
     return [payment for payment in ordered if payment.id in added]
+
+
+def _row(payment: Payment | FreePayment) -> tuple[object, ...]:
+    """The columns of _PAYMENT."""
+    order = payment.invoiced.order
+    about = (payment.id, order.id, order.total, order.currency)
+    snapshot = _encoder.encode(payment.invoiced)
+    match payment:
+        case Payment(payment_method=payment_method, form=form, state=state):
+            return *about, payment_method, snapshot, form, state, None, None
+        case FreePayment(outcome=Paid(payment=paid)):
+            return *about, None, snapshot, PRESENT_FORM, "captured", paid.provider, paid.provider_reference
 
 
 async def settle_payments(tx: Transaction, payments: Sequence[Payment]) -> list[Payment]:
@@ -212,7 +237,10 @@ async def captured_payments(tx: Transaction, order_ids: Collection[UUID]) -> dic
 
 
 async def add_refunds(tx: Transaction, refunds: Sequence[Refund]) -> list[Refund]:
-    """Inserts refunds, claimed by this process, and returns those whose order had none yet for this cause."""
+    """Inserts refunds, the pending ones claimed by this process; returns those that are new.
+
+    An order has at most one refund for each cause.
+    """
     by_id = {refund.id: refund for refund in reversed(refunds)}
     ordered = sorted(by_id.values(), key=lambda refund: refund.undeliverable.order.id)
     records = [
@@ -224,6 +252,8 @@ async def add_refunds(tx: Transaction, refunds: Sequence[Refund]) -> list[Refund
             refund.undeliverable.payment.amount,
             refund.undeliverable.order.currency,
             _encoder.encode(refund.undeliverable),
+            refund.state,
+            refund.outcome and refund.outcome.refund.provider_reference,
         )
         for refund in ordered
     ]

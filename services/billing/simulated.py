@@ -6,7 +6,8 @@ ledger is in the schema `provider`, which only the provider's own role can reach
 before it answers, in its own transaction; concurrent calls share one.
 
 Idempotency: the same key with the same parameters gets the same answer, for ever; with other parameters it
-raises KeyReused. So a lost answer is given again when the request is repeated.
+raises KeyReused. So a lost answer is given again when the request is repeated. Description and recipient of a
+charge decide nothing here, and are not stored.
 """
 
 import asyncio

@@ -6,6 +6,7 @@ meaning of a failure.
 
 import logging
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from typing import Final, TypeVar
 
 from events import delays, journey
@@ -22,6 +23,7 @@ from services.billing.provider import (
     ChargeRequest,
     KeyVoid,
     Provider,
+    Recipient,
     RefundFailed,
     RefundRequest,
     RefundSucceeded,
@@ -162,18 +164,22 @@ async def _ask(
 
 
 def _charge_request(payment: Payment) -> ChargeRequest:
-    order, payment_method = payment.invoiced.order, payment.invoiced.payment_method
-    assert payment_method
-    return ChargeRequest(
+    """The request for the payment: the same each time, in the form that the payment was begun with."""
+    order = payment.invoiced.order
+    request = ChargeRequest(
         key=str(payment.key),
         payment_id=payment.id,
         order_id=order.id,
         amount=order.total,
         currency=order.currency,
-        payment_method=payment_method,
+        payment_method=payment.payment_method,
         order_reference=order.reference,
         key_hash=order.key_hash,
     )
+    if payment.form == 1:
+        return request
+    recipient = Recipient(order.recipient, order.shipping_address, order.customer.phone)
+    return replace(request, description=f"Order {order.reference or order.id}", recipient=recipient)
 
 
 def _refund_request(refund: Refund) -> RefundRequest:

@@ -13,6 +13,18 @@ from events.contracts import Address
 
 
 @dataclass(frozen=True, slots=True)
+class Label:
+    """Whom the parcel goes to, as it is printed on its label."""
+
+    name: str
+    address: Address
+    """Its `shown_postal_code` is printed, and none of its names."""
+    company: str | None = None
+    phone: str | None = None
+    """The customer's number, for the driver."""
+
+
+@dataclass(frozen=True, slots=True)
 class Booked:
     """The carrier takes the parcel."""
 
@@ -41,6 +53,6 @@ class Carrier(Protocol):
         """The carrier's name in events and mails."""
         ...
 
-    async def book(self, key: str, address: Address) -> BookingAnswer:
-        """Books a parcel to this address, or repeats the booking that was made under this key before."""
+    async def book(self, key: str, label: Label) -> BookingAnswer:
+        """Books a parcel with this label, or repeats the booking that was made under this key before."""
         ...

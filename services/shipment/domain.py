@@ -6,7 +6,7 @@ from typing import Literal, TypeAlias
 from uuid import UUID
 
 from events import contracts
-from events.contracts import Address, Dispatched, Paid, Reason, ShipmentError, Shipped, Undeliverable
+from events.contracts import Dispatched, Paid, Reason, ShipmentError, Shipped, Undeliverable
 
 ShipmentState: TypeAlias = Literal["pending", "shipped", "refused"]
 
@@ -25,11 +25,6 @@ class Shipment:
     def key(self) -> str:
         """The carrier's idempotency key: it follows from the order, so that an order is booked once."""
         return f"order-{self.paid.order.id}"
-
-    @property
-    def address(self) -> Address:
-        """The parcel's destination."""
-        return self.paid.order.shipping_address
 
     def shipped(self, *, carrier: str, tracking_number: str, at: datetime) -> "Shipment":
         """The carrier has taken the parcel."""

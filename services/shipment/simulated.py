@@ -13,11 +13,10 @@ from sqlalchemy.dialects.postgresql import TIMESTAMP
 
 from chassis import database, revisions
 from events import statements
-from events.contracts import Address
 from events.group_commit import GroupCommit
 from events.transactions import Transactions
 from services.shipment import s10
-from services.shipment.carrier import Booked, BookingAnswer, Refused
+from services.shipment.carrier import Booked, BookingAnswer, Label, Refused
 
 METADATA: Final = MetaData()
 HISTORY: Final = "services.shipment:carrier_migrations"
@@ -55,9 +54,9 @@ class SimulatedCarrier:
         self._origin = origin
         self._commits: GroupCommit[str, Booked] = GroupCommit(self._commit)
 
-    async def book(self, key: str, address: Address) -> BookingAnswer:
-        """See Carrier."""
-        if address.country in UNSERVED:
+    async def book(self, key: str, label: Label) -> BookingAnswer:
+        """See Carrier. Only the country matters here; nobody's name is stored."""
+        if label.address.country in UNSERVED:
             return Refused("destination_unserved", "The carrier does not deliver to this country.")
         return await self._commits.submit(key)
 

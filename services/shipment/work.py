@@ -4,12 +4,13 @@ from collections.abc import Sequence
 from typing import Final
 
 from events import delays, journey
+from events.contracts import Order
 from events.retry import RetryPolicy
 from events.runner import Runner
 from events.transaction import Transaction
 from events.transactions import Transactions
 from services.shipment import repository
-from services.shipment.carrier import Booked, Carrier, Refused
+from services.shipment.carrier import Booked, Carrier, Label, Refused
 from services.shipment.domain import Shipment
 
 BOOKING_RETRIES: Final = RetryPolicy(deadline=10, first=1, longest=30)
@@ -23,7 +24,7 @@ class Booking:
 
     async def perform(self, shipment: Shipment) -> Shipment:
         """The shipment as the carrier's answer leaves it: shipped or refused."""
-        match await self._carrier.book(shipment.key, shipment.address):
+        match await self._carrier.book(shipment.key, _label(shipment.paid.order)):
             case Booked(tracking_number, at):
                 return shipment.shipped(carrier=self._carrier.name, tracking_number=tracking_number, at=at)
             case Refused(code, message):
@@ -33,6 +34,13 @@ class Booking:
         """Writes the outcomes. Emits an event for each shipment that this call has settled."""
         changed = await repository.settle(tx, [shipment for _, shipment in performed])
         tx.emit(*(shipment.announcement() for shipment in changed))
+
+
+def _label(order: Order) -> Label:
+    """The parcel's label. The customer's company is on it only if the customer is the recipient."""
+    address, customer = order.shipping_address, order.customer
+    company = address.company or (customer.company if address.name is None else None)
+    return Label(order.recipient, address, company=company, phone=customer.phone)
 
 
 def runner_of_bookings(

@@ -6,6 +6,7 @@ import uuid
 from pathlib import Path
 
 import asyncpg
+import httpx
 import pytest
 from sqlalchemy import make_url
 from typer.testing import CliRunner
@@ -13,7 +14,7 @@ from typer.testing import CliRunner
 from events.contracts import type_of
 from events.rabbitmq import declare
 from ops.audit.audit import audit
-from ops.audit.ledger import ledger_of
+from ops.audit.ledger import StripeLedger, ledger_of
 from ops.audit.report import Report
 from ops.main import app
 from ops.migrate import AUDITOR
@@ -22,6 +23,7 @@ from ops.target import Target
 from tests.embedded import finished, running
 from tests.integration.conftest import ORDER, order_called
 from tests.servers import Broker
+from tests.stripe_server import stripe_server
 
 
 async def found_in(url: str, *, quiet: bool = True) -> Report:
@@ -46,6 +48,16 @@ async def test_the_auditors_own_role_is_enough(journeyed: str, journeys: str) ->
 
 
 SHIFT = "interval '1 hour'"
+FREE = """
+    UPDATE "order".orders SET total = 0 WHERE id = $1;
+    UPDATE billing.payments SET amount = 0, provider = 'none', provider_reference = 'none',
+        payment_method = NULL
+    WHERE order_id = $1;
+    UPDATE billing.refunds SET amount = 0, provider_reference = 'none' WHERE order_id = $1"""
+"""Makes the order one with a total of 0, apart from its charge."""
+FORGET_CHARGE = """
+    DELETE FROM provider.refunds WHERE charge_id IN (SELECT id FROM provider.charges WHERE order_id = $1);
+    DELETE FROM provider.charges WHERE order_id = $1"""
 PLANTED = [
     # invariant, kind of order, what is done to the records
     (
@@ -128,6 +140,24 @@ PLANTED = [
     ),
     ("I8", "shipped", "DELETE FROM provider.charges WHERE order_id = $1"),
     ("I8", "declined", "UPDATE provider.charges SET status = 'succeeded' WHERE order_id = $1"),
+    ("I8", "shipped", FREE),
+    ("I9", "shipped", FREE),
+    ("I10", "refunded", FREE),
+    (
+        "I8",
+        "shipped",
+        f"""
+        UPDATE billing.payments SET provider = 'none', provider_reference = 'none' WHERE order_id = $1;
+        {FORGET_CHARGE}""",
+    ),
+    (
+        "I8",
+        "shipped",
+        f"""
+        {FREE};
+        UPDATE billing.payments SET provider = 'stripe', provider_reference = 'pi_1' WHERE order_id = $1;
+        {FORGET_CHARGE}""",
+    ),
     ("I9", "shipped", "UPDATE provider.charges SET currency = 'USD' WHERE order_id = $1"),
     ("I9", "declined", "UPDATE billing.payments SET amount = amount + 1 WHERE order_id = $1"),
     (
@@ -291,6 +321,41 @@ async def test_a_refund_that_a_person_made_by_hand_is_no_breach(journeyed: str) 
     assert (await found_in(journeyed)).breaches == ()
 
 
+@pytest.mark.parametrize("kind", ["shipped", "refunded"])
+async def test_an_order_with_a_total_of_0_needs_no_charge(journeyed: str, kind: str) -> None:
+    connection = await asyncpg.connect(journeyed.replace("+asyncpg", ""))
+    order_id = await order_called(connection, kind)
+    await connection.execute(f"{FREE};{FORGET_CHARGE}".replace("$1", f"'{order_id}'::uuid"))
+    await connection.close()
+    assert (await found_in(journeyed)).breaches == ()
+
+
+@pytest.mark.parametrize("charged", [False, True])
+async def test_an_order_with_a_total_of_0_needs_no_charge_at_stripe_and_may_not_have_one(
+    journeyed: str, charged: bool
+) -> None:
+    connection = await asyncpg.connect(journeyed.replace("+asyncpg", ""))
+    order_id = await order_called(connection, "shipped")
+    await connection.execute(FREE.replace("$1", f"'{order_id}'::uuid"))
+    payment_id = await connection.fetchval("SELECT id FROM billing.payments WHERE order_id = $1", order_id)
+    await connection.close()
+    async with stripe_server() as server, httpx.AsyncClient(base_url=server.url, trust_env=False) as http:
+        if charged:
+            intent = {
+                "amount": 4657,
+                "currency": "brl",
+                "payment_method": "pm_card_visa",
+                "confirm": "true",
+                "metadata[payment_id]": str(payment_id),
+                "metadata[order_id]": str(order_id),
+            }
+            (await http.post("/v1/payment_intents", data=intent)).raise_for_status()
+        target = Target(journeyed, None)
+        report = await audit(target, ledger=StripeLedger("sk_test_1", server.url), quiet=True)
+    found = {breach.invariant for breach in report.breaches if order_id in breach.order_ids}
+    assert found == ({"I8", "I9"} if charged else set())
+
+
 async def test_numbers_recorded_as_lost_are_no_gap(journeyed: str) -> None:
     connection = await asyncpg.connect(journeyed.replace("+asyncpg", ""))
     await connection.execute("""
@@ -330,6 +395,17 @@ async def test_an_invoice_without_the_key_hash_of_its_order_is_no_breach(journey
     await connection.execute("""
         UPDATE "order".orders SET snapshot = convert_to((convert_from(snapshot, 'UTF8')::jsonb
             || jsonb_build_object('key_hash', repeat('a', 64)))::text, 'UTF8')""")
+    await connection.close()
+    assert (await found_in(journeyed)).breaches == ()
+
+
+async def test_an_invoice_without_the_payment_method_of_an_order_of_version_1_is_no_breach(
+    journeyed: str,
+) -> None:
+    connection = await asyncpg.connect(journeyed.replace("+asyncpg", ""))
+    await connection.execute("""
+        UPDATE "order".orders SET snapshot = convert_to((convert_from(snapshot, 'UTF8')::jsonb
+            || '{"payment_method": "pm_card_visa"}')::text, 'UTF8')""")
     await connection.close()
     assert (await found_in(journeyed)).breaches == ()
 

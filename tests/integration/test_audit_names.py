@@ -57,8 +57,11 @@ NAMED = {
     ),
     "I8": (
         "shipped",
-        "UPDATE billing.payments SET provider_reference = 'ch_other' WHERE order_id = $1",
+        """
+        UPDATE billing.payments SET provider_reference = 'ch_other' WHERE order_id = $1;
+        UPDATE billing.payments SET provider = 'none' WHERE order_id <> $1 AND state = 'captured'""",
         {
+            "1 payments of billing were captured without a charge, or are charges of 0, such as ",
             "1 charges of the payment provider do not match billing's payments, such as the charge ",
             "1 captured payments of billing have no charge at the payment provider, such as ch",
         },

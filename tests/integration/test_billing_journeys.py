@@ -40,8 +40,8 @@ async def provider(harness: Harness) -> AsyncIterator[SimulatedProvider]:
         yield provider
 
 
-async def paid(harness: Harness, order: Order) -> PaymentConfirmed:
-    await harness.publish(invoiced(order))
+async def paid(harness: Harness, order: Order, payment_method: str = "pm_card_visa") -> PaymentConfirmed:
+    await harness.publish(invoiced(order, payment_method))
     return await harness.listener.wait_for(PaymentConfirmed, order)
 
 
@@ -68,9 +68,9 @@ async def test_a_decline_is_announced_with_its_reason_and_nothing_is_charged(
     harness: Harness, provider: SimulatedProvider
 ) -> None:
     reasons = {**DECLINE_CODES, "pm_canary_4711": "payment_method_unknown"}
-    orders = {method: an_order(payment_method=method) for method in reasons}
+    orders = {method: an_order() for method in reasons}
     async with harness.billing(provider):
-        await harness.publish(*(invoiced(order) for order in orders.values()))
+        await harness.publish(*(invoiced(order, method) for method, order in orders.items()))
         for method, order in orders.items():
             event = await harness.listener.wait_for(PaymentFailed, order)
             assert (event.data.reason.code, event.data.reason.stage) == (reasons[method], "payment")
@@ -151,11 +151,11 @@ async def test_a_refund_requested_many_times_in_two_processes_is_made_once(
 async def test_a_refund_of_a_payment_that_was_never_captured_is_dead_with_its_reason(
     harness: Harness, provider: SimulatedProvider
 ) -> None:
-    declined, good = an_order(payment_method="pm_card_chargeDeclined"), an_order()
+    declined, good = an_order(), an_order()
     unknown = one_of_each()["SHIPMENT_ERROR"]
     async with harness.billing(provider):
         confirmed = await paid(harness, good)
-        await harness.publish(invoiced(declined))
+        await harness.publish(invoiced(declined, "pm_card_chargeDeclined"))
         failed = await harness.listener.wait_for(PaymentFailed, declined)
         forged = one_of_each(failed.data.order)["SHIPMENT_ERROR"]
         await harness.publish(unknown, undeliverable(confirmed), forged)
@@ -399,13 +399,13 @@ async def refund_rows(harness: Harness) -> list[tuple[str, int, str | None]]:
 
 @pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")  # the stripe SDK's own doing
 async def test_a_refund_that_fails_is_made_under_the_next_key_and_announced_once(harness: Harness) -> None:
-    order = an_order(payment_method="pm_card_refundFail")
+    order = an_order()
     async with (
         stripe_server(Timing(failing_refunds=2)) as server,
         stripe_provider.connect("sk_test_1", server.url) as provider,
         harness.billing(provider),
     ):
-        await harness.publish(undeliverable(await paid(harness, order)))
+        await harness.publish(undeliverable(await paid(harness, order, "pm_card_refundFail")))
         for generation in (2, 3):  # each try waits for its pause
             await harness.wait_until("SELECT 1 FROM billing.refunds WHERE generation = $1", generation)
             [row] = await harness.rows(
@@ -425,9 +425,9 @@ async def test_a_refund_that_fails_is_made_under_the_next_key_and_announced_once
 async def test_a_refund_that_always_fails_waits_for_an_operator_and_a_replay_asks_under_a_new_key(
     harness: Harness, provider: SimulatedProvider
 ) -> None:
-    order = an_order(payment_method="pm_card_refundFail")
+    order = an_order()
     async with harness.billing(provider):
-        await harness.publish(undeliverable(await paid(harness, order)))
+        await harness.publish(undeliverable(await paid(harness, order, "pm_card_refundFail")))
         for generation in (2, 3, 4):
             await harness.wait_until("SELECT 1 FROM billing.refunds WHERE generation = $1", generation)
             await harness.expire_claims()
@@ -466,9 +466,9 @@ async def test_a_payment_that_somebody_else_refunded_waits_for_an_operator_at_on
 async def test_a_pending_refund_is_announced_when_it_is_made(
     harness: Harness, provider: SimulatedProvider
 ) -> None:
-    order = an_order(payment_method="pm_card_pendingRefund")
+    order = an_order()
     async with harness.billing(provider):
-        await harness.publish(undeliverable(await paid(harness, order)))
+        await harness.publish(undeliverable(await paid(harness, order, "pm_card_pendingRefund")))
         await harness.wait_until("SELECT 1 FROM billing.refunds WHERE attempts > 0")
         await harness.expire_claims()
         await harness.listener.wait_for(PaymentRefunded, order)

@@ -76,7 +76,7 @@ async def either(
             yield provider
 
 
-def a_charge(order: Order) -> ChargeRequest:
+def a_charge(order: Order, payment_method: str = "pm_card_visa") -> ChargeRequest:
     payment_id = uuid4()
     return ChargeRequest(
         key=f"{payment_id}-1",
@@ -84,7 +84,7 @@ def a_charge(order: Order) -> ChargeRequest:
         order_id=order.id,
         amount=order.total,
         currency=order.currency,
-        payment_method="pm_card_visa",
+        payment_method=payment_method,
         order_reference=order.reference,
         key_hash=order.key_hash,
     )
@@ -111,7 +111,7 @@ async def test_the_provider_lists_what_succeeded_with_its_metadata_the_newest_fi
         answer = await either.charge(a_charge(order))
         assert isinstance(answer, ChargeCaptured)
         made.insert(0, answer)
-    await either.charge(a_charge(an_order(payment_method="pm_card_chargeDeclined")))
+    await either.charge(a_charge(an_order(), "pm_card_chargeDeclined"))
     found = await listed(either)
     assert [charge.reference for charge in found] == [captured.reference for captured in made]
     assert [(charge.order_id, charge.amount, charge.currency) for charge in found] == [

@@ -9,8 +9,11 @@ from uuid import uuid4
 
 import httpx
 import pytest
+from msgspec.structs import replace as replace_fields
 
+from events.contracts import NO_POSTAL_CODE, Address
 from events.errors import Postponed, Unavailable, UnknownOutcome
+from sandbox.stripe import objects as sent
 from sandbox.stripe.cards import AUTHENTICATES, AUTHENTICATION_REQUIRED, DECLINES
 from sandbox.stripe.faults import Behaviour, Step
 from services.billing.provider import (
@@ -18,6 +21,7 @@ from services.billing.provider import (
     ChargeDeclined,
     ChargeRequest,
     KeyVoid,
+    Recipient,
     RefundFailed,
     RefundRequest,
     RefundSucceeded,
@@ -47,9 +51,21 @@ async def stripe(server: StripeServer) -> AsyncIterator[StripeProvider]:
         yield provider
 
 
+HOME = Address(line1="Rua Augusta 1", city="São Paulo", postal_code="01304-001", country="BR")
+
+
 def a_charge(payment_method: str = "pm_card_visa", **changes: Any) -> ChargeRequest:
     payment_id = uuid4()
-    charge = ChargeRequest(f"{payment_id}-1", payment_id, uuid4(), 4657, "BRL", payment_method)
+    charge = ChargeRequest(
+        f"{payment_id}-1",
+        payment_id,
+        uuid4(),
+        4657,
+        "BRL",
+        payment_method,
+        description="Order WEB-1042",
+        recipient=Recipient("Ana Souza", HOME),
+    )
     return replace(charge, **changes)
 
 
@@ -93,6 +109,65 @@ async def test_a_charge_captures_the_total(stripe: StripeProvider, server: Strip
     [intent] = server.of_order(charge.order_id)
     assert answer.reference == intent.id
     assert server.captured(charge.order_id) == [4657]
+
+
+async def test_a_charge_says_what_is_paid_for_and_where_it_goes(
+    stripe: StripeProvider, server: StripeServer
+) -> None:
+    """What Stripe's rules for exports from India ask for."""
+    away = replace_fields(HOME, line2="ap 3", state="SP", name="not on the charge", company="nor this")
+    recipient = Recipient("Rui Dias", away, "+55 11 5555 0100")
+    charge = a_charge(recipient=recipient, order_reference="WEB-1042", key_hash="a" * 64)
+    await stripe.charge(charge)
+    [intent] = server.of_order(charge.order_id)
+    assert intent.description == "Order WEB-1042"
+    address = sent.Address("São Paulo", "BR", "Rua Augusta 1", "ap 3", "01304-001", "SP")
+    assert intent.shipping == sent.Shipping(address, "Rui Dias", "+55 11 5555 0100")
+    assert intent.metadata == {
+        "payment_id": str(charge.payment_id),
+        "order_id": str(charge.order_id),
+        "reference": "WEB-1042",
+        "key_hash": "a" * 64,
+    }
+
+
+async def test_an_address_without_a_postal_code_has_none_at_stripe(
+    stripe: StripeProvider, server: StripeServer
+) -> None:
+    hong_kong = Address(line1="1 Peak Road", city="Central", postal_code=NO_POSTAL_CODE, country="HK")
+    charge = a_charge(recipient=Recipient("Ana Souza", hong_kong))
+    assert isinstance(await stripe.charge(charge), ChargeCaptured)
+    [intent] = server.of_order(charge.order_id)
+    assert intent.shipping
+    assert (intent.shipping.address.postal_code, intent.shipping.phone) == (None, None)
+
+
+async def test_the_longest_order_is_within_stripes_limits(
+    stripe: StripeProvider, server: StripeServer
+) -> None:
+    text, code = "ü" * 200, "0" * 64
+    address = Address(
+        line1=text, line2=text, city=text, state=text, postal_code=code, country="XK", name=text
+    )
+    charge = a_charge(
+        description=f"Order {text}",
+        order_reference=text,
+        key_hash="f" * 64,
+        recipient=Recipient(text, address, code),
+    )
+    assert isinstance(await stripe.charge(charge), ChargeCaptured)
+
+
+async def test_an_address_that_stripe_refuses_declines_this_payment_alone(
+    stripe: StripeProvider, server: StripeServer
+) -> None:
+    refused, good = a_charge(), a_charge()
+    error = {"type": "invalid_request_error", "param": "shipping[address][country]"}
+    server.refuse(Step.CREATE, 400, error)
+    assert isinstance(await stripe.charge(refused), ChargeDeclined)
+    server.refuse(Step.CREATE, 400, error | {"code": "parameter_invalid_empty"})
+    assert isinstance(await stripe.charge(refused), ChargeDeclined)
+    assert isinstance(await stripe.charge(good), ChargeCaptured)
 
 
 async def test_a_charge_repeated_under_its_key_is_the_same(
@@ -497,7 +572,7 @@ async def test_a_defect_of_ours_does_not_fail_the_refund(
 async def test_a_charge_and_a_refund_of_another_version_under_the_same_key_are_found(
     stripe: StripeProvider, server: StripeServer
 ) -> None:
-    """A newer version may send more metadata, which Stripe refuses as a reuse of the key."""
+    """Another version may send other parameters, which Stripe refuses as a reuse of the key."""
     charge = a_charge()
     async with httpx.AsyncClient(base_url=server.url, trust_env=False) as http:
         intent = await http.post(

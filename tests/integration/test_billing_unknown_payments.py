@@ -55,13 +55,14 @@ async def left_unknown(
     order: Order,
     step: Step,
     behaviour: Behaviour,
+    payment_method: str = "pm_card_visa",
 ) -> None:
     """Leaves the order's payment requested 25 hours ago, with an unknown outcome."""
     server.ago = 25 * HOUR
     server.fail(order.id, step, *[behaviour] * MANY)
     server.fail(order.id, Step.RETRIEVE, *[Behaviour.ERROR] * MANY)  # so asking again does not tell either
     async with harness.billing(stripe):
-        await harness.publish(invoiced(order))
+        await harness.publish(invoiced(order, payment_method))
         await harness.wait_until("SELECT 1 FROM billing.payments WHERE attempts > 0")
         await server.has_happened(behaviour, order.id)
     server.behave()
@@ -109,8 +110,8 @@ async def test_a_payment_whose_key_was_forgotten_is_charged_once(
 async def test_a_decline_whose_key_was_forgotten_is_found_and_can_not_be_paid_later(
     harness: Harness, server: StripeServer, stripe: StripeProvider, behaviour: Behaviour
 ) -> None:
-    order = an_order(payment_method=LOST_DECLINE)
-    await left_unknown(harness, server, stripe, order, Step.CONFIRM, behaviour)
+    order = an_order()
+    await left_unknown(harness, server, stripe, order, Step.CONFIRM, behaviour, LOST_DECLINE)
     async with harness.billing(stripe):
         event = await harness.listener.wait_for(PaymentFailed, order)
     assert event.data.reason.code == "lost_card"

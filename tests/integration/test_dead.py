@@ -27,6 +27,7 @@ from ops.main import app
 from ops.migrate import ROLES, migrate, url_for
 from ops.owner_database import connect_as_owner
 from services.invoice.handlers import HANDLERS
+from tests import version_1
 from tests.conftest import rabbitmq_of
 from tests.embedded import database_of, finished, orderflow, running
 from tests.factories import an_item, an_order, one_of_each, order_created
@@ -39,7 +40,8 @@ BINDINGS = {"invoice": [type_of(event) for event in HANDLERS]}
 def uninvoiceable() -> OrderCreated:
     """An order whose tax is wrong by a cent: the invoice service rejects it."""
     item = an_item(tax=678, total=4658)
-    return OrderCreated.of(Placed(order=an_order(items=(item,), tax=677)))
+    order = an_order(items=(item,), tax=677)
+    return OrderCreated.of(Placed(order=order, payment_method="pm_card_visa"))
 
 
 @dataclass
@@ -125,11 +127,37 @@ async def test_show_masks_the_payment_method(system: System) -> None:
     assert "Uninvoiceable" in said
     assert "pm_card_visa" not in said
     [row] = json.loads(await system.dead("show", "--json", str(event.id)))
-    assert row["body"]["data"]["order"]["payment_method"] == "***"
+    assert row["body"]["data"]["payment_method"] == "***"
+    assert "payment_method" not in row["body"]["data"]["order"]
     unknown = str(uuid7())
     assert await system.dead("show", unknown, status=1) == (
         f"Nothing with the id {unknown} is dead or waits for its next try.\n"
     )
+
+
+@pytest.mark.parametrize("table", ["payments", "refunds", "shipments"])
+async def test_show_masks_the_payment_method_where_version_1_has_it(system: System, table: str) -> None:
+    order, payment, refund, shipment = (uuid7() for _ in range(4))
+    await system.rows(
+        "INSERT INTO billing.payments (id, order_id, amount, currency, payment_method, snapshot, state, "
+        "claimed_until) VALUES ($1, $2, 1, 'BRL', 'pm_card_visa', $3, 'dead', now())",
+        *(payment, order, version_1.INVOICED),
+    )
+    await system.rows(
+        "INSERT INTO billing.refunds (id, order_id, cause, payment_id, amount, currency, snapshot, state, "
+        "claimed_until) VALUES ($1, $2, 'SHIPMENT_ERROR', $3, 1, 'BRL', $4, 'dead', now())",
+        *(refund, order, payment, version_1.UNDELIVERABLE),
+    )
+    await system.rows(
+        "INSERT INTO shipment.shipments (id, order_id, paid, state, claimed_until) "
+        "VALUES ($1, $2, $3, 'dead', now())",
+        *(shipment, order, version_1.PAID),
+    )
+    [row] = [each["id"] for each in await system.listed() if each["type"] == table]
+    said = await system.dead("show", row)
+    assert "Ana Souza" in said
+    assert "***" in said
+    assert version_1.PAYMENT_METHOD not in said
 
 
 async def test_a_replayed_event_is_handled_once_even_if_replayed_twice(

@@ -24,12 +24,13 @@ from events.transactions import Transactions
 from ops.migrate import AUDITOR, CARRIER, HISTORIES, ROLES, migrate, migrate_service, url_for
 from ops.services import SERVICES
 from services.shipment import s10, simulated
-from services.shipment.carrier import Booked
+from services.shipment.carrier import Booked, Label
 from tests.conftest import create_tables, new_database
 from tests.factories import an_order
 from tests.waiting import eventually
 
 PASSWORDS = {role: role for role in ROLES}
+LABEL = Label("Ana Souza", an_order().shipping_address)
 
 
 @asynccontextmanager
@@ -334,9 +335,9 @@ async def test_both_versions_get_the_same_booking_for_the_same_key(before_the_ca
         assert await book.fetch(["order-1", "order-2"], ["PT", "PT"]) == old
         async with simulated.connect(url_for(url, CARRIER, CARRIER), "PT") as carrier:
             for record in old:
-                answer = await carrier.book(record["key"], an_order().shipping_address)
+                answer = await carrier.book(record["key"], LABEL)
                 assert answer == Booked(s10.identifier(record["serial"], "BR"), record["booked_at"])
-            new = await carrier.book("order-3", an_order().shipping_address)
+            new = await carrier.book("order-3", LABEL)
         [again, other] = await book.fetch(["order-3", "order-4"], ["BR", "BR"])
         assert new == Booked(s10.identifier(again["serial"], "PT"), again["booked_at"])
         assert len({record["serial"] for record in (*old, again, other)}) == 4

@@ -51,9 +51,9 @@ async def record(harness: Harness, order_id: UUID, *, status: int = 0, **changes
 
 async def a_dead_refund(harness: Harness, provider: SimulatedProvider) -> Order:
     """An order whose refund the provider does not make."""
-    order = an_order(payment_method="pm_card_refundFail")
+    order = an_order()
     async with harness.billing(provider):
-        await harness.publish(invoiced(order))
+        await harness.publish(invoiced(order, "pm_card_refundFail"))
         await harness.publish(undeliverable(await harness.listener.wait_for(PaymentConfirmed, order)))
         for generation in (2, 3, 4):
             await harness.wait_until("SELECT 1 FROM billing.refunds WHERE generation = $1", generation)
@@ -106,9 +106,9 @@ async def test_a_refund_that_two_people_record_is_announced_once(
 async def test_a_refund_that_the_provider_may_still_make_is_not_recorded(
     harness: Harness, provider: SimulatedProvider
 ) -> None:
-    order = an_order(payment_method="pm_card_refundFail")
+    order = an_order()
     async with harness.billing(provider):
-        await harness.publish(invoiced(order))
+        await harness.publish(invoiced(order, "pm_card_refundFail"))
         event = await harness.listener.wait_for(PaymentConfirmed, order)
         assert "has no refund" in await record(harness, order.id, status=1)
         await harness.publish(undeliverable(event))

@@ -400,11 +400,10 @@ async def test_a_refused_refund_is_reported_by_every_run(
 ) -> None:
     await migrate(fresh_database, {role: role for role in ROLES})
     last = ("--last-invoice", "2026-000002")
-    fails = an_order(payment_method="pm_card_refundFail")
-    waits = an_order(payment_method="pm_card_pendingRefund")
+    fails, waits = an_order(), an_order()
     async with simulated.connect(url_for(fresh_database, PROVIDER, PROVIDER)) as provider:
-        for order in (fails, waits):
-            assert isinstance(await provider.charge(a_charge(order)), ChargeCaptured)
+        for order, payment_method in ((fails, "pm_card_refundFail"), (waits, "pm_card_pendingRefund")):
+            assert isinstance(await provider.charge(a_charge(order, payment_method)), ChargeCaptured)
     said = await restore(fresh_database, *last, apply=True, status=1)
     assert "2 charges could not be refunded" in said
     assert f"of order {fails.id}" in said

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
 
 import asyncpg
 import msgspec
@@ -9,11 +10,11 @@ import pytest
 
 from chassis import database
 from events.transactions import Transactions
-from services.shipment.carrier import Booked, Refused
+from services.shipment.carrier import Booked, Label, Refused
 from services.shipment.simulated import SimulatedCarrier
 from tests.factories import an_order
 
-HOME = an_order().shipping_address
+HOME = Label("Ana Souza", an_order().shipping_address)
 
 
 @pytest.fixture
@@ -59,7 +60,8 @@ async def test_a_country_without_inhabitants_is_refused_and_nothing_is_booked(
     transactions: Transactions, country: str
 ) -> None:
     carrier = SimulatedCarrier(transactions, "BR")
-    answer = await carrier.book("order-1", msgspec.structs.replace(HOME, country=country))
+    away = replace(HOME, address=msgspec.structs.replace(HOME.address, country=country))
+    answer = await carrier.book("order-1", away)
     assert answer == Refused("destination_unserved", "The carrier does not deliver to this country.")
     async with transactions() as tx:
         assert await tx.fetch("SELECT FROM bookings") == []

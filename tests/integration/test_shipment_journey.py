@@ -7,24 +7,27 @@ from uuid import UUID
 
 import msgspec
 import pytest
+from uuid_utils.compat import uuid7
 
 from chassis import database
 from chassis.service import open_service
-from events.bus import Subscription
+from events.bus import Message, Subscription
 from events.contracts import AnyEvent, Dispatched, Paid, PaymentConfirmed, ShipmentError, Shipped
-from events.envelope import decode, messages
+from events.envelope import decode, encode_one, messages
 from events.memory import MemoryBus
 from events.participant import Participant
 from events.runner import Runner
 from events.transaction import Transaction
 from events.transactions import Transactions
 from services.shipment import repository
+from services.shipment.carrier import BookingAnswer, Label, Refused
 from services.shipment.domain import Shipment
 from services.shipment.handlers import HANDLERS
 from services.shipment.main import SERVICE
 from services.shipment.settings import ShipmentSettings
 from services.shipment.simulated import SimulatedCarrier, connect
 from services.shipment.work import BOOKING_RETRIES, Booking
+from tests import version_1
 from tests.factories import a_payment, an_invoice, an_order
 from tests.waiting import patient_bus
 
@@ -161,6 +164,73 @@ async def test_an_order_is_shipped_once_however_often_its_payment_is_announced(j
         assert last.subject not in {payment.subject for payment in payments}
         rows = await stored(transactions)
         assert len(rows) == len({tracking_number for _, _, tracking_number, _ in rows}) == 41
+
+
+async def test_a_shipment_that_version_1_began_is_shipped_and_the_payment_method_stays_here(
+    journey: Journey,
+) -> None:
+    async with journey.service() as transactions:
+        async with transactions() as tx:
+            await tx.execute(
+                "INSERT INTO shipments (id, order_id, paid, state, claimed_until) "
+                "VALUES ($1, $2, $3, 'pending', now())",
+                *(uuid7(), version_1.ORDER_ID, version_1.PAID),
+            )
+        [shipped] = await journey.heard(1)
+    assert isinstance(shipped, Shipped)
+    assert shipped.subject == version_1.ORDER_ID
+    assert version_1.PAYMENT_METHOD.encode() not in encode_one(shipped)
+
+
+async def test_what_is_kept_of_a_payment_of_version_1_has_no_payment_method(journey: Journey) -> None:
+    body = version_1.event("PAYMENT_CONFIRMED", "/services/billing", version_1.PAID)
+    async with journey.service() as transactions:
+        async with asyncio.timeout(30):
+            await journey.bus.publish(Message(uuid7(), "PAYMENT_CONFIRMED", body, (), ()))
+        async with transactions() as tx:
+            [row] = await tx.fetch("SELECT paid FROM shipments")
+    assert b"Ana Souza" in row["paid"]
+    assert version_1.PAYMENT_METHOD.encode() not in row["paid"]
+
+
+class Labels:
+    """A carrier that refuses every parcel, and keeps the labels."""
+
+    name = "Labels"
+
+    def __init__(self) -> None:
+        self.labels: list[Label] = []
+
+    async def book(self, key: str, label: Label) -> BookingAnswer:
+        self.labels.append(label)
+        return Refused("destination_unserved", key)
+
+
+@pytest.mark.parametrize(
+    ("customer", "address", "label"),
+    [
+        ({}, {}, ("Ana Souza", None, None)),
+        ({"company": "Souza Ltda", "phone": "+55 11 5555"}, {}, ("Ana Souza", "Souza Ltda", "+55 11 5555")),
+        ({"company": "Souza Ltda"}, {"company": "Depot"}, ("Ana Souza", "Depot", None)),
+        ({"company": "Souza Ltda", "phone": "5"}, {"name": "Rui Dias"}, ("Rui Dias", None, "5")),
+        ({}, {"name": "Rui Dias", "company": "Dias SA"}, ("Rui Dias", "Dias SA", None)),
+    ],
+)
+async def test_the_label_names_the_recipient(
+    customer: dict[str, str], address: dict[str, str], label: tuple[str, str | None, str | None]
+) -> None:
+    order = an_order()
+    order = msgspec.structs.replace(
+        order,
+        customer=msgspec.structs.replace(order.customer, **customer),
+        shipping_address=msgspec.structs.replace(order.shipping_address, **address),
+    )
+    carrier = Labels()
+    shipment = Shipment(uuid7(), Paid(order=order, invoice=an_invoice(), payment=a_payment(order)))
+    await Booking(carrier).perform(shipment)
+    [booked] = carrier.labels
+    assert (booked.name, booked.company, booked.phone) == label
+    assert booked.address == order.shipping_address
 
 
 async def test_a_crash_between_the_carriers_answer_and_its_commit_keeps_the_tracking_number(

@@ -17,6 +17,12 @@ from tests.waiting import eventually
 
 INTENTS = "/v1/payment_intents"
 FORM: dict[str, object] = {"amount": 4657, "currency": "brl", "payment_method": "pm_card_visa"}
+GOOD: dict[str, object] = {"amount": 50, "currency": "brl"}
+SHIPPED: dict[str, object] = {
+    "shipping[name]": "Ana Souza",
+    "shipping[address][line1]": "Rua Augusta 1",
+    "shipping[address][country]": "BR",
+}
 
 
 @dataclass
@@ -154,6 +160,18 @@ async def test_what_is_processing_can_be_neither_confirmed_nor_cancelled_and_com
         ({"amount": 5125, "currency": "kwd"}, (400, INVALID, None)),
         ({"amount": 50, "currency": "brl", "payment_method": "pm_x"}, (400, INVALID, "resource_missing")),
         ({"amount": 50, "currency": "brl", "total": 5}, (400, INVALID, "parameter_unknown")),
+        (GOOD | {"description": "x" * 1001}, (400, INVALID, None)),
+        (GOOD | {"description": " "}, (400, INVALID, "parameter_invalid_string_blank")),
+        (GOOD | SHIPPED | {"shipping[name]": ""}, (400, INVALID, "parameter_invalid_empty")),
+        (GOOD | {"shipping[address][city]": "Rio"}, (400, INVALID, "parameter_missing")),
+        (GOOD | {"shipping[name]": "Ana"}, (400, INVALID, "parameter_missing")),
+        (GOOD | SHIPPED | {"shipping[address][country]": "BRA"}, (400, INVALID, None)),
+        (GOOD | SHIPPED | {"shipping[address][line1]": "x" * 5001}, (400, INVALID, None)),
+        (GOOD | SHIPPED | {"shipping[address][company]": "x"}, (400, INVALID, "parameter_unknown")),
+        (GOOD | SHIPPED | {"shipping[email]": "a@example.com"}, (400, INVALID, "parameter_unknown")),
+        (GOOD | {f"metadata[{number}]": 1 for number in range(51)}, (400, INVALID, None)),
+        (GOOD | {"metadata[" + "k" * 41 + "]": 1}, (400, INVALID, None)),
+        (GOOD | {"metadata[k]": "x" * 501}, (400, INVALID, None)),
     ],
 )
 async def test_parameters_that_make_no_sense_are_refused(
@@ -162,6 +180,29 @@ async def test_parameters_that_make_no_sense_are_refused(
     assert error(await client.post(INTENTS, "key", **form)) == status_type_code
     good = await client.post(INTENTS, "key", amount=50, currency="brl", payment_method="pm_card_visa")
     assert good.status_code == 200, "what fails validation is not saved with its key"
+
+
+async def test_description_and_shipping_address_are_kept_and_shown(client: Client) -> None:
+    form = FORM | SHIPPED | {"description": "Order 1", "shipping[phone]": "+55 11 5555 0100"}
+    intent = (await client.post(INTENTS, **form)).json()
+    paid = (await client.post(f"{INTENTS}/{intent['id']}/confirm")).json()
+    for shown in (intent, paid):
+        assert (shown["description"], shown["shipping"]["name"]) == ("Order 1", "Ana Souza")
+        assert shown["shipping"]["phone"] == "+55 11 5555 0100"
+        assert shown["shipping"]["address"] == {
+            "city": None,
+            "country": "BR",
+            "line1": "Rua Augusta 1",
+            "line2": None,
+            "postal_code": None,
+            "state": None,
+        }
+
+
+async def test_a_key_is_refused_with_another_description_or_address(client: Client) -> None:
+    await client.post(INTENTS, "a", **FORM, **SHIPPED, description="Order 1")
+    for other in (FORM | SHIPPED, FORM | {"description": "Order 1"}):
+        assert error(await client.post(INTENTS, "a", **other)) == (400, "idempotency_error", None)
 
 
 async def test_what_is_not_there_is_a_404(client: Client) -> None:

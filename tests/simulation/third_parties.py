@@ -5,12 +5,11 @@ from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
-from events.contracts import Address
 from events.errors import Unavailable, UnknownOutcome
 from services.billing.provider import ChargeAnswer, ChargeRequest, Provider, RefundAnswer, RefundRequest
 from services.email.domain import Outcome
 from services.email.mailer import MailPerhapsSent, MailServerUnavailable, RenderedMail
-from services.shipment.carrier import BookingAnswer, Carrier
+from services.shipment.carrier import BookingAnswer, Carrier, Label
 from tests.simulation.endings import CALL, Ending
 from tests.simulation.scheduler import Scheduler
 
@@ -88,9 +87,9 @@ class SteppedCarrier:
         self._carrier = carrier
         self._calls = calls
 
-    async def book(self, key: str, address: Address) -> BookingAnswer:
+    async def book(self, key: str, label: Label) -> BookingAnswer:
         """See Carrier."""
-        return await self._calls.call("book", lambda: self._carrier.book(key, address))
+        return await self._calls.call("book", lambda: self._carrier.book(key, label))
 
 
 class Mailbox:

@@ -1,9 +1,11 @@
 import subprocess
 import sys
 from datetime import timedelta
+from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
+from msgspec.structs import replace
 
 from events.contracts import Declined, Invoiced, Paid, Refunded, Undeliverable
 from events.envelope import encode_one
@@ -11,19 +13,30 @@ from services.billing.domain import (
     KEY_LIFETIME,
     LOOK_UP_AFTER,
     REFUND_PAUSES,
+    FreePayment,
     IdempotencyKey,
     IllegalTransition,
     Payment,
     Refund,
     WrongAmount,
+    payment_for,
 )
-from tests.factories import NOON, an_order, one_of_each
+from tests.factories import NOON, a_payment, an_invoice, an_item, an_order, one_of_each
+
+
+def an_invoiced(payment_method: str | None = "pm_card_visa", **changes: Any) -> Invoiced:
+    return Invoiced(order=an_order(**changes), invoice=an_invoice(), payment_method=payment_method)
+
+
+def a_free_order() -> dict[str, Any]:
+    """The changes that make an order's total 0."""
+    return {"items": (an_item(unit_price=0, subtotal=0, tax=0, total=0),)}
 
 
 def a_due_payment() -> Payment:
-    invoiced = one_of_each(an_order(currency="EUR"))["INVOICE_CREATED"].data
-    assert isinstance(invoiced, Invoiced)
-    return Payment.due_for(invoiced)
+    payment = payment_for(an_invoiced(currency="EUR"), NOON)
+    assert isinstance(payment, Payment)
+    return payment
 
 
 def captured(payment: Payment) -> Payment:
@@ -36,7 +49,7 @@ def captured(payment: Payment) -> Payment:
 def a_due_refund() -> Refund:
     undeliverable = one_of_each()["SHIPMENT_ERROR"].data
     assert isinstance(undeliverable, Undeliverable)
-    return Refund.due_for(undeliverable)
+    return Refund.due_for(undeliverable, NOON)
 
 
 def test_a_decline_with_unstorable_characters_can_be_announced() -> None:
@@ -69,6 +82,41 @@ def test_a_captured_amount_other_than_the_total_is_an_error(amount: int, currenc
         a_due_payment().captured(
             provider="simulated", reference="ch_1", amount=amount, currency=currency, at=NOON
         )
+
+
+@pytest.mark.parametrize("payment_method", [None, "pm_card_visa"])
+def test_a_total_of_0_is_paid_at_once_without_a_provider(payment_method: str | None) -> None:
+    invoiced = an_invoiced(payment_method, **a_free_order())
+    payment = payment_for(invoiced, NOON)
+    assert isinstance(payment, FreePayment)
+    fact = payment.announcement().data.payment
+    assert (fact.provider, fact.provider_reference, fact.amount) == ("none", "none", 0)
+    assert fact.captured_at == NOON
+    assert fact.id == str(payment.id) == str(payment_for(invoiced, NOON).id)
+
+
+def test_an_order_with_a_total_is_never_free() -> None:
+    with pytest.raises(WrongAmount):
+        FreePayment.of(an_invoiced(), NOON)
+
+
+def test_a_payment_of_0_is_refunded_at_once_without_a_provider() -> None:
+    payment = payment_for(an_invoiced(**a_free_order()), NOON)
+    assert isinstance(payment, FreePayment)
+    refused = one_of_each(payment.invoiced.order)["SHIPMENT_ERROR"].data
+    assert isinstance(refused, Undeliverable)
+    refund = Refund.due_for(replace(refused, payment=payment.outcome.payment), NOON)
+    assert refund.state == "refunded"
+    fact = refund.announcement().data.refund
+    assert (fact.provider_reference, fact.amount, fact.by_hand) == ("none", 0, False)
+    assert fact.lines == ()
+
+
+def test_money_that_no_provider_has_is_not_refunded() -> None:
+    refused = one_of_each()["SHIPMENT_ERROR"].data
+    assert isinstance(refused, Undeliverable)
+    with pytest.raises(WrongAmount):
+        Refund.due_for(replace(refused, payment=a_payment(refused.order, provider="none")), NOON)
 
 
 def test_a_settled_payment_can_not_change() -> None:

@@ -43,6 +43,8 @@ def card_error(code: str, decline_code: str | None = None) -> RefusedByStripe:
         ("payment_intent_mandate_invalid", None, "payment_intent_mandate_invalid"),
         ("invalid_charge_amount", None, "invalid_charge_amount"),
         ("a_code_of_next_year", None, "a_code_of_next_year"),
+        (None, "shipping[address][country]", "payment_refused"),
+        ("parameter_invalid_empty", "shipping[address][line1]", "parameter_invalid_empty"),
     ],
 )
 def test_an_error_about_this_payment_is_a_refusal(code: str | None, param: str | None, reason: str) -> None:
@@ -57,6 +59,7 @@ def test_an_error_about_this_payment_is_a_refusal(code: str | None, param: str |
         *((code, None) for code in sorted(ACCOUNT_DEFECTS | PARAMETER_DEFECTS)),
         ("parameter_unknown", "payment_method"),
         ("parameter_missing", "amount"),
+        ("parameter_unknown", "shipping[address][line3]"),
         ("resource_missing", "intent"),
         ("parameter_invalid_empty", "metadata"),
         ("testmode_charges_only", "payment_method"),

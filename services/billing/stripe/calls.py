@@ -11,6 +11,7 @@ from events.errors import UnknownOutcome
 from services.billing.provider import ChargeRequest, RefundRequest
 from services.billing.stripe.client import answer_within
 from services.billing.stripe.errors import RefusedByStripe, SavedError
+from services.billing.stripe.intents import new_intent
 from services.billing.stripe.objects import Intent, ListedIntent, Page, Refund
 
 MAX_SAVED_ERRORS: Final = 8
@@ -35,24 +36,9 @@ class StripeCalls:
     async def create_intent(self, request: ChargeRequest, amount: int) -> tuple[Intent, bool]:
         """Returns the intent of this key as it was created, and whether an earlier request created it.
 
-        Raises KeyInOtherUse also where an older version has used the key, with less metadata.
+        Raises KeyInOtherUse also where another version has used the key with other parameters.
         """
-        metadata = {
-            "payment_id": str(request.payment_id),
-            "order_id": str(request.order_id),
-            "reference": request.order_reference,
-            "key_hash": request.key_hash,
-        }
-        call = self._intents.create_async(
-            {
-                "amount": amount,
-                "currency": request.currency.lower(),
-                "payment_method": request.payment_method,
-                "allowed_payment_method_types": ["card"],
-                "metadata": {name: value for name, value in metadata.items() if value is not None},
-            },
-            {"idempotency_key": request.key},
-        )
+        call = self._intents.create_async(new_intent(request, amount), {"idempotency_key": request.key})
         return await answer_within(self._answer_seconds, call, Intent)
 
     async def retrieve_intent(self, intent_id: str) -> Intent:

@@ -29,7 +29,7 @@ PARAMETER_DEFECTS: Final = frozenset(
 )
 """Stripe does not understand the request, or does not have an object that we created."""
 
-ORDER_PARAMETERS: Final = frozenset({"payment_method", "amount", "currency"})
+ORDER_PARAMETERS: Final = frozenset({"payment_method", "amount", "currency", "description", "shipping"})
 """Parameters whose values come from the order. An error about one of them refuses this payment alone."""
 ALWAYS_DEFECTS: Final = frozenset({"parameter_missing", "parameter_unknown", "parameters_exclusive"})
 
@@ -87,5 +87,6 @@ def _is_defect(status: int | None, code: str | None, param: str | None, message:
     if code in ACCOUNT_DEFECTS:
         return True
     if code in PARAMETER_DEFECTS:
-        return param not in ORDER_PARAMETERS or code in ALWAYS_DEFECTS
+        of_the_order = (param or "").partition("[")[0] in ORDER_PARAMETERS  # as in shipping[address][line1]
+        return not of_the_order or code in ALWAYS_DEFECTS
     return False
