@@ -3,9 +3,10 @@
 `version_1` never changes: these are the bytes that the last process of version 1 wrote for the order in
 `request.json`. `version_1/rows` holds the contents of its columns, named schema.table.column.
 
-`version_2` documents the events as they are written now, indented for readers; those of `events.life` too. A
-test compares them with the code, so no event changes unnoticed. After a change that readers of version 2
-understand, `python -m tests.samples` writes them anew; any other change needs a new version.
+`version_2` documents the events as they are written now, indented for readers, about the order in
+`request.json`; those of `events.life` too. A test compares them with the code, so no event changes unnoticed.
+After a change that readers of version 2 understand, `python -m tests.samples` writes them anew; any other
+change needs a new version.
 """
 
 from pathlib import Path

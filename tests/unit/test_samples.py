@@ -121,8 +121,14 @@ def test_a_request_of_version_1_becomes_the_order_that_it_became() -> None:
     assert placed.payment_method == CARD
 
 
+def test_the_order_of_the_samples_is_what_its_request_makes() -> None:
+    was = present.EVENTS["ORDER_CREATED"].data
+    request = NewOrder.model_validate_json((VERSION_2 / "request.json").read_bytes())
+    assert request.placed(was.order.id, was.order.created_at) == was
+
+
 def test_there_is_a_sample_of_every_type() -> None:
-    names = {file.stem for file in VERSION_2.iterdir()}
+    names = {file.stem for file in VERSION_2.iterdir()} - {"request"}
     assert names == set(present.EVENTS) == {type_of(event) for event in (*EVENTS, *LATER_EVENTS)}
 
 
