@@ -1,16 +1,24 @@
 """Clients: they place orders, repeat unanswered requests under the same key, and record the answers."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from typing import Any, Final
 from uuid import UUID
 
 from uuid_utils.compat import uuid7
 
 from events.errors import Unavailable
 from services.order.intake import Accepted, IdempotencyKey, Intake, KeyReused, StillRunning
-from services.order.requests import NewAddress, NewCustomer, NewItem, NewOrder
+from services.order.requests import (
+    NewAddress,
+    NewCustomer,
+    NewDiscount,
+    NewItem,
+    NewOrder,
+    NewShipping,
+)
 from tests.simulation.process import Process
 from tests.simulation.scheduler import Scheduler
 
@@ -37,10 +45,46 @@ class History:
     """The newest order id."""
 
 
+RICH: Final[Mapping[str, Any]] = {
+    "prices": "gross",
+    "tax_rounding": "rate",
+    "items": [
+        NewItem(
+            id="mug",
+            sku="MUG",
+            name="Mug",
+            quantity=3,
+            unit_price="19.90",
+            tax_rate="0.17",
+            discount=NewDiscount(rate="0.1"),
+        ),
+        NewItem(
+            id="tea", sku="TEA", name="Tea, in kg", quantity="0.125", unit_price="79.9999", tax_rate="0.07"
+        ),
+    ],
+    "discount": NewDiscount(amount="1.00", name="Welcome"),
+    "shipping": NewShipping(price="4.90", tax_rate="0.17"),
+    "note": "Please ring twice.",
+    "metadata": {"channel": "web"},
+}
+"""Fields of an order with gross prices, discounts, a fractional quantity and shipping."""
+FREE: Final[Mapping[str, Any]] = {
+    "items": [NewItem(sku="MUG", name="Mug", quantity=1, unit_price="19.90", discount=NewDiscount(rate="1"))],
+    "payment_method": None,
+}
+"""Fields of an order whose total is 0."""
+
+
 def an_order(
-    reference: str, *, country: str = "BR", method: str = "pm_card_visa", quantity: int = 1
+    reference: str,
+    *,
+    country: str = "BR",
+    payment_method: str | None = "pm_card_visa",
+    quantity: int = 1,
+    **more: Any,
 ) -> NewOrder:
-    """A valid order."""
+    """A valid order. `more` has its other fields; its `items` take the place of mugs in this quantity."""
+    mugs = NewItem(sku="MUG", name="Mug", quantity=quantity, unit_price="19.90", tax_rate="0.17")
     return NewOrder(
         reference=reference,
         customer=NewCustomer(name=f"Customer {reference}", email=f"{reference.lower()}@example.com"),
@@ -48,8 +92,8 @@ def an_order(
             line1="Rua 1", city="São Paulo", postal_code="01304-001", country=country
         ),
         currency="BRL",
-        items=[NewItem(sku="MUG", name="Mug", quantity=quantity, unit_price="19.90", tax_rate="0.17")],
-        payment_method=method,
+        payment_method=payment_method,
+        **{"items": [mugs]} | more,
     )
 
 

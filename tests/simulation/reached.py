@@ -15,6 +15,7 @@ import asyncpg
 
 from events import parked, settling, worker
 from events.claims import Claims
+from events.contracts import NO_PROVIDER
 from events.errors import EventsError
 from events.leases import Leases
 from events.outage import Outage
@@ -55,6 +56,8 @@ STATES: Final = (
     "charge unknown, then captured",
     "refunded",
     "refunded after an unknown charge",
+    "order of 0 paid",
+    "order of 0 refunded",
     "default partition used",
     "a day passed",
     *(f"ending: {ending}" for ending in Ending if ending is not Ending.WELL),
@@ -65,6 +68,8 @@ _FINAL_STATES: Final = {
     "charge unknown, then captured": states.CAPTURED_AFTER_UNKNOWN,
     "refunded": states.REFUNDED,
     "refunded after an unknown charge": states.REFUNDED_AFTER_UNKNOWN,
+    "order of 0 paid": f"SELECT count(*) FROM billing.payments WHERE provider = '{NO_PROVIDER}'",
+    "order of 0 refunded": "SELECT count(*) FROM billing.refunds WHERE amount = 0",
     "default partition used": """
         SELECT sum(number)::int FROM (SELECT count(*) AS number FROM "order".inbox_default
             UNION ALL SELECT count(*) FROM invoice.inbox_default

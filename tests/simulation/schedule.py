@@ -42,7 +42,7 @@ from tests import factories
 from tests.simulation import checks
 from tests.simulation.broker import SimulatedBroker
 from tests.simulation.checks import Finding
-from tests.simulation.client import History, PlannedOrder, an_order, place
+from tests.simulation.client import FREE, RICH, History, PlannedOrder, an_order, place
 from tests.simulation.database import (
     SimulatedDatabase,
     SteppedTransactions,
@@ -366,17 +366,21 @@ async def _drain(system: System, clients: "Sequence[asyncio.Task[None]]") -> boo
 
 
 def _planned_orders(choice: random.Random) -> list[PlannedOrder]:
-    """A few orders: some are declined, some can't be shipped, some are placed twice."""
-    kinds: list[dict[str, Any]] = [
-        {},
-        {"country": "AQ"},
-        {"method": "pm_card_chargeDeclined"},
-        {"method": "pm_nobody_knows"},
-        {"quantity": 3},
+    """A few orders: some are declined, some can't be shipped, some cost nothing, some are placed twice."""
+    kinds: list[tuple[int, Mapping[str, Any]]] = [
+        (2, {}),
+        (2, RICH),
+        (2, {"country": "AQ"}),
+        (1, {"country": "AQ", **RICH}),
+        (1, {"payment_method": "pm_card_chargeDeclined"}),
+        (1, {"payment_method": "pm_nobody_knows"}),
+        (1, FREE),
+        (1, {"country": "AQ", **FREE}),
     ]
     orders: list[PlannedOrder] = []
     for letter in "ABCD"[: choice.randint(2, 4)]:
-        order = an_order(letter, **choice.choices(kinds, (3, 3, 1, 1, 1))[0])
+        [(_, fields)] = choice.choices(kinds, [weight for weight, _ in kinds])
+        order = an_order(letter, **fields)
         orders.append(PlannedOrder(order, f"key-{letter}" if choice.random() < 0.8 else None))
     keyed = [order for order in orders if order.key]
     if keyed and choice.random() < 0.4:
