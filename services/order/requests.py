@@ -298,7 +298,6 @@ _RICH_EXAMPLE: Final[dict[str, Any]] = {
             "discount": {"rate": "0.1", "name": "From ten pieces"},
         },
         {
-            "id": "beans",
             "sku": "BEANS-7",
             "name": "Coffee beans by weight, in kg",
             "quantity": "2.125",

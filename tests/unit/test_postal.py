@@ -8,7 +8,9 @@ from services.order.countries import COUNTRIES
 from services.order.postal import broken_rules, has_form, is_state
 
 
-def broken(country: str, postal_code: str = NO_POSTAL_CODE, state: str | None = None) -> list[tuple[str, str]]:
+def broken(
+    country: str, postal_code: str = NO_POSTAL_CODE, state: str | None = None
+) -> list[tuple[str, str]]:
     address = Address(line1="1", city="Somewhere", postal_code=postal_code, country=country, state=state)
     return [(str(rule.path[-1]), rule.code) for rule in broken_rules(address, "shipping_address")]
 

@@ -1,5 +1,7 @@
 """Tax ids have a form of the country that the invoice is addressed to."""
 
+import contextlib
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -76,7 +78,5 @@ def test_most_countries_of_trade_are_checked() -> None:
     st.text(st.characters() | st.sampled_from("0123456789ABX-./ \u0661\u00b2\uff11"), max_size=20),
 )
 def test_every_text_is_kept_or_refused(country: str, prefix: str, text: str) -> None:
-    try:
+    with contextlib.suppress(InvalidTaxId):
         assert len(compact(prefix + text, country)) <= 64
-    except InvalidTaxId:
-        pass
