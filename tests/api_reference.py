@@ -110,15 +110,17 @@ def schema_of(schema: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def without_null(schema: Mapping[str, Any]) -> tuple[Mapping[str, Any], bool]:
-    """The one schema that is not null, and whether null may stand in its place."""
+    """The schema without null, and whether null may stand in its place."""
     choices = schema.get("anyOf", [schema])
-    [member] = [each for each in choices if each.get("type") != "null"]
-    return member, len(choices) > 1
+    members = [each for each in choices if each.get("type") != "null"]
+    return members[0] if len(members) == 1 else {"anyOf": members}, len(members) < len(choices)
 
 
 def form_of(schema: Mapping[str, Any]) -> str:
     """Type and bounds of a field, in words."""
     found = schema_of(schema)
+    if "anyOf" in found:
+        return " or ".join(map(form_of, found["anyOf"]))
     words = [found["type"]]
     bounds = {
         ("minLength", "maxLength"): "{} to {} characters",
