@@ -3,6 +3,7 @@
 from datetime import date
 
 import msgspec
+from msgspec.structs import replace
 from uuid_utils.compat import uuid7
 
 from events.contracts import (
@@ -10,6 +11,7 @@ from events.contracts import (
     Event,
     InvoiceCreated,
     Invoiced,
+    Item,
     Paid,
     PaymentConfirmed,
     PaymentRefunded,
@@ -21,7 +23,7 @@ from events.contracts import (
 )
 from services.order.documents import Order
 from services.order.domain import TimelineEntry
-from tests.factories import NOON, a_payment, an_invoice, an_item, an_order, order_created
+from tests.factories import CARD, NOON, a_payment, an_invoice, an_item, an_order, order_created
 
 
 def shown(*events: Event[AboutOrder]) -> Order:
@@ -36,7 +38,8 @@ def detail(document: Order, event: type[Event[AboutOrder]]) -> dict[str, object]
 
 def test_the_timeline_does_not_repeat_the_seller() -> None:
     invoice = an_invoice(issued_on=date(2026, 11, 22), seller=Seller(name="Example Shop"))
-    document = shown(InvoiceCreated.of(Invoiced(order=an_order(), invoice=invoice)))
+    data = Invoiced(order=an_order(), payment_method=CARD, invoice=invoice)
+    document = shown(InvoiceCreated.of(data))
     assert detail(document, InvoiceCreated) == {
         "number": "2026-000001",
         "issued_at": "2026-11-22T12:00:00Z",
@@ -66,7 +69,17 @@ def test_a_payment_of_nothing_is_captured() -> None:
 
 
 def test_an_order_of_version_1_is_shown_with_what_its_fields_mean() -> None:
-    document = msgspec.json.decode(shown(order_created()).json())
+    older = Item(
+        sku="MUG-01",
+        name="Mug",
+        quantity=2,
+        unit_price=1990,
+        tax_rate="0.17",
+        subtotal=3980,
+        tax=677,
+        total=4657,
+    )
+    document = msgspec.json.decode(shown(order_created(replace(an_order(), items=(older,)))).json())
     [item] = document["items"]
     assert (item["id"], item["tax_category"], item["order_discount"]) == ("1", "S", "0.00")
     assert (document["prices"], document["tax_rounding"], document["metadata"]) == ("net", "line", {})
