@@ -19,6 +19,7 @@ from chassis.service import OpenService
 from events import journey
 from events.contracts import type_of
 from ops.services import SERVICES, load
+from services.order import documents
 from tests.pages import ROOT, Table, code
 
 NO_DATABASE: Any = None
@@ -110,20 +111,23 @@ def schema_of(schema: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def without_null(schema: Mapping[str, Any]) -> tuple[Mapping[str, Any], bool]:
-    """The one schema that is not null, and whether null may stand in its place."""
+    """The schema without the choice of null, and whether null may stand in its place."""
     choices = schema.get("anyOf", [schema])
-    [member] = [each for each in choices if each.get("type") != "null"]
-    return member, len(choices) > 1
+    members = [each for each in choices if each.get("type") != "null"]
+    return members[0] if len(members) == 1 else {"anyOf": members}, len(members) < len(choices)
 
 
 def form_of(schema: Mapping[str, Any]) -> str:
     """Type and bounds of a field, in words."""
     found = schema_of(schema)
+    if "anyOf" in found:
+        return ", or ".join(map(form_of, found["anyOf"]))
     words = [found["type"]]
     bounds = {
         ("minLength", "maxLength"): "{} to {} characters",
         ("minItems", "maxItems"): "{} to {} of them",
         ("minimum", "maximum"): "{:.0f} to {:.0f}",
+        ("minProperties", "maxProperties"): "{} to {} pairs",
     }
     for (least, most), bound in bounds.items():
         if most in found:
@@ -199,7 +203,10 @@ def statuses() -> Table:
         [data] = get_args(vars(event)["__orig_bases__"][0])
         news = [name for name in NEWS if name in data.__struct_fields__][:1]
         details = [
-            code(field.name) for name in news for field in msgspec.structs.fields(get_type_hints(data)[name])
+            code(field.name)
+            for name in news
+            for field in msgspec.structs.fields(get_type_hints(data)[name])
+            if field.name != documents.NOT_IN_DETAIL
         ]
         rows.append((code(status), "yes" if status in journey.ENDS else "no", ", ".join(details) or "-"))
     return Table(("status", "final", "`detail` of its line"), rows, "meaning")
@@ -251,12 +258,12 @@ def argument(call: Call, place: int, name: str) -> str:
     )
     if isinstance(given, ast.Name):
         assigned = [
-            each.value
+            each
             for each in ast.walk(scope)
             if isinstance(each, ast.Assign) and each.lineno < node.lineno
             if any(isinstance(target, ast.Name) and target.id == given.id for target in each.targets)
         ]
-        given = assigned[-1] if assigned else given
+        given = max(assigned, key=lambda each: each.lineno).value if assigned else given
     return text_of(given, module)
 
 

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +18,7 @@ from events.envelope import messages
 from events.memory import MemoryBus
 from events.transactions import Transactions
 from services.order.main import SERVICE
+from services.order.requests import NewOrder
 from services.order.settings import OrderSettings
 from tests.waiting import patient_bus
 
@@ -116,6 +118,12 @@ def a_new_order(**changes: Any) -> Json:
         "items": [a_new_item()],
         "payment_method": "pm_card_visa",
     }
+    return order | changes
+
+
+def a_rich_order(**changes: Any) -> Json:
+    """The body of a valid order over 158.79 EUR that says all it can: the second example in OpenAPI."""
+    order: Json = deepcopy(NewOrder.model_json_schema()["examples"][1])
     return order | changes
 
 

@@ -23,8 +23,10 @@ if TYPE_CHECKING:  # only services with an API load it
 
 @dataclass(frozen=True)
 class Assembly:
-    """The parts that only this service has: runners for its intents, chores, and an API."""
+    """The parts that only this service has, such as runners for its intents, chores, and an API."""
 
+    handlers: Handlers | None = None
+    """Where handlers need settings: those for the same events, in place of the service's."""
     runners: Runners = field(default_factory=dict)
     chores: Sequence[Chore] = ()
     router: "APIRouter | None" = None
@@ -64,9 +66,11 @@ async def open_service(service: Service, settings: ServiceSettings, bus: Bus) ->
         await database.wait_for_schema(pool, revisions.head(revisions.history_of(service.name)))
         transactions = Transactions(pool)
         async with service.assemble(settings, transactions) as assembly:
+            handlers = assembly.handlers or service.handlers
+            assert handlers.keys() == service.handlers.keys()
             participant = Participant(
                 service.name,
-                service.handlers,
+                handlers,
                 transactions,
                 bus,
                 assembly.runners,

@@ -134,19 +134,19 @@ def ratio(rate: str) -> tuple[int, int]:
     return Fraction(rate).as_integer_ratio()
 
 
-def part_of(amount: int, rate: str) -> int:
-    """This share of an amount, in minor units, rounded half up: a discount of "0.1", a tax of "0.17".
+def tax_on(net: int, rate: str) -> int:
+    """Tax on a net amount, in minor units, rounded half up: 6.77 on 39.80 at 17 %.
 
-    `rate` is a decimal fraction: "0.17" is 17 %.
+    `rate` is a decimal fraction of the net amount: "0.17" is 17 %.
     """
     numerator, denominator = ratio(rate)
-    return rounded(amount * numerator, denominator)
+    return rounded(net * numerator, denominator)
 
 
 def tax_within(gross: int, rate: str) -> int:
-    """Tax that an amount includes, in minor units, rounded half up: 1.60 of 9.99 at 19 %.
+    """Tax that a gross amount includes, in minor units, rounded half up: 1.60 in 9.99 at 19 %.
 
-    `rate` is a decimal fraction of the net amount: "0.19" is 19 %.
+    `rate` is a decimal fraction of the net amount, as in `tax_on`.
     """
     numerator, denominator = ratio(rate)
     return rounded(gross * numerator, numerator + denominator)

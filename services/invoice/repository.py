@@ -1,13 +1,16 @@
 """Tables and statements of the invoice service: invoices, the counters of their numbers, lost numbers."""
 
 from collections.abc import Sequence
+from datetime import UTC
 from typing import Final
 
+import asyncpg
 import msgspec
 from sqlalchemy import (
     BigInteger,
     CheckConstraint,
     Column,
+    Date,
     Integer,
     LargeBinary,
     MetaData,
@@ -18,9 +21,9 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import TIMESTAMP, UUID
 
 from events import statements
-from events.contracts import Order
+from events.contracts import Order, Seller
 from events.transaction import Reads, Transaction
-from services.invoice.domain import Invoice, Number
+from services.invoice.domain import Invoice, Number, day_of
 
 METADATA: Final = MetaData()
 
@@ -32,6 +35,8 @@ INVOICES: Final = Table(
     Column("order_id", UUID, nullable=False),
     Column("issued_at", TIMESTAMP(timezone=True), nullable=False),
     Column("snapshot", LargeBinary, nullable=False, comment="the order as it was invoiced, as JSON"),
+    Column("issued_on", Date, comment="the day of issue where the seller is; null in version 1"),
+    Column("seller", LargeBinary, comment="the seller as of the issue, as JSON; null in version 1"),
     UniqueConstraint("order_id", name="one_invoice_per_order"),
 )
 """Append-only: a trigger refuses to change or delete a row."""
@@ -55,7 +60,9 @@ LOST_NUMBERS: Final = Table(
 )
 """Ranges of numbers that were issued and lost in a restore. No invoice has them or will get them."""
 
-_LOCK_NUMBERS: Final = "SELECT pg_advisory_xact_lock(hashtext('invoice numbers'))"
+_LOCK_NUMBERS: Final = """
+    WITH locked AS MATERIALIZED (SELECT pg_advisory_xact_lock(hashtext('invoice numbers')))
+    SELECT clock_timestamp() AS issued_at FROM locked"""
 _ISSUE: Final = f"""
     WITH fresh AS MATERIALIZED (
         SELECT row.order_id, row.snapshot, row_number() OVER (ORDER BY row.order_id) AS place
@@ -63,15 +70,15 @@ _ISSUE: Final = f"""
         WHERE NOT EXISTS (SELECT FROM invoices AS known WHERE known.order_id = row.order_id)),
     counter AS (
         INSERT INTO invoice_counters AS counter (year, last)
-        SELECT extract(year FROM statement_timestamp() AT TIME ZONE 'UTC'), count(*) FROM fresh
+        SELECT extract(year FROM $4::date), count(*) FROM fresh
         HAVING count(*) > 0
         ON CONFLICT (year) DO UPDATE SET last = counter.last + excluded.last
         RETURNING year, last)
-    INSERT INTO invoices (year, serial, order_id, issued_at, snapshot)
+    INSERT INTO invoices (year, serial, order_id, issued_at, issued_on, seller, snapshot)
     SELECT counter.year, counter.last - (SELECT count(*) FROM fresh) + fresh.place, fresh.order_id,
-        statement_timestamp(), fresh.snapshot
+        $3, $4, $5, fresh.snapshot
     FROM fresh, counter
-    RETURNING year, serial, order_id, issued_at"""  # noqa: S608
+    RETURNING year, serial, order_id"""  # noqa: S608
 _RECORD_LOST: Final = """
     WITH before AS (SELECT coalesce(max(last), 0) AS last FROM invoice_counters WHERE year = $1),
     counter AS (
@@ -82,28 +89,34 @@ _RECORD_LOST: Final = """
     WHERE before.last < $2"""
 _LAST_OF_YEAR: Final = "SELECT last FROM invoice_counters WHERE year = $1"
 _LAST: Final = "SELECT year, last FROM invoice_counters ORDER BY year DESC LIMIT 1"
-_FIND: Final = "SELECT issued_at, snapshot FROM invoices WHERE year = $1 AND serial = $2"
+_FIND: Final = "SELECT issued_at, issued_on, seller, snapshot FROM invoices WHERE year = $1 AND serial = $2"
 
 _encoder = msgspec.json.Encoder()
 _order = msgspec.json.Decoder(Order)
+_seller = msgspec.json.Decoder(Seller)
 
 
-async def issue(tx: Transaction, orders: Sequence[Order]) -> list[Invoice]:
-    """Issues an invoice for each order that has none, and returns the new invoices by number.
+async def issue(tx: Transaction, orders: Sequence[Order], seller: Seller) -> list[Invoice]:
+    """Issues the seller's invoice for each order that has none, and returns the new invoices by number.
 
     Takes a lock that is held until the transaction ends and keeps others from issuing: call this last. The
-    database's clock gives year and time of issue once the lock is held, so within a year later numbers have
-    later times, and a transaction that waited over New Year gets numbers of the new year.
+    database's clock gives the time of issue once the lock is held, so within a year later numbers have later
+    times, and a transaction that waited over the seller's New Year gets numbers of the new year.
     """
     by_id = {order.id: order for order in orders}
     rows = [(order.id, _encoder.encode(order)) for order in by_id.values()]
-    await tx.execute(_LOCK_NUMBERS)
+    [locked] = await tx.fetch(_LOCK_NUMBERS)
+    issued_at = locked["issued_at"]
+    issued_on = day_of(issued_at, seller)
     # A second statement, to see invoices that others issued while this one waited for the lock.
-    records = await tx.fetch(_ISSUE, *statements.columns_of(rows, 2))
+    columns = statements.columns_of(rows, 2)
+    records = await tx.fetch(_ISSUE, *columns, issued_at, issued_on, _encoder.encode(seller))
     invoices = [
         Invoice(
             number=Number(record["year"], record["serial"]),
-            issued_at=record["issued_at"],
+            issued_at=issued_at,
+            issued_on=issued_on,
+            seller=seller,
             order=by_id[record["order_id"]],
         )
         for record in records
@@ -114,8 +127,19 @@ async def issue(tx: Transaction, orders: Sequence[Order]) -> list[Invoice]:
 async def find(database: Reads, number: Number) -> Invoice | None:
     """The invoice with this number, or None."""
     for record in await database.fetch(_FIND, number.year, number.serial):
-        return Invoice(number, record["issued_at"], _order.decode(record["snapshot"]))
+        return _invoice(number, record)
     return None
+
+
+def _invoice(number: Number, record: asyncpg.Record) -> Invoice:
+    issued_at = record["issued_at"]
+    return Invoice(
+        number=number,
+        issued_at=issued_at,
+        issued_on=record["issued_on"] or issued_at.astimezone(UTC).date(),  # version 1 was dated in UTC
+        seller=_seller.decode(record["seller"]) if record["seller"] else None,
+        order=_order.decode(record["snapshot"]),
+    )
 
 
 async def last_number(tx: Transaction) -> Number | None:

@@ -148,7 +148,7 @@ def taxes_on(terms: Terms, taxed: Sequence[LineCost | ShippingCost], amounts: Se
     Rounded per rate, the tax of all lines of one category and rate is rounded once. Their shares of it are in
     proportion to their exact taxes, and so to their amounts.
     """
-    tax_of = money.part_of if terms.prices == "net" else money.tax_within
+    tax_of = money.tax_on if terms.prices == "net" else money.tax_within
     if terms.tax_rounding == "line":
         return [tax_of(amount, each.given.tax_rate) for amount, each in zip(amounts, taxed, strict=True)]
     groups: defaultdict[tuple[TaxCategory, tuple[int, int]], list[int]] = defaultdict(list)

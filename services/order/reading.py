@@ -98,7 +98,8 @@ class _Reader:
             case str(text), None:
                 amount = self.amount(text, (*path, "amount"))
             case None, str(rate):
-                amount = None if price is None else money.part_of(price, rate)
+                numerator, denominator = money.ratio(rate)
+                amount = None if price is None else money.rounded(price * numerator, denominator)
             case _:
                 message = "This must have either an amount or a rate."
                 self.broken.append(BrokenRule(path, "amount_or_rate", message))

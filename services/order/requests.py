@@ -25,7 +25,7 @@ from pydantic_core import PydanticCustomError
 
 from events import contracts, money
 from services.order import domain, postal, tax_ids
-from services.order.card_numbers import without_card_number
+from services.order.card_numbers import holds_card_number, without_card_number
 from services.order.countries import COUNTRIES
 from services.order.email_address import email_address
 from services.order.pricing import GivenDiscount, GivenShipping, Line
@@ -42,8 +42,11 @@ _NO_CARD_NUMBER: Final = AfterValidator(without_card_number)
 _Line = Annotated[str, AfterValidator(_text), _ONE_LINE]
 Text = Annotated[_Line, StringConstraints(min_length=1, max_length=200)]
 Code = Annotated[_Line, StringConstraints(min_length=1, max_length=64)]
+UncheckedCode = Annotated[
+    str, AfterValidator(single_line), _ONE_LINE, StringConstraints(min_length=1, max_length=64)
+]
+"""It may hold a card number."""
 Note = Annotated[_Line, StringConstraints(min_length=1, max_length=500)]
-Sku = Annotated[str, AfterValidator(single_line), _ONE_LINE, StringConstraints(min_length=1, max_length=64)]
 LineId = Annotated[
     str,
     StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.:-]{0,31}$"),
@@ -173,7 +176,7 @@ class NewCustomer(_Strict):
     company: Text | None = None
     phone: Phone | None = None
     tax_id: Annotated[
-        Code | None,
+        UncheckedCode | None,
         Field(description="Of the country that the invoice is addressed to.", examples=["DE136695976"]),
     ] = None
 
@@ -223,7 +226,7 @@ class NewDiscount(_Strict):
 class NewItem(_Strict):
     """One line."""
 
-    sku: Sku
+    sku: UncheckedCode
     name: Text
     quantity: Quantity
     unit_price: Price
@@ -298,7 +301,6 @@ _RICH_EXAMPLE: Final[dict[str, Any]] = {
             "discount": {"rate": "0.1", "name": "From ten pieces"},
         },
         {
-            "id": "beans",
             "sku": "BEANS-7",
             "name": "Coffee beans by weight, in kg",
             "quantity": "2.125",
@@ -389,7 +391,7 @@ class NewOrder(_Strict):
             try:
                 tax_id = tax_ids.compact(tax_id, country)
             except tax_ids.InvalidTaxId:
-                broken.append(_INVALID_TAX_ID)
+                broken.append(_CARD_DATA if holds_card_number(tax_id) else _INVALID_TAX_ID)
         return contracts.Customer(
             name=given.name,
             email=given.email,
@@ -424,6 +426,9 @@ class NewOrder(_Strict):
         )
 
 
+_CARD_DATA: Final = BrokenRule(
+    ("customer", "tax_id"), "card_data", "Card data must never be sent: use the payment provider's token."
+)
 _INVALID_TAX_ID: Final = BrokenRule(
     ("customer", "tax_id"),
     "invalid_tax_id",

@@ -8,6 +8,8 @@ from typing import Final
 
 from stdnum.exceptions import ValidationError
 
+from services.order.card_numbers import holds_card_number
+
 _FORMS: Final = {
     "AD": "ad.nrt",
     "AL": "al.nipt",
@@ -92,6 +94,7 @@ class InvalidTaxId(ValueError):
 def compact(text: str, country: str) -> str:
     """The tax id without separators, as the country writes it; unchanged for a country without a form.
 
+    A tax id that was checked may look like a card number, as many of France's do; another may not.
     Every country takes VAT numbers of the EU's states and of Northern Ireland with their prefixes, such as
     `EL` for Greece and `XI` for Northern Ireland. A prefix that was sent is kept, and none is added.
     Raises InvalidTaxId.
@@ -109,6 +112,8 @@ def compact(text: str, country: str) -> str:
             continue
         return number if prefix != country or number.startswith(country) else country + number
     if country in _FORMS or (prefix == country and country.lower() in eu_vat.MEMBER_STATES):
+        raise InvalidTaxId(InvalidTaxId.__doc__)
+    if holds_card_number(text):
         raise InvalidTaxId(InvalidTaxId.__doc__)
     return text
 

@@ -16,7 +16,7 @@ from events.contracts import OrderCreated
 from events.errors import DatabaseUnavailable
 from services.order.documents import Order
 from services.order.requests import NewOrder
-from tests.order_service import OrderService, a_new_item, a_new_order, order_service
+from tests.order_service import Json, OrderService, a_new_item, a_new_order, a_rich_order, order_service
 
 
 @pytest.fixture
@@ -53,20 +53,39 @@ async def test_the_answer_to_post_is_the_order_so_far(service: OrderService) -> 
         "waiting": None,
         "created_at": created_at,
         "currency": "BRL",
+        "prices": "net",
+        "tax_rounding": "line",
         "subtotal": "39.80",
         "tax": "6.77",
         "total": "46.57",
         "items": [
             {
+                "id": "1",
                 "sku": "MUG-01",
                 "name": "Mug",
                 "quantity": 2,
                 "unit_price": "19.90",
+                "discount": None,
+                "order_discount": "0.00",
                 "tax_rate": "0.17",
+                "tax_category": "S",
+                "exemption_reason": None,
+                "subtotal": "39.80",
+                "tax": "6.77",
                 "total": "46.57",
             }
         ],
-        "customer": {"name": "Ana Souza", "email": "ana@example.com", "locale": "pt-BR"},
+        "discount": None,
+        "shipping": None,
+        "reverse_charge": False,
+        "customer": {
+            "name": "Ana Souza",
+            "email": "ana@example.com",
+            "locale": "pt-BR",
+            "company": None,
+            "phone": None,
+            "tax_id": None,
+        },
         "shipping_address": {
             "line1": "Rua Augusta 1",
             "line2": None,
@@ -74,7 +93,12 @@ async def test_the_answer_to_post_is_the_order_so_far(service: OrderService) -> 
             "state": None,
             "postal_code": "01304-001",
             "country": "BR",
+            "name": None,
+            "company": None,
         },
+        "billing_address": None,
+        "note": None,
+        "metadata": {},
         "invoice": None,
         "payment": None,
         "shipment": None,
@@ -166,14 +190,121 @@ async def test_the_openapi_document_describes_the_api(service: OrderService) -> 
     assert "HTTPValidationError" not in description["components"]["schemas"]
     assert [parameter["name"] for parameter in post["parameters"]] == ["Idempotency-Key"]
     assert post["responses"]["201"]["headers"].keys() == {"Location", "Idempotency-Replayed"}
-    [example] = description["components"]["schemas"]["NewOrder"]["examples"]
-    NewOrder.model_validate(example)
+    for example in description["components"]["schemas"]["NewOrder"]["examples"]:
+        NewOrder.model_validate(example)
 
 
-async def test_an_answer_matches_the_openapi_document(service: OrderService) -> None:
-    answer = await service.http.post("/orders", json=a_new_order())
+@pytest.mark.parametrize("order", [a_new_order(), a_rich_order()], ids=["plain", "rich"])
+async def test_an_answer_matches_the_openapi_document(service: OrderService, order: Json) -> None:
+    answer = await service.http.post("/orders", json=order)
     document = TypeAdapter(Order)
     assert document.dump_json(document.validate_json(answer.content)) == answer.content
+
+
+async def test_everything_that_was_sent_is_shown_where_it_belongs(service: OrderService) -> None:
+    sent = a_rich_order()
+    answer = await service.http.post("/orders", json=sent)
+    placed = answer.json()
+    assert await service.read(placed["id"]) == placed
+    same = ("reference", "currency", "prices", "tax_rounding", "note", "metadata")
+    assert {name: placed[name] for name in same} == {name: sent[name] for name in same}
+    assert placed["customer"] == sent["customer"]
+    absent = {"line2": None, "state": None, "name": None, "company": None}
+    assert placed["shipping_address"] == absent | sent["shipping_address"]
+    assert placed["billing_address"] == absent | sent["billing_address"]
+    assert placed["items"] == [
+        {
+            "id": "mug",
+            "sku": "MUG-01",
+            "name": "Mug",
+            "quantity": 12,
+            "unit_price": "9.99",
+            "discount": {"amount": "11.99", "rate": "0.1", "name": "From ten pieces"},
+            "order_discount": "3.40",
+            "tax_rate": "0.19",
+            "tax_category": "S",
+            "exemption_reason": None,
+            "subtotal": "87.80",
+            "tax": "16.69",
+            "total": "104.49",
+        },
+        {
+            "id": "2",
+            "sku": "BEANS-7",
+            "name": "Coffee beans by weight, in kg",
+            "quantity": "2.125",
+            "unit_price": "23.9999",
+            "discount": None,
+            "order_discount": "1.60",
+            "tax_rate": "0.07",
+            "tax_category": "S",
+            "exemption_reason": None,
+            "subtotal": "46.17",
+            "tax": "3.23",
+            "total": "49.40",
+        },
+    ]
+    assert placed["discount"] == {"amount": "5.00", "rate": None, "name": "Welcome"}
+    assert placed["shipping"] == {
+        "name": "Parcel",
+        "price": "4.90",
+        "tax_rate": "0.19",
+        "tax_category": "S",
+        "exemption_reason": None,
+        "subtotal": "4.12",
+        "tax": "0.78",
+        "total": "4.90",
+    }
+    assert (placed["subtotal"], placed["tax"], placed["total"]) == ("138.09", "20.70", "158.79")
+
+
+async def test_gross_prices_are_what_the_customer_pays(service: OrderService) -> None:
+    items = [a_new_item(quantity=1, unit_price="9.99", tax_rate="0.19")]
+    placed = await service.place(currency="EUR", prices="gross", items=items)
+    assert (placed["subtotal"], placed["tax"], placed["total"]) == ("8.39", "1.60", "9.99")
+
+
+async def test_with_reverse_charge_every_line_has_its_category(service: OrderService) -> None:
+    company = a_new_order()["customer"] | {"company": "Weber GmbH", "tax_id": "DE 136 695 976"}
+    address = {"line1": "Königstraße 1", "city": "Stuttgart", "postal_code": "70173", "country": "DE"}
+    placed = await service.place(
+        customer=company,
+        shipping_address=address,
+        currency="EUR",
+        reverse_charge=True,
+        items=[a_new_item(tax_rate="0"), a_new_item(tax_rate="0")],
+        shipping={"price": "4.90"},
+    )
+    assert placed["reverse_charge"] is True
+    assert placed["customer"]["tax_id"] == "DE136695976"
+    assert [part["tax_category"] for part in (*placed["items"], placed["shipping"])] == ["AE"] * 3
+    assert (placed["shipping"]["name"], placed["tax"], placed["total"]) == ("Shipping", "0.00", "84.50")
+
+
+@pytest.mark.parametrize("method", [{}, {"payment_method": None}, {"payment_method": "pm_card_visa"}])
+async def test_an_order_over_nothing_needs_no_payment_method(service: OrderService, method: Json) -> None:
+    body = a_new_order(items=[a_new_item(discount={"rate": "1", "name": "Gift"})])
+    del body["payment_method"]
+    answer = await service.http.post("/orders", json=body | method)
+    assert answer.status_code == 201, answer.text
+    assert answer.json()["total"] == "0.00"
+
+
+async def test_an_order_that_an_older_version_accepted_is_a_replay_although_it_is_refused_now(
+    service: OrderService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    body = a_new_order(shipping_address=a_new_order()["shipping_address"] | {"postal_code": "1304"})
+    key = {"Idempotency-Key": "before the upgrade"}
+    with monkeypatch.context() as older:
+        older.setattr("services.order.postal.has_form", lambda *_: True)
+        first = await service.http.post("/orders", json=body, headers=key)
+    assert first.status_code == 201, first.text
+    again = await service.http.post("/orders", json=body, headers=key)
+    assert (again.status_code, again.content) == (201, first.content)
+    assert again.headers["idempotency-replayed"] == "true"
+    assert (await service.http.post("/orders", json=body)).status_code == 422
+    other = await service.http.post("/orders", json=body | {"reference": "WEB-2"}, headers=key)
+    assert (other.status_code, other.json()["type"]) == (422, "urn:orderflow:problem:invalid_request")
 
 
 @pytest.fixture

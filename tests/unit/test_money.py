@@ -17,7 +17,10 @@ from events.money import (
     format_price,
     format_quantity,
     parse_amount,
-    part_of,
+    parse_price,
+    parse_quantity,
+    tax_on,
+    tax_within,
 )
 
 CURRENCIES = st.sampled_from(sorted(EXPONENTS))
@@ -124,11 +127,81 @@ def test_a_quantity_is_written_with_its_own_decimals(quantity: int, decimals: in
     ],
 )
 def test_tax_is_rounded_half_up_to_the_minor_unit(net: int, rate: str, tax: int) -> None:
-    assert part_of(net, rate) == tax
+    assert tax_on(net, rate) == tax
 
 
 @given(AMOUNTS, st.integers(min_value=0, max_value=10**6))
 def test_tax_is_exact_before_it_is_rounded(net: int, millionths: int) -> None:
     rate = str(Decimal(millionths).scaleb(-6))
     exact = net * Fraction(millionths, 10**6)
-    assert part_of(net, rate) == int(exact + Fraction(1, 2))
+    assert tax_on(net, rate) == int(exact + Fraction(1, 2))
+
+
+@pytest.mark.parametrize(
+    ("gross", "rate", "tax"),
+    [
+        (999, "0.19", 160),  # 159.50
+        (119, "0.19", 19),
+        (862, "0.19", 138),  # 137.63
+        (1, "1", 1),  # 0.5: half goes up
+        (999, "0", 0),
+    ],
+)
+def test_tax_is_taken_out_of_a_gross_amount(gross: int, rate: str, tax: int) -> None:
+    assert tax_within(gross, rate) == tax
+
+
+@given(AMOUNTS, st.integers(min_value=0, max_value=10**6))
+def test_the_tax_within_is_exact_before_it_is_rounded(gross: int, millionths: int) -> None:
+    rate = Fraction(millionths, 10**6)
+    exact = gross * rate / (1 + rate)
+    assert tax_within(gross, str(Decimal(millionths).scaleb(-6))) == int(exact + Fraction(1, 2))
+
+
+@pytest.mark.parametrize(
+    ("text", "currency", "price"),
+    [
+        ("19.90", "EUR", (1990, None)),
+        ("19.9000", "EUR", (1990, None)),
+        ("0.0340", "EUR", (34, 3)),
+        ("0.0345", "EUR", (345, 4)),
+        ("1980", "JPY", (1980, None)),
+        ("1980.0", "JPY", (1980, None)),
+        ("1980.5", "JPY", (19805, 1)),
+        ("0.000", "KWD", (0, None)),
+        ("0.0000", "KWD", (0, None)),
+    ],
+)
+def test_a_unit_price_may_have_more_decimals_than_the_currency(
+    text: str, currency: str, price: tuple[int, int | None]
+) -> None:
+    assert parse_price(text, currency) == price
+
+
+@pytest.mark.parametrize(
+    ("text", "currency"), [("5", "EUR"), ("5.0", "EUR"), ("5.00000", "EUR"), ("5.00", "KWD"), ("-1", "JPY")]
+)
+def test_a_unit_price_has_at_least_the_currencys_decimals_and_at_most_four(text: str, currency: str) -> None:
+    with pytest.raises(InvalidAmount):
+        parse_price(text, currency)
+
+
+@pytest.mark.parametrize(
+    ("text", "quantity"),
+    [
+        ("2", (2, 0)),
+        ("2.000", (2, 0)),
+        ("0.125", (125, 3)),
+        ("1.50", (15, 1)),
+        ("10", (10, 0)),
+        ("0", (0, 0)),
+    ],
+)
+def test_a_quantity_is_read_without_needless_zeros(text: str, quantity: tuple[int, int]) -> None:
+    assert parse_quantity(text) == quantity
+
+
+@pytest.mark.parametrize("text", ["1.0000", "1.", ".5", "01", "-1", "1e3", "", "\u0661"])
+def test_a_quantity_is_a_plain_decimal_with_up_to_three_decimals(text: str) -> None:
+    with pytest.raises(InvalidAmount):
+        parse_quantity(text)

@@ -1,5 +1,7 @@
 """Tax ids have a form of the country that the invoice is addressed to."""
 
+import contextlib
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -39,6 +41,7 @@ from services.order.tax_ids import CHECKED_COUNTRIES, InvalidTaxId, compact
         ("HU", "12892312-2-41", "12892312-2-41"),  # stdnum does not know the form within the country
         ("JP", "T1234567890123", "T1234567890123"),
         ("AQ", "anything", "anything"),
+        ("FR", "380 129 866 48625", "38012986648625"),  # it has the form of a card number too
     ],
 )
 def test_a_tax_id_is_kept_without_separators(country: str, given: str, kept: str) -> None:
@@ -58,6 +61,8 @@ def test_a_tax_id_is_kept_without_separators(country: str, given: str, kept: str
         ("LU", "LU1"),
         ("US", "1"),
         ("FR", "FR40303265045\u202e"),
+        ("AQ", "38012986648625"),
+        ("JP", "4242 4242 4242 4242"),
     ],
 )
 def test_another_text_is_refused(country: str, given: str) -> None:
@@ -76,7 +81,5 @@ def test_most_countries_of_trade_are_checked() -> None:
     st.text(st.characters() | st.sampled_from("0123456789ABX-./ \u0661\u00b2\uff11"), max_size=20),
 )
 def test_every_text_is_kept_or_refused(country: str, prefix: str, text: str) -> None:
-    try:
+    with contextlib.suppress(InvalidTaxId):
         assert len(compact(prefix + text, country)) <= 64
-    except InvalidTaxId:
-        pass
