@@ -49,6 +49,7 @@ async def test_the_auditors_own_role_is_enough(journeyed: str, journeys: str) ->
 
 SHIFT = "interval '1 hour'"
 FREE = """
+    ALTER TABLE "order".orders DROP CONSTRAINT IF EXISTS orders_total_check;
     UPDATE "order".orders SET total = 0 WHERE id = $1;
     UPDATE billing.payments SET amount = 0, provider = 'none', provider_reference = 'none',
         payment_method = NULL
@@ -142,7 +143,7 @@ PLANTED = [
     ("I8", "declined", "UPDATE provider.charges SET status = 'succeeded' WHERE order_id = $1"),
     ("I8", "shipped", FREE),
     ("I9", "shipped", FREE),
-    ("I10", "refunded", FREE),
+    ("I8", "refunded", FREE),
     (
         "I8",
         "shipped",

@@ -24,6 +24,7 @@ from ops.services import SERVICES
 from ops.target import Target
 from sandbox.stripe.faults import Behaviour, Step
 from services.billing import simulated
+from services.billing.domain import derive_id
 from services.billing.provider import ChargeCaptured, RefundRequest
 from services.billing.stripe import provider as stripe_provider
 from tests.conftest import new_database
@@ -393,6 +394,34 @@ async def test_charges_at_stripe_are_refunded_once_even_if_answers_are_lost(
         assert [server.given_back(order.id) for order in lost] == [[4657]] * 4
         report = await audit(Target(fresh_database, None), ledger=ledger_of(fresh_database), quiet=True)
         assert report.breaches == ()
+
+
+@pytest.mark.parametrize("payment_lost", [False, True])
+async def test_a_charge_for_an_order_with_a_total_of_0_is_refunded(
+    fresh_database: str, payment_lost: bool
+) -> None:
+    await migrate(fresh_database, {role: role for role in ROLES})
+    order = an_order()
+    async with simulated.connect(url_for(fresh_database, PROVIDER, PROVIDER)) as provider:
+        assert isinstance(await provider.charge(a_charge(order)), ChargeCaptured)
+    async with connected(fresh_database) as database:
+        await database.execute('ALTER TABLE "order".orders DROP CONSTRAINT IF EXISTS orders_total_check')
+        await database.execute(
+            """INSERT INTO "order".orders (id, created_at, currency, total, snapshot)
+            VALUES ($1, now(), 'BRL', 0, '')""",
+            order.id,
+        )
+        if not payment_lost:
+            await database.execute(
+                "INSERT INTO billing.payments (id, order_id, amount, currency, snapshot, state, "
+                "claimed_until, provider, provider_reference) "
+                "VALUES ($1, $2, 0, 'BRL', '', 'captured', now(), 'none', 'none')",
+                *(derive_id(order.id, "payment"), order.id),
+            )
+    said = await restore(fresh_database, "--last-invoice", "2026-000001", apply=True)
+    assert f"46.57 BRL  order {order.id} (WEB-1042): its order has another payment: it is refunded" in said
+    async with connected(fresh_database) as database:
+        assert await database.fetchval("SELECT amount FROM provider.refunds") == order.total
 
 
 async def test_a_refused_refund_is_reported_by_every_run(
