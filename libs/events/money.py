@@ -59,10 +59,28 @@ def parse_amount(text: str, currency: str) -> int:
 
 def format_amount(minor: int, currency: str) -> str:
     """Decimal string of minor units: `format_amount(1990, "BRL") == "19.90"`. Raises UnknownCurrency."""
-    decimals = exponent(currency)
+    return format_decimal(minor, exponent(currency))
+
+
+def format_price(price: int, decimals: int | None, currency: str) -> str:
+    """Decimal string of a unit price: `format_price(345, 4, "BRL") == "0.0345"`.
+
+    `price` is in units of 10 ** -`decimals` of the currency, or in minor units if `decimals` is None. Raises
+    UnknownCurrency.
+    """
+    return format_decimal(price, exponent(currency) if decimals is None else decimals)
+
+
+def format_quantity(quantity: int, decimals: int) -> str:
+    """Decimal string of a quantity in units of 10 ** -`decimals`: `format_quantity(125, 3) == "0.125"`."""
+    return format_decimal(quantity, decimals)
+
+
+def format_decimal(value: int, decimals: int) -> str:
+    """Decimal string of `value` times 10 ** -`decimals`, with exactly these decimals."""
     if not decimals:
-        return str(minor)
-    sign, digits = ("-" if minor < 0 else ""), str(abs(minor)).zfill(decimals + 1)
+        return str(value)
+    sign, digits = ("-" if value < 0 else ""), str(abs(value)).zfill(decimals + 1)
     return f"{sign}{digits[:-decimals]}.{digits[-decimals:]}"
 
 

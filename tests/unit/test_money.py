@@ -14,6 +14,8 @@ from events.money import (
     UnknownCurrency,
     exponent,
     format_amount,
+    format_price,
+    format_quantity,
     parse_amount,
     tax_on,
 )
@@ -78,6 +80,31 @@ def test_an_unknown_currency_is_refused(currency: str) -> None:
 @given(AMOUNTS, CURRENCIES)
 def test_every_amount_survives_writing_and_reading(minor: int, currency: str) -> None:
     assert parse_amount(format_amount(minor, currency), currency) == minor
+
+
+@pytest.mark.parametrize(
+    ("price", "decimals", "currency", "text"),
+    [
+        (1990, None, "EUR", "19.90"),
+        (345, 4, "EUR", "0.0345"),
+        (5, 3, "EUR", "0.005"),
+        (1980, None, "JPY", "1980"),
+        (19805, 1, "JPY", "1980.5"),
+        (199055, 4, "KWD", "19.9055"),
+        (0, None, "KWD", "0.000"),
+    ],
+)
+def test_a_unit_price_is_written_with_its_own_decimals_or_the_currencys(
+    price: int, decimals: int | None, currency: str, text: str
+) -> None:
+    assert format_price(price, decimals, currency) == text
+
+
+@pytest.mark.parametrize(
+    ("quantity", "decimals", "text"), [(2, 0, "2"), (125, 3, "0.125"), (15, 1, "1.5"), (100_000, 0, "100000")]
+)
+def test_a_quantity_is_written_with_its_own_decimals(quantity: int, decimals: int, text: str) -> None:
+    assert format_quantity(quantity, decimals) == text
 
 
 @pytest.mark.parametrize(
