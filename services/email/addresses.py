@@ -1,0 +1,48 @@
+"""Who an order is from and where it goes, line by line; the same for text and HTML."""
+
+from typing import NamedTuple
+
+from events.contracts import Address, Customer, Order, Seller
+
+
+class AddressBlock(NamedTuple):
+    """An address under its title."""
+
+    title: str
+    lines: list[str]
+    tax_id: str | None = None
+
+
+def blocks(order: Order) -> list[AddressBlock]:
+    """The delivery address, and the billing address if it is another.
+
+    A parcel for somebody else does not name the customer's company; an invoice always does. The tax id
+    stands where the invoice is addressed to.
+    """
+    customer, to, billed = order.customer, order.shipping_address, order.billed_to
+    recipients = _lines(to, customer, to.company or (None if to.name else customer.company))
+    if billed == to:
+        return [AddressBlock("Delivery address", recipients, customer.tax_id)]
+    payers = _lines(billed, customer, billed.company or customer.company)
+    return [AddressBlock("Delivery address", recipients), AddressBlock("Billing address", payers, customer.tax_id)]
+
+
+def imprint(seller: Seller | None) -> list[str]:
+    """The seller as an invoice names it. Empty if the invoice names none."""
+    if seller is None:
+        return []
+    tax_id = seller.tax_id and f"Tax ID {seller.tax_id}"
+    address = _place(seller.address) if seller.address else []
+    return [line for line in (seller.name, *address, tax_id, seller.registration, seller.email) if line]
+
+
+def _lines(address: Address, customer: Customer, company: str | None) -> list[str]:
+    name = address.name or customer.name
+    people = [company, name] if company and company != name else [name]
+    return people + _place(address)
+
+
+def _place(address: Address) -> list[str]:
+    code = address.shown_postal_code
+    city = f"{code} {address.city}" if code else address.city
+    return [line for line in (address.line1, address.line2, city, address.state, address.country) if line]
