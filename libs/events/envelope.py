@@ -11,6 +11,7 @@ from uuid import NAMESPACE_URL, UUID, uuid5
 from zlib import crc32
 
 import msgspec
+from msgspec.structs import replace
 from uuid_utils.compat import uuid7
 
 from events.bus import Message
@@ -37,8 +38,10 @@ _one = msgspec.json.Decoder(AnyEvent)
 _raw_batch = msgspec.json.Decoder(list[msgspec.Raw])
 _UNREADABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 """Raised by msgspec for JSON that is malformed, not UTF-8, or nested too deeply."""
-_SCHEMAS: Final = {
-    event: frozenset(schema_of(event, version) for version in READABLE_VERSIONS) for event in EVENTS
+_SCHEMAS: Final = {event: schema_of(event) for event in EVENTS}
+_OLDER_SCHEMAS: Final = {
+    event: frozenset(schema_of(event, version) for version in READABLE_VERSIONS if version != VERSION)
+    for event in EVENTS
 }
 _SCHEMA: Final = re.compile(r"urn:orderflow:([A-Z_]{1,64}):([0-9]{1,9})")
 
@@ -111,19 +114,20 @@ def messages(events: Iterable[AnyEvent]) -> list[Message]:
 def decode(body: bytes) -> tuple[list[AnyEvent], list[Rejected]]:
     """The events of a message, and those that were rejected.
 
-    Unknown fields are ignored. Raises Undecodable when the body is not a JSON array, or too large.
+    Unknown fields are ignored. An event of an older version becomes one of VERSION, also in its `dataschema`:
+    encoded again it is what it says. Rejected events keep their bytes. Raises Undecodable when the body is
+    not a JSON array, or too large.
     """
     if len(body) > MAX_READ_BYTES:
         raise Undecodable(f"The message has {len(body)} bytes; the limit is {MAX_READ_BYTES}.")
     try:
         events = _batch.decode(body)
-        rejected: list[Rejected] = []
     except _UNREADABLE:
-        events, rejected = _decode_each(body)
+        return _decode_each(body)
     for event in events:
-        if event.dataschema not in _SCHEMAS[type(event)] or event.subject != event.data.order.id:
-            return _split_misfits(events, rejected)
-    return events, rejected
+        if event.dataschema != _SCHEMAS[type(event)] or event.subject != event.data.order.id:
+            return _decode_each(body)
+    return events, []
 
 
 def digests(body: bytes) -> list[int]:
@@ -142,7 +146,7 @@ def _message(event_type: type[AnyEvent], events: Sequence[AnyEvent], encoded: Se
 
 
 def _decode_each(body: bytes) -> tuple[list[AnyEvent], list[Rejected]]:
-    """Decodes each event separately, for a message in which one is malformed."""
+    """Decodes each event separately, for a message in which one is malformed or not of this version."""
     try:
         raws = _raw_batch.decode(body)
     except _UNREADABLE as error:
@@ -151,26 +155,21 @@ def _decode_each(body: bytes) -> tuple[list[AnyEvent], list[Rejected]]:
     rejected: list[Rejected] = []
     for raw in raws:
         try:
-            events.append(_one.decode(raw))
+            event = _one.decode(raw)
         except _UNREADABLE as error:
             rejected.append(_rejected(bytes(raw), "invalid_event", str(error)))
-    return events, rejected
-
-
-def _split_misfits(
-    events: Sequence[AnyEvent], rejected: list[Rejected]
-) -> tuple[list[AnyEvent], list[Rejected]]:
-    good: list[AnyEvent] = []
-    for event in events:
-        if event.dataschema not in _SCHEMAS[type(event)]:
-            message = f"Read as {schema_of(type(event))}, but it is {event.dataschema}."
-            rejected.append(_rejected(_encoder.encode(event), "unsupported_version", message))
+            continue
+        if event.dataschema in _OLDER_SCHEMAS[type(event)]:
+            event = replace(event, dataschema=_SCHEMAS[type(event)])
+        if event.dataschema != _SCHEMAS[type(event)]:
+            message = f"Read as {_SCHEMAS[type(event)]}, but it is {event.dataschema}."
+            rejected.append(_rejected(bytes(raw), "unsupported_version", message))
         elif event.subject != event.data.order.id:
             message = "The subject is not the id of the order in the data."
-            rejected.append(_rejected(_encoder.encode(event), "subject_mismatch", message))
+            rejected.append(_rejected(bytes(raw), "subject_mismatch", message))
         else:
-            good.append(event)
-    return good, rejected
+            events.append(event)
+    return events, rejected
 
 
 def _rejected(raw: bytes, code: str, message: str) -> Rejected:
