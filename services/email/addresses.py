@@ -13,7 +13,7 @@ class AddressBlock(NamedTuple):
     tax_id: str | None = None
 
 
-def blocks(order: Order) -> list[AddressBlock]:
+def address_blocks(order: Order) -> list[AddressBlock]:
     """The delivery address, and the billing address if it is another.
 
     A parcel for somebody else does not name the customer's company; an invoice always does. The tax id
@@ -24,7 +24,10 @@ def blocks(order: Order) -> list[AddressBlock]:
     if billed == to:
         return [AddressBlock("Delivery address", recipients, customer.tax_id)]
     payers = _lines(billed, customer, billed.company or customer.company)
-    return [AddressBlock("Delivery address", recipients), AddressBlock("Billing address", payers, customer.tax_id)]
+    return [
+        AddressBlock("Delivery address", recipients),
+        AddressBlock("Billing address", payers, customer.tax_id),
+    ]
 
 
 def imprint(seller: Seller | None) -> list[str]:

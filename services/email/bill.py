@@ -38,7 +38,7 @@ class Line(NamedTuple):
 
     name: str
     terms: str
-    """Such as `2 × 19.90 BRL + 17% tax`."""
+    """Quantity, unit price and tax."""
     price: str
     discount: Row | None
 
@@ -63,17 +63,21 @@ class Bill(NamedTuple):
 
 def money(minor: int, currency: str) -> str:
     """An amount such as `46.57 BRL`, without a place to break the line."""
-    return f"{format_amount(minor, currency)}\N{NO-BREAK SPACE}{currency}"
+    return _in(currency, format_amount(minor, currency))
+
+
+def _in(currency: str, amount: str) -> str:
+    return f"{amount}\N{NO-BREAK SPACE}{currency}"
 
 
 def _line(item: Item, order: Order) -> Line:
     currency, discount = order.currency, item.discount
     price = (item.subtotal if order.prices == "net" else item.total) + item.order_discount
     quantity = format_quantity(item.quantity, item.quantity_decimals)
-    unit_price = format_price(item.unit_price, item.unit_price_decimals, currency)
+    unit_price = _in(currency, format_price(item.unit_price, item.unit_price_decimals, currency))
     return Line(
         name=item.name,
-        terms=f"{quantity} × {unit_price}\N{NO-BREAK SPACE}{currency}{_tax_words(item, order.prices)}",
+        terms=f"{quantity} \N{MULTIPLICATION SIGN} {unit_price}{_tax_words(item, order.prices)}",
         price=money(price + discount.amount if discount else price, currency),
         discount=_reduction(discount, currency) if discount else None,
     )

@@ -5,14 +5,14 @@ from email.utils import format_datetime
 from functools import lru_cache
 from typing import Any, Final
 
-from jinja2 import Environment, PackageLoader, StrictUndefined, Template, pass_context
+from jinja2 import Environment, PackageLoader, StrictUndefined, pass_context
 from jinja2.runtime import Context
 from markupsafe import Markup, escape
 
 from events.contracts import InvoiceDetails
 from events.journey import RANKS
 from services.email import mime
-from services.email.addresses import blocks, imprint
+from services.email.addresses import address_blocks, imprint
 from services.email.bill import Bill, Label, money
 from services.email.domain import Mail, is_about_the_amount, reason_for_customer
 from services.email.mailer import RenderedMail
@@ -24,8 +24,8 @@ LANGUAGE: Final = "en"
 class MailRenderer:
     """Renders mails. The same mail gives the same bytes.
 
-    Text from customers, merchants and sellers (names, addresses, references, notes) is shown as it is: escaped in HTML, on
-    one line in text, in its own direction and language.
+    Text from customers, merchants and sellers (names, addresses, references, notes) is shown as it is:
+    escaped in HTML, on one line in text, in its own direction and language.
     """
 
     def __init__(self, sender: str) -> None:
@@ -57,7 +57,7 @@ class MailRenderer:
             "data": data,
             "order": order,
             "bill": Bill.of(order),
-            "addresses": blocks(order),
+            "addresses": address_blocks(order),
             "subject": subject,
             "shop": self._shop,
         }
