@@ -10,24 +10,20 @@ class AddressBlock(NamedTuple):
 
     title: str
     lines: list[str]
-    tax_id: str | None = None
 
 
 def address_blocks(order: Order) -> list[AddressBlock]:
     """The delivery address, and the billing address if it is another.
 
-    A parcel for somebody else does not name the customer's company; an invoice always does. The tax id
-    stands where the invoice is addressed to.
+    The customer's company is named unless the parcel is for somebody else.
     """
     customer, to, billed = order.customer, order.shipping_address, order.billed_to
     recipients = _lines(to, customer, to.company or (None if to.name else customer.company))
-    if billed == to:
-        return [AddressBlock("Delivery address", recipients, customer.tax_id)]
-    payers = _lines(billed, customer, billed.company or customer.company)
-    return [
-        AddressBlock("Delivery address", recipients),
-        AddressBlock("Billing address", payers, customer.tax_id),
-    ]
+    blocks = [AddressBlock("Delivery address", recipients)]
+    if billed != to:
+        payers = _lines(billed, customer, billed.company or customer.company)
+        blocks.append(AddressBlock("Billing address", payers))
+    return blocks
 
 
 def imprint(seller: Seller | None) -> list[str]:
