@@ -20,6 +20,13 @@ SUBJECTS: Final[Mapping[str, str]] = {
 }
 """The subject of the mail of each stage."""
 
+SUBJECTS_WITHOUT_PAYMENT: Final[Mapping[str, str]] = {
+    **SUBJECTS,
+    "PAYMENT_CONFIRMED": "There is nothing to pay for your order{reference}",
+    "PAYMENT_REFUNDED": "Your order{reference} is closed",
+}
+"""The subjects for an order whose total is 0."""
+
 _REASONS: Final[Mapping[str, str]] = {
     "payment": "The payment was refused.",
     "shipment": "No parcel can be sent to your address.",
@@ -73,7 +80,8 @@ class Mail:
     def subject(self) -> str:
         """The subject, with the order's reference if there is one."""
         reference = f" {self.order.reference}" if self.order.reference else ""
-        return SUBJECTS[self.stage].format(reference=reference)
+        subjects = SUBJECTS if self.order.total else SUBJECTS_WITHOUT_PAYMENT
+        return subjects[self.stage].format(reference=reference)
 
     @property
     def name(self) -> str:

@@ -1,18 +1,19 @@
 """Renders mails: fills the templates of a mail's stage, as text and as HTML, into one message."""
 
-from datetime import date
-from decimal import Decimal
+from datetime import UTC, date, datetime
 from email.utils import format_datetime
 from functools import lru_cache
 from typing import Any, Final
 
-from jinja2 import Environment, PackageLoader, StrictUndefined, Template, pass_context
+from jinja2 import Environment, PackageLoader, StrictUndefined, pass_context
 from jinja2.runtime import Context
 from markupsafe import Markup, escape
 
+from events.contracts import InvoiceDetails
 from events.journey import RANKS
-from events.money import format_amount
 from services.email import mime
+from services.email.addresses import address_blocks, imprint
+from services.email.bill import Bill, Label, money
 from services.email.domain import Mail, is_about_the_amount, reason_for_customer
 from services.email.mailer import RenderedMail
 
@@ -23,8 +24,8 @@ LANGUAGE: Final = "en"
 class MailRenderer:
     """Renders mails. The same mail gives the same bytes.
 
-    Text from customers and merchants (names, addresses, references) is shown as it is: escaped in HTML, on
-    one line in text, in its own direction and language.
+    Text from customers, merchants and sellers (names, addresses, references, notes) is shown as it is:
+    escaped in HTML, on one line in text, in its own direction and language.
     """
 
     def __init__(self, sender: str) -> None:
@@ -41,26 +42,31 @@ class MailRenderer:
     def render(self, mail: Mail) -> RenderedMail:
         """The mail as it is sent. Raises mime.UnusableAddress."""
         recipient = mime.envelope_address(mail.recipient)
+        subject, order, data = mail.subject, mail.order, mail.event.data
         headers = (
             f"Date: {format_datetime(mail.event.time)}\r\n"
             f"{self._from}"
-            f"{mime.address_header('To', mail.order.customer.name, recipient)}"
-            f"{mime.text_header('Subject', mail.subject)}"
+            f"{mime.address_header('To', order.customer.name, recipient)}"
+            f"{mime.text_header('Subject', subject)}"
             f"Message-ID: {mail.message_id(self.domain)}\r\n"
             f"Auto-Submitted: auto-generated\r\n"
             f"Content-Language: {LANGUAGE}\r\n"
-            f"X-Order-Id: {mail.order.id}\r\n"
+            f"X-Order-Id: {order.id}\r\n"
         )
+        values = {
+            "data": data,
+            "order": order,
+            "bill": Bill.of(order),
+            "addresses": address_blocks(order),
+            "subject": subject,
+            "shop": self._shop,
+        }
         bodies = {
-            "plain": self._body(self._text[mail.stage], mail),
-            "html": self._body(self._html[mail.stage], mail),
+            "plain": self._text[mail.stage].render(values),
+            "html": self._html[mail.stage].render(values),
         }
         content = mime.multipart_alternative(headers, bodies, boundary=f"=_{mail.id.hex}")
         return RenderedMail(mail.name, self._address, recipient, content)
-
-    def _body(self, template: Template, mail: Mail) -> str:
-        data = mail.event.data
-        return template.render(data=data, order=data.order, subject=mail.subject, shop=self._shop)
 
 
 def _file(stage: str) -> str:
@@ -81,9 +87,12 @@ def _environment(layout: str, *, autoescape: bool = False) -> Environment:
     environment.globals |= {"layout": layout, "language": LANGUAGE}
     environment.tests["about_the_amount"] = is_about_the_amount
     environment.filters |= {
-        "day": lambda time: _day(time.date()),
+        "day": _day_of,
+        "imprint": imprint,
+        "isolated": _isolated if autoescape else str,
+        "issued_on": _issued_on,
+        "label": _label_in_html if autoescape else _label,
         "money": _money,
-        "percent": _percent,
         "reason": reason_for_customer,
         "theirs": _theirs if autoescape else str,
     }
@@ -94,27 +103,49 @@ def _on_one_line(value: Any) -> Any:
     return mime.one_line(value) if type(value) is str else value
 
 
+def _day_of(time: datetime) -> str:
+    return _day(time.date())
+
+
 @lru_cache(maxsize=256)
 def _day(day: date) -> str:
     return f"{day.day} {day:%B %Y}"
 
 
+def _issued_on(invoice: InvoiceDetails) -> str:
+    """The day of issue: the seller's, or in version 1 the one in UTC."""
+    return _day(invoice.issued_on or invoice.issued_at.astimezone(UTC).date())
+
+
 @pass_context
 def _money(context: Context, minor: int) -> str:
-    """An amount in the order's currency, such as `46.57 BRL`, without a place to break the line."""
-    currency = context["order"].currency
-    return f"{format_amount(minor, currency)}\N{NO-BREAK SPACE}{currency}"
+    """An amount in the order's currency."""
+    return money(minor, context["order"].currency)
 
 
-@lru_cache(maxsize=256)
-def _percent(rate: str) -> str:
-    """A tax rate in per cent: "0.17" is 17%."""
-    return f"{(Decimal(rate) * 100).normalize():f}%"
+def _label(label: Label) -> str:
+    words = f"{label.words} ({label.name})" if label.name else label.words
+    return words + label.tax
+
+
+@pass_context
+def _label_in_html(context: Context, label: Label) -> str:
+    if not label.name:
+        return label.words + label.tax
+    return Markup("{} ({}){}").format(label.words, _theirs(context, label.name), label.tax)
 
 
 @pass_context
 def _theirs(context: Context, text: str) -> Markup:
     """HTML of the customer's own text: in the customer's language, isolated in its own direction."""
-    locale = context["order"].customer.locale
-    language = f' lang="{escape(locale)}"' if locale else ""
-    return Markup(f'<bdi dir="auto"{language}>{escape(mime.one_line(text))}</bdi>')  # noqa: S704  # escaped
+    return _isolated(text, _lang(context["order"].customer.locale))
+
+
+@lru_cache(maxsize=256)
+def _lang(locale: str | None) -> str:
+    return f' lang="{escape(locale)}"' if locale else ""
+
+
+def _isolated(text: str, attribute: str = "") -> Markup:
+    """HTML of text that others wrote, isolated in its own direction."""
+    return Markup(f'<bdi dir="auto"{attribute}>{escape(mime.one_line(text))}</bdi>')  # noqa: S704  # escaped

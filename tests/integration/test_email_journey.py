@@ -1,6 +1,7 @@
 """From an event to a mail at the server: one for each order and stage, under every failure."""
 
 import asyncio
+import json
 import logging
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -31,6 +32,7 @@ from tests.integration.mail_server import CUT, SILENCE, MailServer, mail_server
 from tests.waiting import eventually, patient_bus
 
 STAGES = list(one_of_each())
+VERSION_1 = Path(__file__).parents[1] / "samples" / "version_1"
 QUICK = replace(work.MAIL_RETRIES, first=0.1, longest=0.2)
 """The retries of mails, with pauses short enough for a test."""
 
@@ -382,6 +384,25 @@ async def test_mails_of_a_process_that_died_are_sent_by_the_next(journey: Journe
     assert message["Date"].datetime == shipped.time.replace(microsecond=0)
 
 
+def stored(stage: str) -> str:
+    """The statement that stored a pending mail of version 1."""
+    [event] = json.loads((VERSION_1 / f"{stage}.json").read_bytes())
+    content = json.dumps(event).encode().hex()
+    return f"""
+        INSERT INTO mails (id, order_id, stage, recipient, event, state, claimed_until)
+        VALUES ('{event["id"]}', '{event["subject"]}', '{stage}', 'ana@example.com',
+            decode('{content}', 'hex'), 'pending', now() - interval '1 second')"""
+
+
+async def test_pending_mails_of_version_1_are_sent(journey: Journey) -> None:
+    for stage in STAGES:
+        await journey.execute(stored(stage))
+    async with journey.service():
+        records = await journey.settled(len(STAGES))
+    assert {(record["stage"], record["state"]) for record in records} == {(stage, "sent") for stage in STAGES}
+    assert len(journey.server.mails) == len(STAGES)
+
+
 async def test_logs_contain_neither_content_nor_recipient_nor_secrets(
     journey: Journey, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -391,13 +412,12 @@ async def test_logs_contain_neither_content_nor_recipient_nor_secrets(
     order = an_order(
         customer=Customer(name="canary", email="canary@example.com"),
         items=(an_item(name="canary"),),
-        payment_method="canary",
     )
     journey.server.answers["RCPT"].append("451 4.7.1 <canary@example.com> Greylisted")
     journey.server.answers["DATA"].append(CUT)
     journey.server.answers["CONTENT"].extend([CUT, "554 5.7.1 canary@example.com looks like spam"])
     async with journey.service():
-        await journey.publish(order_created(order))
+        await journey.publish(order_created(order, payment_method="canary"))
         [record] = await journey.settled(1)
     assert record["state"] == "refused"
     assert "asked again" in caplog.text
