@@ -1,6 +1,7 @@
 """An issued invoice over HTTP, and orders that are never invoiced."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import datetime
 from typing import Any
@@ -23,6 +24,7 @@ from services.invoice.handlers import Uninvoiceable, issue_invoices
 from services.invoice.main import SERVICE
 from services.invoice.settings import InvoiceSettings
 from tests.factories import a_free_order, a_rich_order, a_seller, an_item, an_order, order_created
+from tests.pages import ROOT
 from tests.waiting import patient_bus
 
 
@@ -233,6 +235,31 @@ async def test_an_order_over_nothing_gets_an_invoice_like_any_other(
 ) -> None:
     number = await issued(invoices, order_created(a_free_order(), payment_method=None))
     assert (await client.get(f"/invoices/{number}")).json()["total"] == "0.00"
+
+
+async def test_an_invoice_of_version_1_is_shown_without_a_seller(
+    invoices: Transactions, client: httpx.AsyncClient
+) -> None:
+    snapshot = (ROOT / "tests/samples/version_1/rows/invoice.invoices.snapshot.json").read_bytes()
+    order = json.loads(snapshot)
+    async with invoices() as tx:
+        await tx.execute(
+            """INSERT INTO invoices (year, serial, order_id, issued_at, snapshot)
+               VALUES (2026, 1, $1, '2026-11-22 23:30:00+00', $2)""",
+            order["id"],
+            snapshot,
+        )
+    answer = await client.get("/invoices/2026-000001")
+    document = answer.json()
+    assert (document["seller"], document["issued_on"]) == (None, "2026-11-22")
+    assert document["billing_address"] == document["shipping_address"]
+    assert [(line["id"], line["tax_category"]) for line in document["items"]] == [
+        ("1", "S"),
+        ("2", "S"),
+        ("3", "Z"),
+    ]
+    assert document["total"] == "96.63"
+    assert order["payment_method"] not in answer.text
 
 
 async def test_an_address_without_a_postal_code_shows_none(
