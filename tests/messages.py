@@ -39,6 +39,6 @@ def is_said(message: str) -> bool:
 
     A setting's name before the sentence, as in `BROKER_URL: …`, is not part of the code's sentence.
     """
-    words = re.sub(r"^[A-Z_]+: ", "", message)
+    words = re.sub(r"^[A-Z0-9_]+: ", "", message)
     pattern = re.compile(".*".join(re.escape(part.strip()) for part in words.split("…")))
     return any(pattern.search(text) for text in said())

@@ -60,14 +60,14 @@ def example() -> Mapping[str, str]:
 def of_env_example() -> dict[str, str]:
     """The settings that .env.example shows, with the value that it shows first."""
     text = (ROOT / ".env.example").read_text("utf-8")
-    return dict(reversed(re.findall(r"^#([A-Z_]+)=(.*)$", text, re.MULTILINE)))
+    return dict(reversed(re.findall(r"^#([A-Z0-9_]+)=(.*)$", text, re.MULTILINE)))
 
 
 @cache
 def of_the_compose_file() -> Mapping[str, str]:
     """The defaults that the compose file itself names."""
     text = (ROOT / "docker-compose.yml").read_text("utf-8")
-    return dict(re.findall(r"(?<!\$)\$\{([A-Z_]+):-([^}]*)\}", text))
+    return dict(re.findall(r"(?<!\$)\$\{([A-Z0-9_]+):-([^}]*)\}", text))
 
 
 @cache

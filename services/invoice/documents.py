@@ -44,7 +44,6 @@ Category = Annotated[
     ),
 ]
 ExemptionReason = Annotated[str | None, Field(description="Why the tax rate is 0, in the order's words.")]
-Country = Annotated[str, Field(description="ISO 3166-1 alpha-2.", examples=["BR"])]
 
 
 class Customer(BaseModel):
@@ -58,24 +57,20 @@ class Customer(BaseModel):
     tax_id: str | None
 
 
-class Address(BaseModel):
-    """A postal address."""
+class PostalAddress(BaseModel):
+    """A place in the world."""
 
-    name: Annotated[str | None, Field(description="The recipient, where it is not the customer.")]
-    company: str | None
     line1: Annotated[str, Field(examples=["Rua Augusta 1"])]
     line2: str | None
     city: Annotated[str, Field(examples=["São Paulo"])]
     state: str | None
     postal_code: Annotated[str | None, Field(examples=["01304-001"])]
-    country: Country
+    country: Annotated[str, Field(description="ISO 3166-1 alpha-2.", examples=["BR"])]
 
     @classmethod
-    def of(cls, address: contracts.Address) -> Self:
-        """Shows an address."""
-        return cls(
-            name=address.name,
-            company=address.company,
+    def of(cls, address: contracts.Address) -> "PostalAddress":
+        """Shows the seller's address."""
+        return PostalAddress(
             line1=address.line1,
             line2=address.line2,
             city=address.city,
@@ -85,11 +80,24 @@ class Address(BaseModel):
         )
 
 
+class Address(PostalAddress):
+    """A place and who is there."""
+
+    name: Annotated[str | None, Field(description="The recipient, where it is not the customer.")]
+    company: str | None
+
+    @classmethod
+    def of(cls, address: contracts.Address) -> "Address":
+        """Shows an address of the order."""
+        place = PostalAddress.of(address).model_dump()
+        return Address(**place, name=address.name, company=address.company)
+
+
 class Seller(BaseModel):
     """The issuer of the invoice, as of the day of issue."""
 
     name: Annotated[str, Field(examples=["Example Shop"])]
-    address: Address | None
+    address: PostalAddress | None
     email: str | None
     tax_id: Annotated[str | None, Field(examples=["DE136695976"])]
     registration: Annotated[str | None, Field(examples=["HRB 12345, Berlin"])]
@@ -100,7 +108,7 @@ class Seller(BaseModel):
         """Shows the seller."""
         return cls(
             name=seller.name,
-            address=Address.of(seller.address) if seller.address else None,
+            address=PostalAddress.of(seller.address) if seller.address else None,
             email=seller.email,
             tax_id=seller.tax_id,
             registration=seller.registration,

@@ -20,6 +20,12 @@ def _one_line(text: str) -> str:
     return text
 
 
+def _email(text: str) -> str:
+    if not re.fullmatch(r"[^@\s]+@[^@\s]+", _one_line(text)):
+        raise ValueError("This is not like shop@example.com.")
+    return text
+
+
 def _time_zone(name: str) -> str:
     try:
         ZoneInfo(name)
@@ -28,11 +34,11 @@ def _time_zone(name: str) -> str:
     return name
 
 
-Text = Annotated[str, Field(max_length=200), AfterValidator(_one_line)]
-Code = Annotated[str, Field(max_length=64), AfterValidator(_one_line)]
-Email = Annotated[str, Field(max_length=254, pattern=r"^[^@\s]+@[^@\s]+$")]
+Text = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_one_line)]
+Code = Annotated[str, Field(min_length=1, max_length=64), AfterValidator(_one_line)]
+Email = Annotated[str, Field(min_length=1, max_length=254), AfterValidator(_email)]
 Country = Annotated[str, Field(pattern="^[A-Z]{2}$")]
-TimeZone = Annotated[str, Field(max_length=64), AfterValidator(_time_zone)]
+TimeZone = Annotated[str, Field(min_length=1, max_length=64), AfterValidator(_time_zone)]
 
 
 class InvoiceSettings(ServiceSettings):

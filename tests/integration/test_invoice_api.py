@@ -1,9 +1,11 @@
 """An issued invoice over HTTP, and orders that are never invoiced."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import datetime
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import httpx
 import pytest
@@ -13,14 +15,16 @@ from starlette.types import ASGIApp
 from chassis import database, problems
 from chassis.application import application
 from chassis.service import open_service
-from chassis.settings import ServiceSettings
-from events.contracts import NO_POSTAL_CODE, Address, InvoiceCreated, OrderCreated
+from events.contracts import NO_POSTAL_CODE, Address, InvoiceCreated, OrderCreated, Seller
 from events.envelope import decode, messages
 from events.transactions import Transactions
 from services.invoice import api
+from services.invoice.domain import EXAMPLE_SELLER
 from services.invoice.handlers import Uninvoiceable, issue_invoices
 from services.invoice.main import SERVICE
-from tests.factories import an_item, an_order, order_created
+from services.invoice.settings import InvoiceSettings
+from tests.factories import a_free_order, a_rich_order, a_seller, an_item, an_order, order_created
+from tests.pages import ROOT
 from tests.waiting import patient_bus
 
 
@@ -48,10 +52,10 @@ async def client(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
         yield client
 
 
-async def issued(transactions: Transactions, event: OrderCreated) -> str:
+async def issued(transactions: Transactions, event: OrderCreated, seller: Seller = EXAMPLE_SELLER) -> str:
     """The number of the event's invoice."""
     async with transactions() as tx:
-        await issue_invoices([event], tx)
+        await issue_invoices([event], tx, seller)
         [created] = tx.events
     assert isinstance(created, InvoiceCreated)
     return created.data.invoice.number
@@ -75,51 +79,187 @@ async def test_the_document_shows_the_invoice_in_full(
     answer = await client.get(f"/invoices/{number}")
     assert answer.status_code == 200
     document = answer.json()
-    assert document.pop("issued_at").endswith("Z")
+    assert document.pop("issued_at")[:10] == document.pop("issued_on")
+    address = {
+        "name": None,
+        "company": None,
+        "line1": "Rua Augusta 1",
+        "line2": None,
+        "city": "São Paulo",
+        "state": None,
+        "postal_code": "01304-001",
+        "country": "BR",
+    }
     assert document == {
         "number": number,
+        "seller": {
+            "name": "Example Shop",
+            "address": None,
+            "email": None,
+            "tax_id": None,
+            "registration": None,
+            "time_zone": "UTC",
+        },
         "order_id": str(order.id),
         "reference": "WEB-1042",
-        "customer": {"name": "Ana Souza", "email": "ana@example.com", "locale": "pt-BR"},
-        "shipping_address": {
-            "line1": "Rua Augusta 1",
-            "line2": None,
-            "city": "São Paulo",
-            "state": None,
-            "postal_code": "01304-001",
-            "country": "BR",
+        "customer": {
+            "name": "Ana Souza",
+            "email": "ana@example.com",
+            "locale": "pt-BR",
+            "company": None,
+            "phone": None,
+            "tax_id": None,
         },
+        "shipping_address": address,
+        "billing_address": address,
         "currency": "BRL",
+        "prices": "net",
+        "tax_rounding": "line",
         "items": [
             {
+                "id": "1",
                 "sku": "MUG-01",
                 "name": "Mug",
                 "quantity": 2,
                 "unit_price": "19.90",
+                "discount": None,
+                "order_discount": "0.00",
                 "tax_rate": "0.17",
+                "tax_category": "S",
+                "exemption_reason": None,
                 "subtotal": "39.80",
                 "tax": "6.77",
                 "total": "46.57",
             },
             {
+                "id": "2",
                 "sku": "TEA",
                 "name": "Tea",
                 "quantity": 1,
                 "unit_price": "9.99",
+                "discount": None,
+                "order_discount": "0.00",
                 "tax_rate": "0.055",
+                "tax_category": "S",
+                "exemption_reason": None,
                 "subtotal": "9.99",
                 "tax": "0.55",
                 "total": "10.54",
             },
         ],
+        "discount": None,
+        "shipping": None,
         "subtotal": "49.79",
         "tax": "7.32",
         "taxes": [
-            {"rate": "0.055", "net": "9.99", "tax": "0.55"},
-            {"rate": "0.17", "net": "39.80", "tax": "6.77"},
+            {"category": "S", "rate": "0.055", "net": "9.99", "tax": "0.55", "notices": []},
+            {"category": "S", "rate": "0.17", "net": "39.80", "tax": "6.77", "notices": []},
         ],
         "total": "57.11",
+        "reverse_charge": False,
+        "notices": [],
+        "note": None,
     }
+
+
+async def test_the_document_shows_all_that_an_order_can_say(
+    invoices: Transactions, client: httpx.AsyncClient
+) -> None:
+    number = await issued(invoices, order_created(a_rich_order()), a_seller())
+    document = (await client.get(f"/invoices/{number}")).json()
+    berlin = {"line2": None, "city": "Berlin", "state": None, "country": "DE"}
+    assert document["seller"] == {
+        "name": "Example Shop",
+        "address": berlin | {"line1": "Ladenstraße 3", "postal_code": "10117"},
+        "email": "shop@example.com",
+        "tax_id": a_seller().tax_id,
+        "registration": "HRB 12345, Berlin",
+        "time_zone": "Europe/Berlin",
+    }
+    assert document["customer"] == {
+        "name": "Jo Weber",
+        "email": "jo@example.com",
+        "locale": "de-DE",
+        "company": "Weber GmbH",
+        "phone": "+49 30 1234567",
+        "tax_id": "DE136695976",
+    }
+    assert document["shipping_address"]["name"] == "Kim Weber"
+    assert document["billing_address"] == berlin | {
+        "name": None,
+        "company": "Weber GmbH",
+        "line1": "Hauptstraße 1",
+        "line2": "2. OG",
+        "postal_code": "10827",
+    }
+    assert (document["prices"], document["tax_rounding"]) == ("gross", "line")
+    mugs, book, cable = document["items"]
+    assert mugs["discount"] == {"amount": "3.98", "rate": "0.1", "name": "Two for less"}
+    assert [line["id"] for line in (mugs, book, cable)] == ["mugs", "book", "cable"]
+    assert [line["order_discount"] for line in (mugs, book, cable)] == ["2.83", "0.95", "1.22"]
+    assert (book["quantity"], cable["quantity"], cable["unit_price"]) == (1, "12.5", "1.2345")
+    assert document["discount"] == {"amount": "5.00", "rate": None, "name": "SUMMER5"}
+    assert document["shipping"] == {
+        "name": "Parcel",
+        "price": "4.90",
+        "tax_rate": "0.19",
+        "tax_category": "S",
+        "exemption_reason": None,
+        "subtotal": "4.12",
+        "tax": "0.78",
+        "total": "4.90",
+    }
+    assert document["taxes"] == [
+        {"category": "S", "rate": "0.07", "net": "10.33", "tax": "0.72", "notices": []},
+        {"category": "S", "rate": "0.19", "net": "43.78", "tax": "8.32", "notices": []},
+    ]
+    assert (document["subtotal"], document["tax"], document["total"]) == ("54.11", "9.04", "63.15")
+    assert document["note"] == "Please ring twice."
+
+
+async def test_an_invoice_with_reverse_charge_says_so_in_words(
+    invoices: Transactions, client: httpx.AsyncClient
+) -> None:
+    item = an_item(tax_rate="0", tax_category="AE", subtotal=3980, tax=0, total=3980)
+    number = await issued(invoices, order_created(an_order(items=(item,), reverse_charge=True)))
+    document = (await client.get(f"/invoices/{number}")).json()
+    words = ["Reverse charge: the customer owes the tax."]
+    assert (document["reverse_charge"], document["notices"]) == (True, words)
+    assert document["taxes"] == [
+        {"category": "AE", "rate": "0", "net": "39.80", "tax": "0.00", "notices": words}
+    ]
+
+
+async def test_an_order_over_nothing_gets_an_invoice_like_any_other(
+    invoices: Transactions, client: httpx.AsyncClient
+) -> None:
+    number = await issued(invoices, order_created(a_free_order(), payment_method=None))
+    assert (await client.get(f"/invoices/{number}")).json()["total"] == "0.00"
+
+
+async def test_an_invoice_of_version_1_is_shown_without_a_seller(
+    invoices: Transactions, client: httpx.AsyncClient
+) -> None:
+    snapshot = (ROOT / "tests/samples/version_1/rows/invoice.invoices.snapshot.json").read_bytes()
+    order = json.loads(snapshot)
+    async with invoices() as tx:
+        await tx.execute(
+            """INSERT INTO invoices (year, serial, order_id, issued_at, snapshot)
+               VALUES (2026, 1, $1, '2026-11-22 23:30:00+00', $2)""",
+            order["id"],
+            snapshot,
+        )
+    answer = await client.get("/invoices/2026-000001")
+    document = answer.json()
+    assert (document["seller"], document["issued_on"]) == (None, "2026-11-22")
+    assert document["billing_address"] == document["shipping_address"]
+    assert [(line["id"], line["tax_category"]) for line in document["items"]] == [
+        ("1", "S"),
+        ("2", "S"),
+        ("3", "Z"),
+    ]
+    assert document["total"] == "96.63"
+    assert order["payment_method"] not in answer.text
 
 
 async def test_an_address_without_a_postal_code_shows_none(
@@ -163,7 +303,11 @@ async def test_an_order_that_does_not_add_up_is_rejected_and_takes_no_number(
 async def test_the_service_invoices_an_order_and_shows_the_invoice(
     service_url: Callable[[str], Awaitable[str]],
 ) -> None:
-    settings = ServiceSettings(database_url=await service_url("invoice"))
+    settings = InvoiceSettings(
+        database_url=await service_url("invoice"),
+        seller_name="Kiwi Shop",
+        seller_time_zone="Pacific/Auckland",
+    )
     bus = patient_bus({"invoice": ["ORDER_CREATED"], "probe": ["INVOICE_CREATED"]})
     placed = order_created()
     async with (
@@ -181,8 +325,12 @@ async def test_the_service_invoices_an_order_and_shows_the_invoice(
         [created], _ = decode(delivery.body)
         assert isinstance(created, InvoiceCreated)
         assert created.data.order == placed.data.order
+        details = created.data.invoice
+        assert details.seller == Seller(name="Kiwi Shop", time_zone="Pacific/Auckland")
+        assert details.issued_on == details.issued_at.astimezone(ZoneInfo("Pacific/Auckland")).date()
         answer = await client.get(f"/invoices/{created.data.invoice.number}")
     assert answer.json()["order_id"] == str(placed.subject)
+    assert answer.json()["seller"]["name"] == "Kiwi Shop"
     assert datetime.fromisoformat(answer.json()["issued_at"]) == created.data.invoice.issued_at
 
 

@@ -4,22 +4,25 @@ import asyncio
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from datetime import date
 
 import asyncpg
+import msgspec
 import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
 from chassis import database
-from events.contracts import InvoiceCreated, Order, OrderCreated
+from events.contracts import InvoiceCreated, Order, OrderCreated, Seller
 from events.envelope import decode, messages
 from events.errors import DatabaseUnavailable
 from events.participant import Participant
 from events.transactions import Transactions
 from services.invoice import repository
-from services.invoice.domain import Invoice, Number
-from services.invoice.handlers import HANDLERS
-from tests.factories import an_order, order_created
+from services.invoice.domain import EXAMPLE_SELLER, Invoice, Number
+from services.invoice.handlers import HANDLERS, issue_invoices
+from tests.factories import a_seller, an_order, order_created
+from tests.pages import ROOT
 from tests.waiting import patient_bus
 
 
@@ -39,9 +42,9 @@ async def invoices(service_url: Callable[[str], Awaitable[str]]) -> AsyncIterato
         yield transactions
 
 
-async def issue(transactions: Transactions, *orders: Order) -> list[Invoice]:
+async def issue(transactions: Transactions, *orders: Order, seller: Seller = EXAMPLE_SELLER) -> list[Invoice]:
     async with transactions() as tx:
-        return await repository.issue(tx, orders)
+        return await repository.issue(tx, orders, seller)
 
 
 async def assert_gapless(transactions: Transactions, *, orders: int) -> None:
@@ -89,7 +92,7 @@ async def test_rollbacks_and_lost_connections_among_concurrent_transactions_leav
 
     async def issue_some(some: Sequence[Order], fate: str) -> None:
         async with invoices() as tx:
-            await repository.issue(tx, some)
+            await repository.issue(tx, some, EXAMPLE_SELLER)
             if fate == "rollback":
                 raise RolledBack
             if fate == "lost connection":
@@ -154,7 +157,7 @@ class Clock:
             "CREATE TABLE invoice.clock (shown timestamptz)",
             "INSERT INTO invoice.clock VALUES (now())",
             """
-            CREATE FUNCTION invoice.statement_timestamp() RETURNS timestamptz STABLE SECURITY DEFINER
+            CREATE FUNCTION invoice.clock_timestamp() RETURNS timestamptz VOLATILE SECURITY DEFINER
             LANGUAGE sql AS 'SELECT shown FROM invoice.clock'""",
             f'ALTER ROLE "{role}" SET search_path TO invoice, pg_catalog',
         ):
@@ -176,7 +179,7 @@ async def clock(fresh_database: str, invoices: Transactions) -> AsyncIterator[Cl
     await engine.dispose()
 
 
-async def test_each_year_counts_from_one_and_the_year_is_that_of_utc(
+async def test_each_year_counts_from_one_and_the_year_of_a_seller_in_utc_is_that_of_utc(
     clock: Clock, invoices: Transactions
 ) -> None:
     async def next_number() -> str:
@@ -201,7 +204,7 @@ async def test_a_transaction_that_waits_over_new_year_gets_a_number_of_the_new_y
     await clock.show("2026-12-31 23:59:59+00")
     async with asyncio.timeout(10):
         async with invoices() as holder:
-            [last] = await repository.issue(holder, [an_order()])
+            [last] = await repository.issue(holder, [an_order()], EXAMPLE_SELLER)
             waiting = asyncio.create_task(issue(invoices, an_order()))
             while not await holder.fetch("SELECT FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"):
                 await asyncio.sleep(0.01)
@@ -209,6 +212,44 @@ async def test_a_transaction_that_waits_over_new_year_gets_a_number_of_the_new_y
         [first] = await waiting
     assert (str(last.number), str(first.number)) == ("2026-000001", "2027-000001")
     assert first.issued_at.isoformat() == "2027-01-01T00:00:01+00:00"
+
+
+AUCKLAND = a_seller(time_zone="Pacific/Auckland")
+SAO_PAULO = a_seller(time_zone="America/Sao_Paulo")
+
+
+async def test_year_and_day_are_those_of_the_sellers_calendar(clock: Clock, invoices: Transactions) -> None:
+    await clock.show("2026-12-31 23:30:00+00")
+    [new] = await issue(invoices, an_order(), seller=AUCKLAND)
+    assert (str(new.number), new.issued_on) == ("2027-000001", date(2027, 1, 1))
+    await clock.show("2027-01-01 01:00:00+00")
+    [old] = await issue(invoices, an_order(), seller=SAO_PAULO)
+    assert (str(old.number), old.issued_on) == ("2026-000001", date(2026, 12, 31))
+
+
+async def test_numbers_have_no_gap_over_the_sellers_new_year(clock: Clock, invoices: Transactions) -> None:
+    numbers: list[str] = []
+    for minute in range(50, 70):
+        await clock.show(f"2026-12-31 {10 + minute // 60}:{minute % 60:02}:00+00")  # 11:00 is midnight there
+        for some in ([an_order()], [an_order(), an_order()]):
+            numbers += [str(i.number) for i in await issue(invoices, *some, seller=AUCKLAND)]
+            with suppress(RolledBack):
+                async with invoices() as tx:
+                    await repository.issue(tx, [an_order()], AUCKLAND)
+                    raise RolledBack
+    assert numbers == [f"{year}-{serial:06}" for year in (2026, 2027) for serial in range(1, 31)]
+
+
+async def test_a_seller_that_moves_to_another_time_zone_keeps_each_years_numbers_unique_and_without_gap(
+    clock: Clock, invoices: Transactions
+) -> None:
+    await clock.show("2027-01-01 01:00:00+00")
+    numbers = [
+        str(invoice.number)
+        for seller in (SAO_PAULO, EXAMPLE_SELLER, AUCKLAND, SAO_PAULO, EXAMPLE_SELLER)
+        for invoice in await issue(invoices, an_order(), seller=seller)
+    ]
+    assert numbers == ["2026-000001", "2027-000001", "2027-000002", "2026-000002", "2027-000003"]
 
 
 async def test_after_the_999999th_of_a_year_it_keeps_counting(clock: Clock, invoices: Transactions) -> None:
@@ -219,6 +260,56 @@ async def test_after_the_999999th_of_a_year_it_keeps_counting(clock: Clock, invo
     assert [str(invoice.number) for invoice in issued] == ["2026-999999", "2026-1000000", "2026-1000001"]
 
 
+# What is stored
+
+
+async def test_an_invoice_keeps_the_seller_and_the_day_of_its_issue(
+    clock: Clock, invoices: Transactions
+) -> None:
+    await clock.show("2026-12-31 23:30:00+00")
+    [first] = await issue(invoices, an_order(), seller=AUCKLAND)
+    [second] = await issue(invoices, an_order(), seller=SAO_PAULO)
+    async with invoices() as tx:
+        found = await repository.find(tx, first.number), await repository.find(tx, second.number)
+    assert found == (first, second)
+    assert [(invoice.seller, invoice.issued_on) for invoice in (first, second)] == [
+        (AUCKLAND, date(2027, 1, 1)),
+        (SAO_PAULO, date(2026, 12, 31)),
+    ]
+
+
+async def test_the_payment_method_is_announced_and_not_stored(invoices: Transactions) -> None:
+    placed = order_created(payment_method="pm_card_mastercard")
+    async with invoices() as tx:
+        await issue_invoices([placed], tx, EXAMPLE_SELLER)
+        [created] = tx.events
+        [row] = await tx.fetch("SELECT * FROM invoices")
+    assert isinstance(created, InvoiceCreated)
+    assert created.data.payment_method == "pm_card_mastercard"
+    assert b"pm_card" not in b"".join(value for value in row.values() if isinstance(value, bytes))
+
+
+async def test_an_invoice_of_version_1_is_read_and_its_order_is_not_invoiced_again(
+    invoices: Transactions,
+) -> None:
+    """A process of the previous version still inserts them while this one runs beside it."""
+    snapshot = (ROOT / "tests/samples/version_1/rows/invoice.invoices.snapshot.json").read_bytes()
+    order = msgspec.json.decode(snapshot, type=Order)
+    async with invoices() as tx:
+        await tx.execute("INSERT INTO invoice_counters (year, last) VALUES (2026, 1)")
+        await tx.execute(
+            """INSERT INTO invoices (year, serial, order_id, issued_at, snapshot)
+               VALUES (2026, 1, $1, '2026-11-22 23:30:00+00', $2)""",
+            order.id,
+            snapshot,
+        )
+    async with invoices() as tx:
+        found = await repository.find(tx, Number(2026, 1))
+    assert found is not None
+    assert (found.order, found.seller, found.issued_on) == (order, None, date(2026, 11, 22))
+    assert await issue(invoices, order) == []
+
+
 # Immutability
 
 
@@ -227,6 +318,7 @@ async def test_after_the_999999th_of_a_year_it_keeps_counting(clock: Clock, invo
     [
         "UPDATE invoices SET snapshot = '{}'",
         "UPDATE invoices SET issued_at = now() WHERE serial = 1",
+        "UPDATE invoices SET seller = NULL",
         "DELETE FROM invoices",
         "TRUNCATE invoices",
     ],

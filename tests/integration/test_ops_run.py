@@ -234,6 +234,7 @@ async def test_an_unusable_setting_is_reported_in_a_sentence(tmp_path: Path) -> 
         said_with("PAYMENT_PROVIDER", "stripe"),
         said_with("SMTP_URL", "http://mail"),
         said_with("SIMULATED_LATENCY_MS", "long"),
+        said_with("SELLER_TIME_ZONE", "Berlin"),
     )
     assert "DATABASE_URL: This is not like postgresql://" in said[0]
     assert "LOG_LEVEL: Input should be 'DEBUG'" in said[1]
@@ -242,3 +243,4 @@ async def test_an_unusable_setting_is_reported_in_a_sentence(tmp_path: Path) -> 
     assert "STRIPE_API_KEY is needed" in said[4]
     assert "SMTP_URL: A mail server is smtp[s]://" in said[5]
     assert "SIMULATED_LATENCY_MS: Input should be a valid integer" in said[6]
+    assert "SELLER_TIME_ZONE: This is no IANA time zone" in said[7]

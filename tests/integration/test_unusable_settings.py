@@ -47,6 +47,13 @@ async def test_a_service_reports_it_and_ends(service: str) -> None:
     assert await said(f"services.{service}.main", LOG_LEVEL=LEAK) == f"{A_LEVEL}\n"
 
 
+async def test_the_invoice_service_says_what_is_wrong_with_its_seller() -> None:
+    zone = await said("services.invoice.main", SELLER_TIME_ZONE=LEAK)
+    assert zone == "SELLER_TIME_ZONE: This is no IANA time zone, such as America/Sao_Paulo.\n"
+    address = await said("services.invoice.main", SELLER_CITY=LEAK)
+    assert address == "A seller's address needs SELLER_LINE1, SELLER_CITY and SELLER_COUNTRY.\n"
+
+
 async def test_a_service_says_what_is_wrong_with_its_addresses() -> None:
     database = await said("services.order.main", DATABASE_URL=f"postgresql://u:p@host:{LEAK}/shop")
     broker = await said("services.order.main", BROKER_URL=f"amqp://u:p/{LEAK}@rabbitmq/")

@@ -61,7 +61,7 @@ def test_no_address_has_a_password_in_it(service: str) -> None:
 
 
 def test_the_example_names_every_setting_of_the_compose_file() -> None:
-    interpolated = set(re.findall(r"(?<!\$)\$\{([A-Z_]+)", TEXT))
+    interpolated = set(re.findall(r"(?<!\$)\$\{([A-Z0-9_]+)", TEXT))
     passed_on = {
         name
         for service in COMPOSE["services"].values()
@@ -71,4 +71,4 @@ def test_the_example_names_every_setting_of_the_compose_file() -> None:
     build_arguments = {"PYTHON_IMAGE"}
     settings = {name for name in interpolated | passed_on if not OF_THE_BUILD.match(name)}
     example = (ROOT / ".env.example").read_text(encoding="utf-8")
-    assert set(re.findall(r"^#([A-Z_]+)=", example, re.MULTILINE)) == settings | build_arguments
+    assert set(re.findall(r"^#([A-Z0-9_]+)=", example, re.MULTILINE)) == settings | build_arguments

@@ -1,27 +1,32 @@
-"""The rules of an invoice: invoiceable orders, numbers, and tax."""
+"""The rules of an invoice: invoiceable orders, numbers, dates, and tax."""
 
+from dataclasses import replace
+from datetime import date, datetime
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from events import money
-from events.contracts import Item
+from events.contracts import Discount, Item, Order, Seller, Shipping
 from services.invoice.domain import (
+    EXAMPLE_SELLER,
     Invoice,
     NotAnInvoiceNumber,
     NotInvoiceable,
     Number,
     TaxLine,
     check_invoiceable,
+    day_of,
 )
-from tests.factories import NOON, an_item, an_order
+from tests.factories import NOON, a_rich_order, an_item, an_order
 
 
-def an_invoice(*items: Item, currency: str = "BRL") -> Invoice:
-    order = an_order(items=items or (an_item(),), currency=currency)
-    return Invoice(number=Number(2026, 1), issued_at=NOON, order=order)
+def an_invoice(*items: Item, **changes: Any) -> Invoice:
+    order = an_order(items=items or (an_item(),), **changes)
+    return Invoice(Number(2026, 1), NOON, NOON.date(), EXAMPLE_SELLER, order)
 
 
 @pytest.mark.parametrize(
@@ -77,10 +82,10 @@ def test_taxes_are_summed_by_rate_however_the_rate_is_written() -> None:
         an_item(sku="YACHT", tax_rate="1.0", subtotal=5, tax=5, total=10),
     )
     assert invoice.taxes == [
-        TaxLine(rate="0", net=2500, tax=0),
-        TaxLine(rate="0.055", net=999, tax=55),
-        TaxLine(rate="0.17", net=4083, tax=695),
-        TaxLine(rate="1", net=5, tax=5),
+        TaxLine(category="Z", rate="0", net=2500, tax=0),
+        TaxLine(category="S", rate="0.055", net=999, tax=55),
+        TaxLine(category="S", rate="0.17", net=4083, tax=695),
+        TaxLine(category="S", rate="1", net=5, tax=5),
     ]
 
 
@@ -102,19 +107,124 @@ def test_the_taxes_of_all_rates_add_up_to_the_invoice(lines: list[Item]) -> None
     assert len({line.rate for line in invoice.taxes}) == len(invoice.taxes)
 
 
+def test_the_shipping_is_taxed_among_the_lines() -> None:
+    shipping = Shipping(price=500, tax_rate="0.170", subtotal=500, tax=85, total=585)
+    assert an_invoice(shipping=shipping).taxes == [TaxLine(category="S", rate="0.17", net=4480, tax=762)]
+
+
+def untaxed(**changes: Any) -> Item:
+    return an_item(tax_rate="0", subtotal=3980, tax=0, total=3980, **changes)
+
+
+def test_an_invoice_says_once_for_each_category_why_there_is_no_tax() -> None:
+    invoice = an_invoice(
+        untaxed(tax_category="Z"),
+        untaxed(tax_category="AE"),
+        untaxed(tax_category="K", exemption_reason="Article 138"),
+        untaxed(tax_category="K", exemption_reason="Article 138"),
+        untaxed(tax_category="G"),
+        untaxed(tax_category="O"),
+        untaxed(tax_category="E", exemption_reason="Medical care"),
+        untaxed(tax_category="E", exemption_reason="Education"),
+        an_item(),
+    )
+    assert {line.category: line.notices for line in invoice.taxes} == {
+        "AE": ("Reverse charge: the customer owes the tax.",),
+        "E": ("Medical care", "Education"),
+        "G": ("Export: exempt from tax.",),
+        "K": ("Intra-Community supply: exempt from tax.", "Article 138"),
+        "O": ("Outside the scope of tax.",),
+        "S": (),
+        "Z": (),
+    }
+    assert invoice.notices == [notice for line in invoice.taxes for notice in line.notices]
+
+
+RICH = an_order(
+    currency="EUR",
+    prices="gross",
+    tax_rounding="rate",
+    items=(
+        an_item(  # 3 at 9.99, less 10 %
+            quantity=3,
+            unit_price=999,
+            discount=Discount(amount=300, rate="0.1"),
+            order_discount=500,
+            tax_rate="0.19",
+            subtotal=1846,
+            tax=351,
+            total=2197,
+        ),
+        an_item(  # 12.5 at 0.0345: 0.43125
+            quantity=125,
+            quantity_decimals=1,
+            unit_price=345,
+            unit_price_decimals=4,
+            order_discount=8,
+            tax_rate="0.190",
+            subtotal=30,
+            tax=5,
+            total=35,
+        ),
+    ),
+    discount=Discount(amount=508),
+    shipping=Shipping(price=595, tax_rate="0.19", subtotal=500, tax=95, total=595),
+    subtotal=2376,
+    tax=451,
+    total=2827,
+)
+"""Gross prices and both discounts. 19 % are taken out of 28.27 once: 4.51. The parts' own taxes are 4.52."""
+
+
+def changed_item(order: Order, **changes: Any) -> tuple[Item, ...]:
+    first, *others = order.items
+    return (msgspec.structs.replace(first, **changes), *others)
+
+
+def test_an_order_with_everything_is_invoiced() -> None:
+    check_invoiceable(a_rich_order())
+
+
+def test_tax_that_is_rounded_per_rate_is_another_than_that_of_the_lines() -> None:
+    check_invoiceable(RICH)
+    with pytest.raises(NotInvoiceable, match="do not add up"):
+        check_invoiceable(msgspec.structs.replace(RICH, tax_rounding="line"))
+
+
 @pytest.mark.parametrize(
-    "changes",
+    ("order", "changes"),
     [
-        {"subtotal": 3979},
-        {"tax": 676},
-        {"total": 4658},
-        {"items": (an_item(total=4656),), "subtotal": 3980, "tax": 677, "total": 4656},
-        {"items": (an_item(), an_item()), "subtotal": 3980, "tax": 677, "total": 4657},
+        (an_order(), {"subtotal": 3979}),
+        (an_order(), {"tax": 676}),
+        (an_order(), {"total": 4658}),
+        (an_order(), {"items": (an_item(total=4656),), "total": 4656}),
+        (an_order(), {"items": (an_item(), an_item())}),
+        (an_order(), {"items": (an_item(quantity=1),)}),
+        (an_order(), {"items": (an_item(unit_price=1991),)}),
+        (an_order(), {"items": (an_item(tax=676, total=4656),), "tax": 676, "total": 4656}),
+        (an_order(), {"items": (an_item(discount=Discount(amount=1)),)}),
+        (an_order(), {"discount": Discount(amount=1)}),
+        (an_order(), {"shipping": Shipping(price=1, subtotal=1, tax=0, total=1)}),
+        (an_order(), {"prices": "gross"}),
+        (RICH, {"prices": "net"}),
+        (RICH, {"discount": Discount(amount=507)}),
+        (RICH, {"discount": None}),
+        (RICH, {"items": changed_item(RICH, order_discount=501)}),
+        (RICH, {"items": changed_item(RICH, discount=Discount(amount=301))}),
+        (RICH, {"items": changed_item(RICH, tax=352, subtotal=1845), "tax": 452, "subtotal": 2375}),
+        (RICH, {"items": changed_item(RICH, tax_rate="0.07")}),
+        (RICH, {"shipping": Shipping(price=594, tax_rate="0.19", subtotal=500, tax=95, total=595)}),
+        (RICH, {"shipping": None}),
     ],
 )
-def test_an_order_whose_amounts_do_not_add_up_is_not_invoiced(changes: dict[str, Any]) -> None:
+def test_an_order_whose_amounts_do_not_add_up_is_not_invoiced(order: Order, changes: dict[str, Any]) -> None:
     with pytest.raises(NotInvoiceable, match="do not add up"):
-        check_invoiceable(an_order(**changes))
+        check_invoiceable(msgspec.structs.replace(order, **changes))
+
+
+def test_an_order_over_nothing_is_invoiced() -> None:
+    free = an_item(discount=Discount(amount=3980, rate="1"), subtotal=0, tax=0, total=0)
+    check_invoiceable(an_order(items=(free,)))
 
 
 def test_an_order_in_an_unknown_currency_is_not_invoiced() -> None:
@@ -122,10 +232,25 @@ def test_an_order_in_an_unknown_currency_is_not_invoiced() -> None:
         check_invoiceable(an_order(currency="XTS"))
 
 
-def test_the_event_of_an_invoice_carries_the_order_and_the_number() -> None:
-    invoice = an_invoice()
+@pytest.mark.parametrize(
+    ("zone", "moment", "day"),
+    [
+        ("UTC", "2026-12-31T23:30:00+00:00", date(2026, 12, 31)),
+        ("Pacific/Auckland", "2026-12-31T23:30:00+00:00", date(2027, 1, 1)),
+        ("America/Sao_Paulo", "2027-01-01T01:00:00+00:00", date(2026, 12, 31)),
+    ],
+)
+def test_the_day_is_that_of_the_sellers_calendar(zone: str, moment: str, day: date) -> None:
+    assert day_of(datetime.fromisoformat(moment), Seller(name="Shop", time_zone=zone)) == day
+
+
+def test_the_event_of_an_invoice_carries_the_order_the_number_the_seller_and_the_day() -> None:
+    seller = Seller(name="Shop", time_zone="Pacific/Auckland")
+    invoice = replace(an_invoice(), seller=seller, issued_on=date(2026, 11, 23))
     event = invoice.created("pm_card_visa")
     assert event.subject == invoice.order.id
     assert event.data.order == invoice.order
     assert event.data.invoice.number == "2026-000001"
     assert event.data.invoice.issued_at == NOON
+    assert event.data.invoice.issued_on == date(2026, 11, 23)
+    assert event.data.invoice.seller == seller
