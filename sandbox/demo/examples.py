@@ -25,6 +25,8 @@ class Example:
     """With tax, as the API formats it."""
     ends: str
     """Its final status."""
+    tax: str | None = None
+    """The tax in it, if the outcome names it."""
     reason: str | None = None
     """The reason code of an order that is not shipped."""
     sent_twice: bool = False

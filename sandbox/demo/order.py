@@ -85,6 +85,8 @@ class DemoOrder:
             failures.append(f"{name} ended{self._for_reason()}, not for {expected.reason}.")
         if self.document["total"] != expected.total:
             failures.append(f"{name} came to {self.document['total']}, not to {expected.total}.")
+        if expected.tax is not None and self.document["tax"] != expected.tax:
+            failures.append(f"{name} has a tax of {self.document['tax']}, not of {expected.tax}.")
         if self.replay_failure is not None:
             failures.append(f"{name}, sent a second time, {self.replay_failure}")
         return failures

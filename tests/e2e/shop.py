@@ -6,6 +6,7 @@ from typing import Any
 import httpx
 
 from events.journey import ENDS
+from sandbox.demo import examples
 from tests.e2e.stack import Stack, eventually
 
 Json = dict[str, Any]
@@ -70,6 +71,12 @@ def an_order(**changes: Any) -> Json:
         "payment_method": "pm_card_visa",
     }
     return order | changes
+
+
+def an_example(name: str) -> Json:
+    """The order of a file in examples/, of a new customer."""
+    [order] = [each.order for each in examples.load(examples.FOLDER) if each.name == name]
+    return order | {"customer": order["customer"] | {"email": f"{uuid.uuid4().hex}@example.com"}}
 
 
 def stages(order: Json) -> list[str]:

@@ -5,7 +5,7 @@ import re
 import uuid
 from decimal import Decimal
 
-from tests.e2e.shop import Json, Shop, an_order, stages
+from tests.e2e.shop import Json, Shop, an_example, an_order, stages
 from tests.e2e.stack import ROOT
 
 PAID_AND_SHIPPED = ["ORDER_CREATED", "INVOICE_CREATED", "PAYMENT_CONFIRMED", "SHIPPED"]
@@ -54,6 +54,56 @@ def test_the_invoice_of_an_order_can_be_read(shop: Shop) -> None:
     assert answer.status_code == 200, answer.text
     assert shipped["invoice"]["number"] in answer.text
     assert shipped["total"] in answer.text
+
+
+def test_a_rich_orders_totals_and_invoice_are_right_line_by_line(shop: Shop) -> None:
+    """Gross prices, a discount on the order, shipping, and tax per rate; expected.toml has the arithmetic."""
+    order = an_example("japan-gifts")
+    shipped = shop.finished(shop.place(order)["id"])
+
+    assert stages(shipped) == PAID_AND_SHIPPED
+    assert (shipped["subtotal"], shipped["tax"], shipped["total"]) == ("9234", "858", "10092")
+    invoice = shop.gateway.get(f"/invoices/{shipped['invoice']['number']}").json()
+    assert [
+        (line["name"], line["order_discount"], line["subtotal"], line["tax"], line["total"])
+        for line in invoice["items"]
+    ] == [
+        ("栗羊羹", "131", "1129", "90", "1219"),
+        ("宇治抹茶 40 g", "251", "2167", "174", "2341"),
+        ("急須", "618", "5238", "524", "5762"),
+    ]
+    shipping = invoice["shipping"]
+    assert (
+        shipping["name"],
+        shipping["price"],
+        shipping["subtotal"],
+        shipping["tax"],
+        shipping["total"],
+    ) == (
+        *("宅急便", "770"),
+        *("700", "70", "770"),
+    )
+    assert [(tax["rate"], tax["net"], tax["tax"]) for tax in invoice["taxes"]] == [
+        ("0.08", "3296", "264"),
+        ("0.1", "5938", "594"),
+    ]
+    assert (invoice["subtotal"], invoice["tax"], invoice["total"]) == ("9234", "858", "10092")
+    assert (invoice["discount"]["amount"], invoice["discount"]["name"]) == ("1000", "秋の感謝祭")
+    mails = shop.mails(order["customer"]["email"], count=4)
+    [mail] = [mail["text"] for mail in mails if mail["subject"].startswith("The invoice")]
+    assert all(part in mail for part in (invoice["number"], "秋の感謝祭", "宅急便", "10092"))
+
+
+def test_an_order_that_costs_nothing_is_invoiced_and_shipped_without_a_charge(shop: Shop) -> None:
+    order = an_example("ireland-sample")
+    shipped = shop.finished(shop.place(order)["id"])
+
+    assert stages(shipped) == PAID_AND_SHIPPED
+    [paid] = [line["detail"] for line in shipped["timeline"] if line["type"] == "PAYMENT_CONFIRMED"]
+    assert (paid["provider"], paid["amount"]) == ("none", "0.00")
+    invoice = shop.gateway.get(f"/invoices/{shipped['invoice']['number']}").json()
+    assert [line["total"] for line in invoice["items"]] == ["0.00", "0.00"]
+    assert len(shop.mails(order["customer"]["email"], count=4)) == 4
 
 
 def test_a_declined_card_ends_the_order_with_a_reason(shop: Shop) -> None:

@@ -1,7 +1,8 @@
 """The clients' history: one line for each request and each answer, independent of the system's records.
 
 A request is recorded before it is sent, and its answer when it arrives. Without a definite answer (timeout,
-reset, 5xx, 409) the outcome is recorded as `unknown`, and the client sends the request again.
+reset, 5xx, 409) the outcome is recorded as `unknown`, and the client sends the request again. A legal order
+that is refused is treated the same: the previous version does not know all that an order can say.
 """
 
 import json
@@ -10,7 +11,21 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 from io import TextIOWrapper
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
+
+
+def _members(names: str, **inner: Any) -> dict[str, Any]:
+    return dict.fromkeys(names.split()) | inner
+
+
+_SHARED: Final = _members(
+    "id reference status reason waiting created_at currency subtotal tax total invoice payment shipment",
+    items=_members("sku name quantity unit_price tax_rate total"),
+    customer=_members("name email locale"),
+    shipping_address=_members("line1 line2 city state postal_code country"),
+    timeline=_members("type time event_id"),
+)
+"""The members that the previous version answers too; it may repeat an answer of this one."""
 
 
 @dataclass
@@ -75,6 +90,13 @@ class History:
 
 
 def _digest(document: dict[str, Any]) -> str:
-    """A digest without the members that are null: versions differ in them."""
-    members = json.dumps({name: value for name, value in document.items() if value is not None})
-    return sha256(members.encode()).hexdigest()[:16]
+    """A digest of what both versions answer, without the members that are null: versions differ in them."""
+    return sha256(json.dumps(_shared(document, _SHARED)).encode()).hexdigest()[:16]
+
+
+def _shared(answer: Any, members: Any) -> Any:
+    if isinstance(answer, list):
+        return [_shared(each, members) for each in answer]
+    if not isinstance(answer, dict):
+        return answer
+    return {name: _shared(answer[name], members[name]) for name in members if answer.get(name) is not None}

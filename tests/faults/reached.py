@@ -37,6 +37,7 @@ IN_TABLES: Final = {
     "payments captured after an unknown outcome": states.CAPTURED_AFTER_UNKNOWN,
     "refunds made": states.REFUNDED,
     "refunds after an unknown charge": states.REFUNDED_AFTER_UNKNOWN,
+    "orders that cost nothing": 'SELECT count(*) FROM "order".orders WHERE total = 0',
     "delays announced": 'SELECT count(*) FROM "order".delays',
     "events dead": f"SELECT count(*) FROM ({_PARKED}) AS parked WHERE state = 'dead'",
     "events waiting for a newer version": f"SELECT count(*) FROM ({_PARKED}) AS parked WHERE state = 'retry'",

@@ -62,7 +62,7 @@ class Pace:
     progressed_at: float = field(default_factory=time.monotonic)
     """The last time that an order ended, or that none was unfinished."""
     watchers: Sequence[asyncio.Task[None]] = ()
-    """Tasks that watch the system until they are cancelled."""
+    """The load, and tasks that watch the system until they are cancelled."""
 
     async def wait_to_place(self) -> None:
         """Returns when the next order may be placed."""
@@ -126,13 +126,14 @@ async def soak(orders: int, faults: int, seed: int, provider: Provider, folder: 
             random.Random(seed),
         )
         shown = stack.enter_context(progress(orders, faults))
+        placing = asyncio.create_task(load.run(CLIENTS))
         pace.watchers = [
+            placing,
             asyncio.create_task(vitals.watch()),
             asyncio.create_task(pace.watch(system)),
             asyncio.create_task(_show(shown, pace)),
         ]
         try:
-            placing = asyncio.create_task(load.run(CLIENTS))
             await _strike_all(pace, seed, provider)
             while not pace.is_over():
                 pace.check()

@@ -13,6 +13,7 @@ import asyncpg
 import pytest
 
 from events import envelope
+from sandbox.demo import examples
 from tests.aws_server import Cloud
 from tests.factories import order_created
 from tests.faults.proxy import Proxy, proxy_to
@@ -147,6 +148,36 @@ async def test_an_order_becomes_a_parcel_and_four_mails_and_duplicates_change_no
         assert await shop.functions.invoke(service, SCHEDULED) is None
     assert await shop.order(order_id) == order
     assert len(await shop.mails.received(4)) == 4
+
+
+async def test_a_rich_orders_totals_and_invoice_are_right_line_by_line(shop: Shop) -> None:
+    """Net prices, discounts on the lines, an eighth of a kilogram; expected.toml has the arithmetic."""
+    [example] = [each.order for each in examples.load(examples.FOLDER) if each.name == "greece-saffron"]
+    soap = example["items"][1]["discount"]["name"]
+    order = await shop.finished(await shop.place(**example), "SHIPPED")
+    assert (order["subtotal"], order["tax"], order["total"]) == ("226.82", "31.55", "258.37")
+
+    number = order["invoice"]["number"]
+    answer = await shop.functions.invoke("invoice", http_api("GET", f"/invoices/{number}"))
+    invoice = json.loads(answer["body"])
+    assert [
+        (line["quantity"], line["unit_price"], line["discount"], line["subtotal"], line["tax"], line["total"])
+        for line in invoice["items"]
+    ] == [
+        ("0.125", "1849.9965", discount("23.13", rate="0.10"), "208.12", "27.06", "235.18"),
+        (6, "3.45", discount("2.00", name=soap), "18.70", "4.49", "23.19"),
+    ]
+    assert [(tax["rate"], tax["net"], tax["tax"]) for tax in invoice["taxes"]] == [
+        ("0.13", "208.12", "27.06"),
+        ("0.24", "18.70", "4.49"),
+    ]
+    assert (invoice["subtotal"], invoice["tax"], invoice["total"]) == ("226.82", "31.55", "258.37")
+    await shop.functions.settle()
+    assert len(await shop.mails.received(4)) == 4
+
+
+def discount(amount: str, rate: str | None = None, name: str | None = None) -> dict[str, str | None]:
+    return {"amount": amount, "rate": rate, "name": name}
 
 
 async def test_a_declined_payment_ends_the_order_and_a_refused_parcel_is_refunded(

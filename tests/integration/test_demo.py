@@ -35,15 +35,16 @@ async def test_it_succeeds_twice_at_once_beside_a_running_system(tmp_path: Path)
         [first, second] = await asyncio.gather(demo(tmp_path), demo(tmp_path, **elsewhere))
     for status, said in (first, second):
         assert status == 0, said
-        assert "All 25 orders ended as expected, with every mail" in said
+        assert "All 33 orders ended as expected, with every mail" in said
         assert "DE-70311 was sent twice with one Idempotency-Key, and is one order." in said
         assert re.search(
             r"AQ-1911 +AQ +811\.00 USD +PAYMENT_REFUNDED +\d{4}-0000\d\d +destination_unserved", said
         )
+        assert re.search(r"IE-4 +IE +0\.00 EUR +SHIPPED ", said)
         assert "\x1b" not in said
         assert "Traceback" not in said
     mails = [len(list((each / "mails").glob("*.eml"))) for each in (tmp_path / folder.PARENT).iterdir()]
-    assert mails == [99, 99]
+    assert mails == [131, 131]
 
 
 async def test_only_the_latest_folders_are_kept_and_those_in_use(

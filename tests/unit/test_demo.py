@@ -1,5 +1,6 @@
 """The failures that the demo reports."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from events.journey import WAYS
@@ -12,7 +13,7 @@ ID = "01930000-0000-7000-8000-000000000000"
 
 
 def an_order(status: str, *stages: str) -> DemoOrder:
-    order = {"id": ID, "status": status, "total": EXAMPLE.total, "reason": None}
+    order = {"id": ID, "status": status, "total": EXAMPLE.total, "tax": "6.77", "reason": None}
     return DemoOrder(EXAMPLE, {**order, "timeline": [{"type": stage} for stage in stages]})
 
 
@@ -38,6 +39,14 @@ def test_an_order_that_is_stuck_is_named_with_where_it_is() -> None:
 
 def test_an_order_that_was_never_placed_is_a_failure() -> None:
     assert DemoOrder(EXAMPLE).failures() == ["WEB-1042 was not placed."]
+
+
+def test_another_tax_than_expected_is_a_failure() -> None:
+    shipped = an_order("SHIPPED", *WAYS["SHIPPED"])
+    shipped.example = replace(EXAMPLE, tax="6.76")
+    assert shipped.failures() == ["WEB-1042 has a tax of 6.77, not of 6.76."]
+    shipped.example = replace(EXAMPLE, tax="6.77")
+    assert shipped.failures() == []
 
 
 def test_another_answer_to_the_same_key_is_a_failure() -> None:

@@ -18,14 +18,23 @@ from tests.faults.replica import Ended, Replica
         ({"waiting": "payment"}, 2),
         ({"id": "another"}, 2),
         ({"total": "2.00"}, 2),
+        ({"prices": "net", "items": [{"sku": "MUG-01", "id": "1"}]}, 1),
+        ({"items": [{"sku": "MUG-02"}]}, 2),
     ],
-    ids=["a null member", "a member with a value", "another order", "another total"],
+    ids=[
+        "a null member",
+        "a member with a value",
+        "another order",
+        "another total",
+        "members of this version alone",
+        "another item",
+    ],
 )
-def test_members_that_are_null_make_no_other_answer(
+def test_members_that_are_null_or_new_make_no_other_answer(
     tmp_path: Path, second: dict[str, object], answers: int
 ) -> None:
     history = History(tmp_path / "history.jsonl")
-    first = {"id": "one", "total": "1.00", "currency": "EUR"}
+    first = {"id": "one", "total": "1.00", "currency": "EUR", "items": [{"sku": "MUG-01"}]}
     history.sent("key", "SHIPPED", "ana@example.com")
     for document in (first, first | second):
         history.answered("key", 201, json.dumps(document).encode())
