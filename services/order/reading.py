@@ -101,18 +101,18 @@ class _Reader:
                 numerator, denominator = money.ratio(rate)
                 amount = None if price is None else money.rounded(price * numerator, denominator)
             case _:
-                message = "This must have either an amount or a rate."
-                self.broken.append(BrokenRule(path, "amount_or_rate", message))
+                one_of_both = "This must have either an amount or a rate."
+                self.broken.append(BrokenRule(path, "amount_or_rate", one_of_both))
                 return None
         if amount is None or price is None:
             return None
         if price > money.MAX_AMOUNT:
             most = f"{money.format_amount(money.MAX_AMOUNT, self.currency)} {self.currency}"
-            message = f"The price that it is on is over {most}, the largest amount of an order."
-            self.broken.append(BrokenRule(path, "price_too_large", message))
+            too_much = f"The price that it is on is over {most}, the largest amount of an order."
+            self.broken.append(BrokenRule(path, "price_too_large", too_much))
         elif amount > price:
-            message = "This is larger than the price that it is on."
-            self.broken.append(BrokenRule((*path, "amount"), "discount_too_large", message))
+            larger = "This is larger than the price that it is on."
+            self.broken.append(BrokenRule((*path, "amount"), "discount_too_large", larger))
         return Discount(amount=amount, rate=given.rate, name=given.name)
 
     def amount(self, text: str, path: Path) -> int | None:
@@ -138,15 +138,15 @@ class _Reader:
         try:
             quantity, decimals = (given, 0) if isinstance(given, int) else money.parse_quantity(given)
         except money.InvalidAmount:
-            message = f"This must have at most {money.QUANTITY_DECIMALS} decimals."
-            self.broken.append(BrokenRule((*path, "quantity"), "wrong_decimals", message))
+            fewer = f"This must have at most {money.QUANTITY_DECIMALS} decimals."
+            self.broken.append(BrokenRule((*path, "quantity"), "wrong_decimals", fewer))
             return None
         if quantity <= 0:
             self.broken.append(BrokenRule((*path, "quantity"), "too_small", "This must be over 0."))
             return None
         if quantity > money.MAX_QUANTITY * 10**decimals:
-            message = f"This must be at most {money.MAX_QUANTITY}."
-            self.broken.append(BrokenRule((*path, "quantity"), "too_large", message))
+            less = f"This must be at most {money.MAX_QUANTITY}."
+            self.broken.append(BrokenRule((*path, "quantity"), "too_large", less))
             return None
         return quantity, decimals
 
