@@ -7,5 +7,6 @@ Publishes: PAYMENT_CONFIRMED, PAYMENT_FAILED, PAYMENT_REFUNDED, ORDER_DELAYED.
 Listens to: INVOICE_CREATED (charges), SHIPMENT_ERROR (refunds).
 
 No order is charged twice and no payment is forgotten: billing repeats a request under the same idempotency
-key (`domain.IdempotencyKey`) until the provider's answer is final.
+key (`domain.IdempotencyKey`) until the provider's answer is final. A total of 0 is paid, and refunded, at
+once and without a provider.
 """

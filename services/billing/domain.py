@@ -39,7 +39,6 @@ PAYMENT: Final = "payment"
 SHIPMENT_FAILED: Final = "SHIPMENT_ERROR"
 """The cause of a refund: the type of the event that asks for it."""
 
-
 NO_REFERENCE: Final = "none"
 """Stands for the provider's id of a charge or refund of 0, which no provider is asked for."""
 
