@@ -356,7 +356,8 @@ def version_1(stage: str) -> AnyMilestone:
     """An event as a process of version 1 stored it."""
     [event] = json.loads((VERSION_1 / f"{stage}.json").read_bytes())
     assert event["dataschema"].endswith(":1")
-    return msgspec.json.decode(json.dumps(event), type=AnyMilestone)
+    milestone: AnyMilestone = msgspec.json.decode(json.dumps(event), type=AnyMilestone)
+    return milestone
 
 
 @FORMS
