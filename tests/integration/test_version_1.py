@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import AsyncIterator
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ BODIES = " UNION ALL ".join(f'SELECT type, body FROM "{service}".outbox' for ser
 
 
 class Sample:
-    """The order of the samples under an id of its own, as version 1 writes it."""
+    """The order of the samples as version 1 writes it, but with an id and a key of its own."""
 
     def __init__(self) -> None:
         self.order_id = uuid7()
@@ -37,17 +38,19 @@ class Sample:
         """The message of this type."""
         body = (VERSION_1 / f"{event_type}.json").read_bytes()
         [event] = json.loads(body)
-        return self._renamed(body, event["subject"]).replace(
-            event["id"].encode(), str(self.event_ids[event_type]).encode()
-        )
+        own_id = str(self.event_ids[event_type])
+        return self._renamed(body, event["data"]["order"]).replace(event["id"].encode(), own_id.encode())
 
     def row(self, column: str) -> bytes:
-        """The content of this column, named schema.table.column."""
-        order_id = json.loads((ROWS_OF_VERSION_1 / "order.orders.snapshot.json").read_bytes())["id"]
-        return self._renamed((ROWS_OF_VERSION_1 / f"{column}.json").read_bytes(), order_id)
+        """The content of a column that holds an order; named schema.table.column."""
+        body = (ROWS_OF_VERSION_1 / f"{column}.json").read_bytes()
+        return self._renamed(body, json.loads(body))
 
-    def _renamed(self, body: bytes, order_id: str) -> bytes:
-        return body.replace(order_id.encode(), str(self.order_id).encode())
+    def _renamed(self, body: bytes, order: dict[str, Any]) -> bytes:
+        own = {order["id"]: str(self.order_id), order["key_hash"]: sha256(self.order_id.bytes).hexdigest()}
+        for was, becomes in own.items():
+            body = body.replace(was.encode(), becomes.encode())
+        return body
 
 
 async def announce(owner: Owner, service: str, sample: Sample, event_type: str, state: str) -> None:

@@ -263,12 +263,12 @@ Example Shop
 Ladenstraße 3
 10117 Berlin
 DE
-Tax ID DE129273398
+Tax ID DE123456788
 HRB 12345, Berlin
 shop@example.com
 """)
     assert (
-        "Invoice issued by Example Shop · Ladenstraße 3 · 10117 Berlin · DE · Tax ID DE129273398 · "
+        "Invoice issued by Example Shop · Ladenstraße 3 · 10117 Berlin · DE · Tax ID DE123456788 · "
         "HRB 12345, Berlin · shop@example.com." in read(event, "html")
     )
     for form in ("plain", "html"):
