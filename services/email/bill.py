@@ -19,11 +19,12 @@ _UNTAXED: Final[Mapping[str | None, str]] = {
 
 
 class Label(NamedTuple):
-    """What an amount is for: `words (name) tax`. The name is the merchant's, the rest is ours."""
+    """What an amount is for: `words (name), tax`. The name is the merchant's, the rest is ours."""
 
     words: str
     name: str | None = None
     tax: str = ""
+    """The rate of its tax, with a comma before: `, plus 17% tax`."""
 
 
 class Row(NamedTuple):
@@ -38,7 +39,9 @@ class Line(NamedTuple):
 
     name: str
     terms: str
-    """Quantity, unit price and tax."""
+    """Quantity and unit price."""
+    tax: str
+    """The rate of its tax, with a comma before: `, plus 17% tax`."""
     price: str
     discount: Row | None
 
@@ -77,7 +80,8 @@ def _line(item: Item, order: Order) -> Line:
     unit_price = _in(currency, format_price(item.unit_price, item.unit_price_decimals, currency))
     return Line(
         name=item.name,
-        terms=f"{quantity} \N{MULTIPLICATION SIGN} {unit_price}{_tax_words(item, order.prices)}",
+        terms=f"{quantity} \N{MULTIPLICATION SIGN} {unit_price}",
+        tax=_tax_words(item, order.prices),
         price=money(price + discount.amount if discount else price, currency),
         discount=_reduction(discount, currency) if discount else None,
     )
@@ -120,13 +124,13 @@ def _shipping(shipping: Shipping, order: Order) -> Row:
 def _tax_words(taxed: Taxed, prices: Prices) -> str:
     if not taxed.tax:
         return ""
-    return f" {'+' if prices == 'net' else 'including'} {_percent(taxed.tax_rate)} tax"
+    return f", {'plus' if prices == 'net' else 'including'} {_percent(taxed.tax_rate)} tax"
 
 
 def _taxes(order: Order) -> dict[str, int]:
-    """The order's tax by rate, such as `17%`."""
+    """The order's tax by rate, such as `17%`; the lowest rate is first."""
     taxes: dict[str, int] = {}
-    for taxed in _taxed(order):
+    for taxed in sorted(_taxed(order), key=lambda taxed: Decimal(taxed.tax_rate)):
         if taxed.tax:
             rate = _percent(taxed.tax_rate)
             taxes[rate] = taxes.get(rate, 0) + taxed.tax

@@ -105,18 +105,18 @@ def a_net_order(**changes: Any) -> Order:
 def test_prices_with_tax_are_shown_with_it() -> None:
     assert """
 Mug
-  2 x 19.90 EUR including 19% tax = 39.80 EUR
+  2 x 19.90 EUR = 39.80 EUR, including 19% tax
   10% discount (Two for less): -3.98 EUR
 Book
-  1 x 12.00 EUR including 7% tax = 12.00 EUR
+  1 x 12.00 EUR = 12.00 EUR, including 7% tax
 Cable, per metre
-  12.5 x 1.2345 EUR including 19% tax = 15.43 EUR
+  12.5 x 1.2345 EUR = 15.43 EUR, including 19% tax
 
 Discount (SUMMER5): -5.00 EUR
-Shipping (Parcel) including 19% tax: 4.90 EUR
+Shipping (Parcel), including 19% tax: 4.90 EUR
 Total: 63.15 EUR
-Including 19% tax: 8.32 EUR
 Including 7% tax: 0.72 EUR
+Including 19% tax: 8.32 EUR
 Your tax ID: DE136695976
 
 Note: Please ring twice.
@@ -126,12 +126,12 @@ Note: Please ring twice.
 def test_prices_without_tax_are_shown_without_it_and_rates_are_told_apart() -> None:
     assert """
 Pot
-  1 x 10.00 BRL + 10% tax = 10.00 BRL
+  1 x 10.00 BRL = 10.00 BRL, plus 10% tax
 Pan
-  1 x 20.00 BRL + 20% tax = 20.00 BRL
+  1 x 20.00 BRL = 20.00 BRL, plus 20% tax
 
 10% discount: -3.00 BRL
-Shipping + 20% tax: 5.00 BRL
+Shipping, plus 20% tax: 5.00 BRL
 Subtotal: 32.00 BRL
 10% tax: 0.85 BRL
 20% tax: 4.70 BRL
@@ -153,7 +153,7 @@ def test_shipping_that_costs_nothing_is_free(form: str) -> None:
     free = Shipping(name="Post", price=0, tax_rate="0.19", subtotal=0, tax=0, total=0)
     assert re.search(r"Shipping \(Post\):? free", read(order_created(a_rich_order(shipping=free)), form))
     unnamed = replace(free, name="Shipping")
-    assert re.search(r"BRL Shipping:? free", read(order_created(an_order(shipping=unnamed)), form))
+    assert re.search(r"(BRL|tax) Shipping:? free", read(order_created(an_order(shipping=unnamed)), form))
 
 
 @FORMS
