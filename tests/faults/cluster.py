@@ -127,8 +127,15 @@ class Cluster:
         return self.replicas[name]
 
     async def connect(self) -> "asyncpg.Connection[Any]":
-        """A new connection to the database as its owner, without a proxy."""
-        return await asyncpg.connect(self.database_url.replace("+asyncpg", ""), timeout=5)
+        """A new connection to the database as its owner, without a proxy.
+
+        It reads committed rows, whatever isolation a fault has set for the services.
+        """
+        return await asyncpg.connect(
+            self.database_url.replace("+asyncpg", ""),
+            timeout=5,
+            server_settings={"default_transaction_isolation": "read committed"},
+        )
 
     async def fetch(self, query: str, *arguments: object, patience: float = 120.0) -> list[asyncpg.Record]:
         """Runs a query as the database's owner; waits up to `patience` seconds while the database is down."""
