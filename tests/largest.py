@@ -1,6 +1,5 @@
 """The largest values that the contracts allow, for tests of sizes. They follow from the contracts' bounds."""
 
-from functools import cache
 from typing import Any, Final, TypeVar
 
 import msgspec
@@ -8,7 +7,6 @@ from msgspec import inspect
 
 T = TypeVar("T")
 
-_type_info: Final = cache(inspect.type_info)
 
 _OF_PATTERNS: Final = {
     "^[A-Z]{2}$": "BR",
@@ -26,7 +24,7 @@ def largest(kind: type[T], character: str, *, longest: int = 500) -> T:
 
     Free text consists of the character, and is at most `longest` characters long.
     """
-    return msgspec.convert(_largest(_type_info(kind), character, longest), kind)
+    return msgspec.convert(_largest(inspect.type_info(kind), character, longest), kind)
 
 
 def _largest(kind: inspect.Type, character: str, longest: int) -> Any:
@@ -40,7 +38,7 @@ def _largest(kind: inspect.Type, character: str, longest: int) -> Any:
         case inspect.BoolType():
             return True
         case inspect.LiteralType(values=values):
-            return max(values, key=len)
+            return max(map(str, values), key=len)
         case inspect.UUIDType():
             return "01a20320-c5a3-740d-97ce-5eea56e6f8d7"
         case inspect.DateType():
@@ -57,7 +55,7 @@ def _largest(kind: inspect.Type, character: str, longest: int) -> Any:
                 for n in range(length)
             }
         case inspect.StructType(fields=fields, tag=tag, tag_field=tag_field):
-            values = {field.encode_name: _largest(field.type, character, longest) for field in fields}
-            return values | ({tag_field: tag} if tag_field else {})
+            filled = {field.encode_name: _largest(field.type, character, longest) for field in fields}
+            return filled | ({tag_field: tag} if tag_field else {})
         case _:
             raise TypeError(f"{kind} has no bound.")
