@@ -51,7 +51,7 @@ Attempt = Annotated[int, Meta(ge=1, le=100)]
 FailureStage = Literal["payment", "shipment"]
 """The stages at which an order can fail."""
 DelayStage = Literal["invoice", "payment", "shipment", "refund"]
-"""The stages in which an order can wait; `events.journey` defines them."""
+"""The stages in which this version's orders can wait; `events.journey` defines them."""
 
 NO_POSTAL_CODE: Final = "-"
 """The value of `Address.postal_code` where an address has none (decision 20)."""
@@ -138,7 +138,7 @@ class Item(Taxed, frozen=True, kw_only=True):
     """
 
     id: LineId | None = None
-    """Names the line within its order. None in version 1."""
+    """Names the line within its order. None in version 1: its place (`1`, `2`, …) stands for it there."""
     sku: Code
     name: Text
     quantity: Quantity
@@ -254,7 +254,10 @@ class RefundedLine(Fact, frozen=True, kw_only=True):
     """What is given back of one line of the order, or of its shipping. `total = subtotal + tax`."""
 
     id: LineId
-    """The line's id; SHIPPING_LINE for the shipping."""
+    """The line's id, or its place (`1`, `2`, …) in an order of version 1; SHIPPING_LINE for the shipping."""
+    quantity: Quantity | None = None
+    """In units of 10 ** -`quantity_decimals`. None if an amount was given back, not a quantity."""
+    quantity_decimals: Annotated[int, Meta(ge=0, le=3)] = 0
     subtotal: Amount
     tax: Amount
     total: Amount
@@ -268,6 +271,12 @@ class RefundDetails(Fact, frozen=True, kw_only=True):
     """The provider's id of the refund; for a refund by hand, the reference that the operator gave."""
     amount: Amount
     refunded_at: Timestamp
+    cause: Code = "shipment_error"
+    """What led to it: `shipment_error`, `cancellation`, `request` (REFUND_REQUESTED), `provider` (it was made
+    there, not by Orderflow) or `duplicate`.
+
+    A duplicate gives back a second charge for one order: the invoice stays paid, and is not credited.
+    """
     by_hand: bool = False
     """Whether a person returned the money, perhaps by another way than the provider."""
     generation: Annotated[int, Meta(ge=1, le=1000)] = 1
@@ -297,7 +306,7 @@ class Reason(Fact, frozen=True, kw_only=True):
 
 
 class Cause(Fact, frozen=True, kw_only=True):
-    """Why an order waits: a stable code, and a sentence made from the code and the stage."""
+    """Why an order waits, or why a request was refused: a stable code, and a sentence for people."""
 
     code: Code
     message: Sentence
@@ -306,7 +315,8 @@ class Cause(Fact, frozen=True, kw_only=True):
 class Delay(Fact, frozen=True, kw_only=True):
     """An order waits in this stage. Its next milestone of this stage, or of a later one, ends the delay."""
 
-    stage: DelayStage
+    stage: Code
+    """One of DelayStage, or a later addition: readers leave out a delay whose stage they do not know."""
     reason: Cause
     since: Timestamp
 
@@ -353,6 +363,8 @@ class Declined(Billed, tag_field="status", tag="PAYMENT_FAILED", frozen=True, kw
 
     reason: Reason
     attempt: Attempt = 1
+    payable_until: Timestamp | None = None
+    """Until when the order can be paid with another payment. None if this failure ends the order."""
 
 
 class Paid(Billed, tag_field="status", tag="PAYMENT_CONFIRMED", frozen=True, kw_only=True):

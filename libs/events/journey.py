@@ -107,7 +107,12 @@ def stage_begun_by(event_type: str, service: str) -> Stage | None:
 
 
 def has_passed(stage: str, types: Sequence[str]) -> bool:
-    """Whether an order with these milestones has completed the stage, or is at its end."""
+    """Whether an order with these milestones has completed the stage, or is at its end.
+
+    A stage that this version does not know counts as completed.
+    """
+    if stage not in _BY_NAME:
+        return True
     passed = min(RANKS[type_of(end)] for end in _BY_NAME[stage].ends)
     return any(event_type in ENDS or RANKS[event_type] >= passed for event_type in types)
 

@@ -5,6 +5,7 @@ publishes them and none listens to them: a process of this version leaves such a
 moves to `events.contracts` with the service that publishes it.
 """
 
+from datetime import date
 from typing import Annotated, Final, Literal
 from uuid import UUID
 
@@ -17,6 +18,7 @@ from events.contracts import (
     Billed,
     Cause,
     Code,
+    Email,
     Event,
     Fact,
     LineId,
@@ -26,6 +28,7 @@ from events.contracts import (
     RefundedLine,
     Seller,
     Sentence,
+    Text,
     Timestamp,
 )
 
@@ -35,6 +38,7 @@ CancellationReason = Literal[
     "duplicate_order",
     "out_of_stock",
     "suspected_fraud",
+    "withdrawal",
     "other",
 ]
 RefundReason = Literal[
@@ -103,9 +107,17 @@ class FailedRefund(Fact, frozen=True, kw_only=True):
 
     id: Code
     generation: Annotated[int, Meta(ge=1, le=1000)] = 1
+    """As in RefundDetails. A failure stands above a refund of the same generation, whichever comes first."""
     request_id: UUID | None = None
+    """The REFUND_REQUESTED that asked for it, if one did."""
+    cause: Code
+    """As in RefundDetails."""
+    provider_reference: Text | None = None
+    """The provider's id of the refund, if the provider had accepted it."""
     amount: PositiveAmount
     failed_at: Timestamp
+    given_up: bool = False
+    """Whether it is not tried again: the amount can be refunded otherwise."""
 
 
 class CreditNoteDetails(Fact, frozen=True, kw_only=True):
@@ -114,10 +126,12 @@ class CreditNoteDetails(Fact, frozen=True, kw_only=True):
     number: Code
     """Gapless per year: `CN-2026-000001`."""
     issued_at: Timestamp
+    issued_on: date
+    """The day of issue in the seller's time zone."""
     seller: Seller
     invoice_number: Code
     refund_id: Code | None = None
-    """The refund that it documents; None for a cancelled order that was never paid."""
+    """The refund that it documents. None if it takes back what is left of a cancelled order's invoice."""
     lines: Lines
     subtotal: Amount
     tax: Amount
@@ -125,7 +139,7 @@ class CreditNoteDetails(Fact, frozen=True, kw_only=True):
 
 
 class Dispute(Fact, frozen=True, kw_only=True):
-    """The customer's bank asks for a payment back."""
+    """The customer's bank asks for a payment back. The state with the latest `changed_at` holds."""
 
     id: Code
     payment_id: Code
@@ -133,13 +147,18 @@ class Dispute(Fact, frozen=True, kw_only=True):
     code: Code
     """The provider's code of the reason, such as `fraudulent`."""
     state: Literal["open", "won", "lost"]
+    """`won` if the shop keeps the money, also after a mere inquiry."""
     changed_at: Timestamp
 
 
 class Withdrawal(Fact, frozen=True, kw_only=True):
-    """The consumer's declaration to withdraw from the contract (EU Directive 2011/83, Article 11)."""
+    """The consumer's declaration to withdraw from the contract (EU Directive 2011/83, Article 11a)."""
 
     id: UUID
+    name: Text | None = None
+    """Who declares it, if it is not the customer's name."""
+    email: Email | None = None
+    """Where the acknowledgement goes, if it is not the customer's address."""
     note: Sentence | None = None
     declared_at: Timestamp
 
@@ -190,7 +209,7 @@ class RefundAsked(AboutOrder, frozen=True, kw_only=True):
 
 
 class NotRefunded(AboutOrder, frozen=True, kw_only=True):
-    """The refund was refused: there is not so much left to refund."""
+    """The refund was refused: more than is left of the payment, or a disputed payment."""
 
     request: RefundRequest
     reason: Cause
@@ -267,7 +286,7 @@ class RefundRequested(Event[RefundAsked], tag="REFUND_REQUESTED", frozen=True, k
 
 
 class RefundRefused(Event[NotRefunded], tag="REFUND_REFUSED", frozen=True, kw_only=True):
-    """The refund is more than is left."""
+    """The refund was refused. The reason says why."""
 
     PUBLISHERS = ("billing",)
 

@@ -7,7 +7,7 @@ make.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, get_args
 from uuid import UUID
 
 import msgspec
@@ -118,7 +118,7 @@ class Cause:
 class Waiting:
     """The delay of an order that has waited for over a minute: the stage, the reason and the start."""
 
-    stage: contracts.DelayStage
+    stage: Annotated[str, Field(json_schema_extra={"enum": list(get_args(contracts.DelayStage))})]
     reason: Cause
     since: datetime
 

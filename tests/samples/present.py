@@ -48,7 +48,7 @@ _DECLINED: Final = Reason(code="card_declined", message="The card was declined."
 _UNSERVED: Final = Reason(
     code="destination_not_served", message="The carrier does not deliver there.", stage="shipment"
 )
-_ONE_MUG: Final = contracts.RefundedLine(id="mugs", subtotal=1386, tax=264, total=1650)
+_ONE_MUG: Final = contracts.RefundedLine(id="mugs", quantity=1, subtotal=1386, tax=264, total=1650)
 _REFUND_REQUEST: Final = life.RefundRequest(
     id=_id(3),
     reason="damaged",
@@ -61,6 +61,7 @@ _REFUND: Final = contracts.RefundDetails(
     provider_reference="re_11aa",
     amount=_ONE_MUG.total,
     refunded_at=_at(21),
+    cause="request",
     request_id=_REFUND_REQUEST.id,
     lines=(_ONE_MUG,),
 )
@@ -76,7 +77,9 @@ def _milestones() -> Iterator[Event[AboutOrder]]:
     )
     yield contracts.OrderCreated.of(contracts.Placed(order=order, payment_method=_CARD))
     yield contracts.InvoiceCreated.of(contracts.Invoiced(order=order, invoice=invoice, payment_method=_CARD))
-    yield contracts.PaymentFailed.of(contracts.Declined(order=order, invoice=invoice, reason=_DECLINED))
+    yield contracts.PaymentFailed.of(
+        contracts.Declined(order=order, invoice=invoice, reason=_DECLINED, payable_until=_at(7 * 24 * 60))
+    )
     yield contracts.PaymentConfirmed.of(contracts.Paid(order=order, invoice=invoice, payment=payment))
     yield contracts.ShipmentError.of(
         contracts.Undeliverable(order=order, invoice=invoice, payment=payment, reason=_UNSERVED)
@@ -111,7 +114,12 @@ def _events_of_life() -> Iterator[Event[AboutOrder]]:
     yield life.RefundRefused.of(life.NotRefunded(order=order, request=_REFUND_REQUEST, reason=too_much))
     closed = Cause(code="expired_or_canceled_card", message="The card can't take the money back.")
     failed = life.FailedRefund(
-        id=_REFUND.id, request_id=_REFUND_REQUEST.id, amount=_REFUND.amount, failed_at=_at(22)
+        id=_REFUND.id,
+        request_id=_REFUND_REQUEST.id,
+        cause=_REFUND.cause,
+        provider_reference=_REFUND.provider_reference,
+        amount=_REFUND.amount,
+        failed_at=_at(22),
     )
     yield life.RefundFailed.of(
         life.RefundNotMade(order=order, invoice=invoice, payment=payment, refund=failed, reason=closed)
@@ -119,6 +127,7 @@ def _events_of_life() -> Iterator[Event[AboutOrder]]:
     note = life.CreditNoteDetails(
         number="CN-2027-000001",
         issued_at=_at(23),
+        issued_on=date(2027, 1, 1),
         seller=_SELLER,
         invoice_number=invoice.number,
         refund_id=_REFUND.id,

@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import structs
 
 from events.contracts import AnyEvent, type_of
 from events.delays import WaitReason
@@ -24,7 +25,7 @@ from events.journey import (
     has_passed,
 )
 from services.order.documents import Order
-from services.order.domain import Progress, TimelineEntry, status_of
+from services.order.domain import Facts, Progress, TimelineEntry, status_of
 from tests.factories import a_delay, an_order, one_of_each
 
 ORDER = an_order()
@@ -92,6 +93,14 @@ def test_the_delay_of_the_furthest_stage_that_was_not_passed_is_shown(
     open_stages = [stage.name for stage in STAGES if stage.name in said and not has_passed(stage.name, types)]
     waiting = Progress.of(delivered).waiting
     assert ([waiting.stage] if waiting else []) == open_stages[-1:]
+
+
+def test_a_delay_of_a_stage_that_this_version_does_not_know_is_left_out() -> None:
+    created, delayed = TimelineEntry.of(EVENT["ORDER_CREATED"]), TimelineEntry.of(DELAYS[0])
+    assert delayed.facts.delay
+    unknown = Facts(delay=structs.replace(delayed.facts.delay, stage="customs"))
+    assert Progress.of([created, delayed]).waiting
+    assert Progress.of([created, replace(delayed, facts=unknown)]) == Progress.of([created])
 
 
 def test_of_any_two_types_the_further_one_is_the_status() -> None:
