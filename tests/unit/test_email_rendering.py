@@ -153,6 +153,18 @@ def test_a_stage_tells_what_is_new(stage: str, facts: list[str]) -> None:
 
 
 @pytest.mark.parametrize("form", ["plain", "html"])
+def test_the_mail_of_a_refund_says_whether_it_is_the_whole_payment(form: str) -> None:
+    event: Any = one_of_each()["PAYMENT_REFUNDED"]
+    part = msgspec.structs.replace(event.data.refund, amount=1650)
+    partly = msgspec.structs.replace(event, data=msgspec.structs.replace(event.data, refund=part))
+    shown = body(written(partly), form).replace("\N{NO-BREAK SPACE}", " ")
+    assert "a part of the payment" in shown
+    assert "the whole payment" not in shown
+    assert "16.50 BRL" in shown
+    assert "the whole payment" in body(written(event), form)
+
+
+@pytest.mark.parametrize("form", ["plain", "html"])
 def test_a_payment_that_no_card_could_make_is_not_blamed_on_the_card(form: str) -> None:
     event: Any = one_of_each()["PAYMENT_FAILED"]
     assert "another payment method" in " ".join(body(written(event), form).split())
