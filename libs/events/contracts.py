@@ -201,6 +201,11 @@ class Order(Fact, frozen=True, kw_only=True):
     """Only in version 1; `Placed` has it since. An event that is read moves it there."""
 
     @property
+    def taxed(self) -> tuple[Taxed, ...]:
+        """The parts that have a tax of their own: the lines, then the shipping if there is one."""
+        return (*self.items, self.shipping) if self.shipping else self.items
+
+    @property
     def billed_to(self) -> Address:
         """Where the invoice is addressed to."""
         return self.billing_address or self.shipping_address

@@ -105,7 +105,7 @@ def _notes(order: Order) -> Iterator[Label]:
             yield Label(f"Including {rate} tax: {money(tax, order.currency)}")
     yield from dict.fromkeys(
         Label(_UNTAXED[taxed.tax_category], taxed.exemption_reason)
-        for taxed in _taxed(order)
+        for taxed in order.taxed
         if taxed.tax_category in _UNTAXED
     )
 
@@ -130,15 +130,11 @@ def _tax_words(taxed: Taxed, prices: Prices) -> str:
 def _taxes(order: Order) -> dict[str, int]:
     """The order's tax by rate, such as `17%`; the lowest rate is first."""
     taxes: dict[str, int] = {}
-    for taxed in sorted(_taxed(order), key=lambda taxed: Decimal(taxed.tax_rate)):
+    for taxed in sorted(order.taxed, key=lambda taxed: Decimal(taxed.tax_rate)):
         if taxed.tax:
             rate = _percent(taxed.tax_rate)
             taxes[rate] = taxes.get(rate, 0) + taxed.tax
     return taxes
-
-
-def _taxed(order: Order) -> tuple[Taxed, ...]:
-    return (*order.items, order.shipping) if order.shipping else order.items
 
 
 @lru_cache(maxsize=256)

@@ -11,17 +11,12 @@ Share = tuple[int, int]
 """A fraction: numerator and denominator in lowest terms."""
 
 
-def parts_of(order: Order) -> Sequence[Taxed]:
-    """What has a tax of its own: the lines, then the shipping if there is one."""
-    return (*order.items, order.shipping) if order.shipping else order.items
-
-
 def adds_up(order: Order) -> bool:
     """Whether prices, discounts, taxes and totals follow from one another, as `events.contracts` says.
 
     How a tax that is rounded per rate is spread over the parts is not checked. Raises UnknownCurrency.
     """
-    parts = parts_of(order)
+    parts = order.taxed
     return _prices_agree(order) and _taxes_agree(order, parts) and _totals_agree(order, parts)
 
 

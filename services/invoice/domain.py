@@ -10,7 +10,7 @@ from zoneinfo import ZoneInfo
 
 from events import contracts, money
 from events.contracts import InvoiceCreated, Invoiced, Order, Seller, TaxCategory, Taxed
-from services.invoice.arithmetic import adds_up, parts_of
+from services.invoice.arithmetic import adds_up
 
 NUMBER_PATTERN: Final = "^[1-9][0-9]{3}-([0-9]{6}|[1-9][0-9]{6,17})$"
 
@@ -88,7 +88,7 @@ class Invoice:
         Sums of the parts' taxes, because the order has rounded them.
         """
         groups: dict[tuple[Decimal, TaxCategory], list[Taxed]] = {}
-        for part in parts_of(self.order):
+        for part in self.order.taxed:
             groups.setdefault((Decimal(part.tax_rate), part.category), []).append(part)
         return [
             TaxLine(
