@@ -1,8 +1,8 @@
 """The JSON that clients send: an order, read strictly.
 
-Unknown fields, other types and text that is not one visible line are refused, and card numbers in every text
-but `sku`. Every limit is that of `events.contracts`, so an order that can be read can also be announced in an
-event.
+Unknown fields, other types and text that is not one visible line are refused. So are card numbers, except in
+`sku` and where a checked tax id looks like one. Every limit is that of `events.contracts`, so an order that
+can be read can also be announced in an event.
 """
 
 import re
