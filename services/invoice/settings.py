@@ -1,21 +1,19 @@
 """The settings of the invoice service: those of every service, and the seller's."""
 
 import re
-from typing import Annotated, Final, Self
+from typing import Annotated, Self
 from zoneinfo import ZoneInfo
 
 from pydantic import AfterValidator, Field, model_validator
 
 from chassis.settings import ServiceSettings
 from events.contracts import NO_POSTAL_CODE, Address, Seller
+from events.text import is_visible_line
 from services.invoice.domain import EXAMPLE_SELLER
-
-_NOT_IN_A_LINE: Final = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
-"""Control characters, line ends, and characters that reorder the text around them (UAX #9)."""
 
 
 def _one_line(text: str) -> str:
-    if not text.strip() or _NOT_IN_A_LINE.search(text):
+    if not is_visible_line(text):
         raise ValueError("This must be one line of visible text.")
     return text
 

@@ -24,13 +24,14 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from events import contracts, money
+from events.text import ONE_LINE
 from services.order import domain, postal, tax_ids
 from services.order.card_numbers import holds_card_number, without_card_number
 from services.order.countries import COUNTRIES
 from services.order.email_address import email_address
 from services.order.pricing import GivenDiscount, GivenShipping, Line
 from services.order.refusal import BrokenRule, OrderRefused
-from services.order.single_line import ONE_LINE, single_line
+from services.order.single_line import single_line
 
 
 def _text(text: str) -> str:

@@ -83,6 +83,7 @@ def test_a_part_of_an_address_alone_is_refused(environment: pytest.MonkeyPatch, 
     ("name", "value", "sentence"),
     [
         ("SELLER_NAME", " ", "SELLER_NAME: This must be one line of visible text."),
+        ("SELLER_NAME", "\u200b\u2060", "SELLER_NAME: This must be one line of visible text."),
         ("SELLER_NAME", f"{LEAK}\nLtd", "SELLER_NAME: This must be one line of visible text."),
         ("SELLER_NAME", f"{LEAK}\u202e", "SELLER_NAME: This must be one line of visible text."),
         ("SELLER_NAME", LEAK * 20, "SELLER_NAME: String should have at most 200 characters."),
