@@ -24,7 +24,7 @@ Amount = Annotated[
 UnitPrice = Annotated[
     str, Field(pattern=r"^(0|[1-9][0-9]*)(\.[0-9]{1,4})?$", description="In the order's currency.")
 ]
-Quantity = int | Annotated[str, Field(pattern=r"^(0|[1-9][0-9]*)\.[0-9]{1,3}$")]
+Quantity = int | Annotated[str, Field(pattern=r"^(0|[1-9][0-9]*)\.[0-9]{0,2}[1-9]$")]
 
 
 @dataclass(slots=True)
