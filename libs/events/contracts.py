@@ -369,7 +369,7 @@ class Declined(Billed, tag_field="status", tag="PAYMENT_FAILED", frozen=True, kw
     reason: Reason
     attempt: Attempt = 1
     payable_until: Timestamp | None = None
-    """Until when the order can be paid with another payment. None if this failure ends the order."""
+    """Until when the order can be paid with another payment. None if it can't."""
 
 
 class Paid(Billed, tag_field="status", tag="PAYMENT_CONFIRMED", frozen=True, kw_only=True):
