@@ -8,8 +8,6 @@ from msgspec import inspect
 
 T = TypeVar("T")
 
-_type_info: Final = cache(inspect.type_info)
-
 _OF_PATTERNS: Final = {
     "^[A-Z]{2}$": "BR",
     "^[A-Z]{3}$": "BRL",
@@ -29,6 +27,11 @@ def largest(kind: type[T], character: str, *, longest: int = 500) -> T:
     return msgspec.convert(_largest(_type_info(kind), character, longest), kind)
 
 
+@cache
+def _type_info(kind: Any) -> inspect.Type:
+    return inspect.type_info(kind)
+
+
 def _largest(kind: inspect.Type, character: str, longest: int) -> Any:
     match kind:
         case inspect.StrType(pattern=str(pattern)):
@@ -40,7 +43,7 @@ def _largest(kind: inspect.Type, character: str, longest: int) -> Any:
         case inspect.BoolType():
             return True
         case inspect.LiteralType(values=values):
-            return max(values, key=len)
+            return max(map(str, values), key=len)
         case inspect.UUIDType():
             return "01a20320-c5a3-740d-97ce-5eea56e6f8d7"
         case inspect.DateType():
@@ -57,7 +60,7 @@ def _largest(kind: inspect.Type, character: str, longest: int) -> Any:
                 for n in range(length)
             }
         case inspect.StructType(fields=fields, tag=tag, tag_field=tag_field):
-            values = {field.encode_name: _largest(field.type, character, longest) for field in fields}
-            return values | ({tag_field: tag} if tag_field else {})
+            members = {field.encode_name: _largest(field.type, character, longest) for field in fields}
+            return members | ({tag_field: tag} if tag_field else {})
         case _:
             raise TypeError(f"{kind} has no bound.")

@@ -4,7 +4,7 @@ import json
 from collections.abc import AsyncIterator
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import asyncpg
 import httpx
@@ -21,7 +21,7 @@ from tests.integration.conftest import WAITING
 from tests.samples import ROWS_OF_VERSION_1, VERSION_1
 from tests.waiting import eventually
 
-Owner = "asyncpg.Connection[Any]"
+Owner: TypeAlias = "asyncpg.Connection[Any]"
 
 CREATED, INVOICED = "ORDER_CREATED", "INVOICE_CREATED"
 BODIES = " UNION ALL ".join(f'SELECT type, body FROM "{service}".outbox' for service in SERVICES)

@@ -20,7 +20,7 @@ import msgspec
 from events import inbox, parked, statements, transaction
 from events.bus import Delivery, Message, Subscription
 from events.connection import answer_of
-from events.contracts import Order
+from events.contracts import Order, Seller
 from events.errors import EventsError, UnknownOutcome
 from events.transaction import Transaction
 from events.worker import Received, Worker
@@ -129,7 +129,7 @@ def invoice_numbers_from_a_sequence() -> AbstractContextManager[object]:
     """Numbers come from a counter that a rollback does not reset."""
     sequence = count(1)
 
-    async def issue(tx: Transaction, orders: Sequence[Order]) -> list[Invoice]:
+    async def issue(tx: Transaction, orders: Sequence[Order], seller: Seller) -> list[Invoice]:
         issued = []
         now = datetime.now(UTC)
         for order in orders:
@@ -147,7 +147,7 @@ def invoice_numbers_from_a_sequence() -> AbstractContextManager[object]:
                    ON CONFLICT (year) DO UPDATE SET last = excluded.last""",
                 *(now.year, serial),
             )
-            issued.append(Invoice(Number(now.year, serial), now, order))
+            issued.append(Invoice(Number(now.year, serial), now, now.date(), seller, order))
         return issued
 
     return patch.object(invoices, "issue", issue)
