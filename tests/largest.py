@@ -1,6 +1,5 @@
 """The largest values that the contracts allow, for tests of sizes. They follow from the contracts' bounds."""
 
-from functools import cache
 from typing import Any, Final, TypeVar
 
 import msgspec
@@ -24,12 +23,7 @@ def largest(kind: type[T], character: str, *, longest: int = 500) -> T:
 
     Free text consists of the character, and is at most `longest` characters long.
     """
-    return msgspec.convert(_largest(_type_info(kind), character, longest), kind)
-
-
-@cache
-def _type_info(kind: Any) -> inspect.Type:
-    return inspect.type_info(kind)
+    return msgspec.convert(_largest(inspect.type_info(kind), character, longest), kind)
 
 
 def _largest(kind: inspect.Type, character: str, longest: int) -> Any:
