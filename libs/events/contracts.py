@@ -116,7 +116,7 @@ class Taxed(Fact, frozen=True, kw_only=True):
     tax_rate: Rate = "0"
     """Decimal fraction as a string: "0.17" is 17 %."""
     tax_category: TaxCategory | None = None
-    """None in version 1. `category` tells it for both versions."""
+    """None where version 1 placed the order. `category` tells it for every order."""
     exemption_reason: Text | None = None
     """Why the tax rate is 0, in words for the invoice."""
     subtotal: Amount
@@ -236,9 +236,9 @@ class InvoiceDetails(Fact, frozen=True, kw_only=True):
     """Gapless per year: `2026-000001`."""
     issued_at: Timestamp
     issued_on: date | None = None
-    """The day of issue in the seller's time zone. None in version 1, where it is the day in UTC."""
+    """The day of issue in the seller's time zone. None where version 1 issued it: then it is UTC's."""
     seller: Seller | None = None
-    """None in version 1."""
+    """None where version 1 issued the invoice."""
 
 
 class PaymentDetails(Fact, frozen=True, kw_only=True):
