@@ -7,8 +7,7 @@ from msgspec.structs import replace
 from uuid_utils.compat import uuid7
 
 from events.contracts import (
-    AboutOrder,
-    Event,
+    AnyEvent,
     InvoiceCreated,
     Invoiced,
     Item,
@@ -26,12 +25,12 @@ from services.order.domain import TimelineEntry
 from tests.factories import CARD, NOON, a_payment, an_invoice, an_item, an_order, order_created
 
 
-def shown(*events: Event[AboutOrder]) -> Order:
+def shown(*events: AnyEvent) -> Order:
     order = events[0].data.order
     return Order.of(order, [TimelineEntry.of(event) for event in events])
 
 
-def detail(document: Order, event: type[Event[AboutOrder]]) -> dict[str, object]:
+def detail(document: Order, event: type[AnyEvent]) -> dict[str, object]:
     [entry] = [entry for entry in document.timeline if entry.type == type_of(event)]
     return entry.detail
 
