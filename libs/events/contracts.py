@@ -39,8 +39,9 @@ Prices = Literal["net", "gross"]
 """Whether prices and discounts are without tax or with it."""
 TaxRounding = Literal["line", "rate"]
 """Whether tax is rounded for each line, or once for all lines of one rate."""
-TaxCategory = Literal["S", "Z", "E", "AE", "K", "G", "O"]
-"""Standard rate, zero rate, exempt, reverse charge, intra-Community supply, export, outside the scope of tax.
+TaxCategory = Literal["S", "Z", "E", "AE", "K", "G", "O", "L", "M"]
+"""Standard rate, zero rate, exempt, reverse charge, intra-Community supply, export, outside the scope of tax;
+the taxes of the Canary Islands (IGIC), and of Ceuta and Melilla (IPSI).
 
 Codes of UNTDID 5305, as EN 16931 uses them for VAT (BT-151).
 """

@@ -129,7 +129,6 @@ class CreditNoteDetails(Fact, frozen=True, kw_only=True):
     issued_on: date
     """The day of issue in the seller's time zone."""
     seller: Seller
-    invoice_number: Code
     refund_id: Code | None = None
     """The refund that it documents. None if it takes back what is left of a cancelled order's invoice."""
     lines: Lines
@@ -159,6 +158,8 @@ class Withdrawal(Fact, frozen=True, kw_only=True):
     """Who declares it, if it is not the customer's name."""
     email: Email | None = None
     """Where the acknowledgement goes, if it is not the customer's address."""
+    lines: Annotated[tuple[RequestedLine, ...], Meta(max_length=101)] = ()
+    """What is withdrawn from. Empty: the whole order."""
     note: Sentence | None = None
     declared_at: Timestamp
 

@@ -40,7 +40,7 @@ Category = Annotated[
     TaxCategory,
     Field(
         description="Standard rate, zero rate, exempt, reverse charge, intra-Community supply, export, or "
-        "outside the scope of tax (UNTDID 5305)."
+        "outside the scope of tax; the taxes of the Canary Islands, and of Ceuta and Melilla (UNTDID 5305)."
     ),
 ]
 ExemptionReason = Annotated[str | None, Field(description="Why the tax rate is 0, in the order's words.")]

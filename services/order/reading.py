@@ -162,8 +162,8 @@ class _Reader:
         if category == "E" and given.exemption_reason is None:
             message = "This is required: category E needs the reason."
             self.broken.append(BrokenRule(path, "required", message))
-        if category in ("S", "Z") and given.exemption_reason is not None:
-            message = "Categories S and Z have no exemption reason."
+        if category in ("S", "Z", "L", "M") and given.exemption_reason is not None:
+            message = "Categories S, Z, L and M have no exemption reason."
             self.broken.append(BrokenRule(path, "needless_exemption_reason", message))
         return category
 
@@ -175,8 +175,8 @@ class _Reader:
         elif category == "S" and not taxed:
             message = "Category S needs a tax rate over 0."
             self.broken.append(BrokenRule(path, "wrong_tax_category", message))
-        elif category != "S" and taxed:
-            message = "Only category S has a tax rate over 0."
+        elif taxed and category not in ("S", "L", "M"):
+            message = "Only categories S, L and M have tax rates over 0."
             self.broken.append(BrokenRule(path, "wrong_tax_category", message))
 
     def check_reverse_charge(self, category: TaxCategory, taxed: bool, path: Path) -> None:

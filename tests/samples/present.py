@@ -129,7 +129,6 @@ def _events_of_life() -> Iterator[Event[AboutOrder]]:
         issued_at=_at(23),
         issued_on=date(2027, 1, 1),
         seller=_SELLER,
-        invoice_number=invoice.number,
         refund_id=_REFUND.id,
         lines=(_ONE_MUG,),
         subtotal=_ONE_MUG.subtotal,
