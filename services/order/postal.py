@@ -48,10 +48,11 @@ def has_form(postal_code: str, country: str) -> bool:
 def is_state(text: str, country: str) -> bool:
     """Whether the text is the code or the name of a state of the country, or its states are not listed.
 
-    Codes of ISO 3166-2 are read with and without the country (`US-CA`, `CA`), names with and without accents.
+    Codes of ISO 3166-2 are read with and without the country (`US-CA`, `CA`), names with and without accents,
+    and with and without the kind of state: `Guangdong`, `Guangdong Sheng`, `Guangdong Province`.
     """
     states = _forms(country).states
-    return not states or _letters(text) in states
+    return not states or _letters(text) in states or _without_kind(text) in states
 
 
 class _Forms(NamedTuple):
@@ -117,6 +118,8 @@ def _states(entries: Mapping[str, _Entry], country: str) -> Iterator[str]:
             for text in (entry.sub_keys, entry.sub_names, entry.sub_lnames, entry.sub_isoids):
                 for name in filter(None, text.split("~")):
                     yield _letters(name)
+                    if kindless := _without_kind(name):
+                        yield kindless
                     yield _letters(name.removeprefix("Co. "))  # Irish counties
                     yield _letters(name.replace("Co. ", "County "))
             yield from (_letters(country + code) for code in entry.sub_isoids.split("~") if code)
@@ -125,3 +128,22 @@ def _states(entries: Mapping[str, _Entry], country: str) -> Iterator[str]:
 def _letters(name: str) -> str:
     """The name without accents, case and punctuation."""
     return "".join(filter(str.isalnum, normalize("NFKD", name).casefold()))
+
+
+_KINDS: Final = frozenset(
+    "city county governorate prefecture province region state "
+    "sheng shi zizhiqu huizuzizhiqu weiwuerzizhiqu zhuangzuzizhiqu "  # China
+    "do fu ken to "  # Japan, Korea
+    "краи область oblast kray місто "  # Russia, Ukraine
+    "gobierno regional municipalidad metropolitana de "  # Peru
+    "thanh pho "  # Vietnam
+    "استان".split()  # Iran
+)
+"""Words that say what kind of state it is, as `_letters` writes them."""
+_CHINESE_KIND: Final = re.compile("(?<=..)[省市縣県府都]$")
+
+
+def _without_kind(name: str) -> str:
+    """The letters of the name without the words for the kind of state: nothing, if it has no others."""
+    words = map(_letters, re.split(r"[\s-]+", name))
+    return _CHINESE_KIND.sub("", "".join(word for word in words if word not in _KINDS))

@@ -80,6 +80,14 @@ def test_a_postal_code_of_another_form_is_refused(country: str, postal_code: str
         ("BR", "sao paulo"),
         ("BR", "BR-SP"),
         ("CA", "QC"),
+        ("CN", "Guangdong"),
+        ("CN", "Guangdong Province"),
+        ("CN", "北京"),
+        ("EG", "Cairo"),
+        ("PE", "Lima"),
+        ("TW", "Taipei"),
+        ("UA", "Kyiv"),
+        ("VN", "Hồ Chí Minh"),
         ("CA", "Québec"),
         ("CA", "Quebec"),
         ("IE", "Co. Dublin"),
@@ -104,7 +112,16 @@ def test_a_states_code_or_name_is_accepted(country: str, state: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("country", "state"), [("BR", "XX"), ("BR", "-"), ("US", "SP"), ("CA", "US-CA"), ("JP", "California")]
+    ("country", "state"),
+    [
+        ("BR", "XX"),
+        ("BR", "-"),
+        ("US", "SP"),
+        ("CA", "US-CA"),
+        ("JP", "California"),
+        ("CN", "Province"),
+        ("CN", "省"),
+    ],
 )
 def test_another_state_is_refused(country: str, state: str) -> None:
     assert broken(country, state=state) == [("state", "unknown_state")]
