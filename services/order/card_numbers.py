@@ -28,13 +28,15 @@ _PREFIXES: Final = {
     for length in range(14, 20)
 }
 
-_SEPARATOR: Final = "[ \xa0._:\u2010-\u2013-]"
+_SEPARATOR: Final = "[ \xa0._:\u2010-\u2013\u200b-\u200d\u2060\ufeff-]"
 _MANY_DIGITS: Final = re.compile(rf"\d(?:{_SEPARATOR}?\d){{13}}")
 _RUN: Final = re.compile(
-    r"(?<![\d+])(?<!\b[A-Za-z]{2})"  # not behind a +, as a phone number, nor two letters, as an IBAN
+    r"(\+?)(?<!\d)(?<!\b[A-Za-z]{2})"  # not behind two letters, as an IBAN
     rf"(?<!\d{_SEPARATOR})"
-    rf"\d+(?:{_SEPARATOR}\d+)*"
+    rf"(\d+(?:{_SEPARATOR}\d+)*)"
 )
+_MOST_IN_A_PHONE_NUMBER: Final = 15
+"""The most digits after a +, by ITU-T E.164."""
 
 
 def without_card_number(text: str) -> str:
@@ -51,7 +53,12 @@ def holds_card_number(text: str) -> bool:
     The digits stand together or in groups, of which the first has four, as on a card (ISO/IEC 7812-1). One in
     ten numbers that look alike has a right check digit by chance, so a sku may hold such a number.
     """
-    return any(_is_card_number(digits) for run in _RUN.findall(text) for digits in _candidates(run))
+    return any(
+        _is_card_number(digits)
+        for plus, run in _RUN.findall(text)
+        for digits in _candidates(run)
+        if not plus or len(digits) > _MOST_IN_A_PHONE_NUMBER
+    )
 
 
 def _candidates(run: str) -> Iterator[str]:

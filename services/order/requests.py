@@ -40,14 +40,13 @@ def _text(text: str) -> str:
 
 _ONE_LINE: Final = Field(description="One line, not blank.", json_schema_extra={"pattern": ONE_LINE})
 _NO_CARD_NUMBER: Final = AfterValidator(without_card_number)
-_Line = Annotated[str, AfterValidator(_text), _ONE_LINE]
-Text = Annotated[_Line, StringConstraints(min_length=1, max_length=200)]
-Code = Annotated[_Line, StringConstraints(min_length=1, max_length=64)]
+Text = Annotated[str, StringConstraints(min_length=1, max_length=200), AfterValidator(_text), _ONE_LINE]
+Code = Annotated[str, StringConstraints(min_length=1, max_length=64), AfterValidator(_text), _ONE_LINE]
 UncheckedCode = Annotated[
-    str, AfterValidator(single_line), _ONE_LINE, StringConstraints(min_length=1, max_length=64)
+    str, StringConstraints(min_length=1, max_length=64), AfterValidator(single_line), _ONE_LINE
 ]
 """It may hold a card number."""
-Note = Annotated[_Line, StringConstraints(min_length=1, max_length=500)]
+Note = Annotated[str, StringConstraints(min_length=1, max_length=500), AfterValidator(_text), _ONE_LINE]
 LineId = Annotated[
     str,
     StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.:-]{0,31}$"),

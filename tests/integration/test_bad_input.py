@@ -308,6 +308,23 @@ async def test_invisible_text_is_a_422_in_every_string(service: OrderService, po
         assert [error["pointer"] for error in document["errors"]] == [pointer], ascii(text)
 
 
+@pytest.mark.parametrize(
+    "pointer",
+    [
+        "/customer/name",
+        "/customer/tax_id",
+        "/items/0/sku",
+        "/metadata/channel",
+        "/note",
+        "/shipping_address/postal_code",
+    ],
+)
+async def test_text_that_is_too_long_is_counted_in_characters(service: OrderService, pointer: str) -> None:
+    [error] = (await refused(service, encoded(STRINGS[pointer]("x" * 501)), 422))["errors"]
+    assert (error["pointer"], error["code"]) == (pointer, "too_long")
+    assert error["detail"].endswith(" characters.")
+
+
 async def test_blank_text_has_an_error_of_its_own(service: OrderService) -> None:
     document = await refused(service, encoded(with_customer(name="\u00a0 \u200b")), 422)
     [error] = document["errors"]

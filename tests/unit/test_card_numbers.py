@@ -40,6 +40,8 @@ from services.order.card_numbers import holds_card_number, without_card_number
         "card:6011111111111117",
         "pm_5555555555554444",
         "card4242424242424242",
+        "+4242424242424242",
+        "4242\u200b4242\u200b4242\u200b4242",
         "\uff14\uff12\uff14\uff12" * 4,
     ],
 )
@@ -64,6 +66,7 @@ def test_a_card_number_is_found(text: str) -> None:
         "4006381333931",  # EAN-13
         "9783161484100",  # ISBN-13
         "+49 170 12345678",
+        "+378282246310005",
         "+5511987654321",
         "0044 20 7946 0958 123",
         "(11) 98765-4321",

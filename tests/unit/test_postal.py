@@ -23,7 +23,11 @@ def broken(
         ("CA", "H3A 1H6"),
         ("CH", "8001"),
         ("CH", "CH-8001"),
+        ("AT", "A-1010"),
         ("DE", "70173"),
+        ("DE", "D-70173"),
+        ("FR", "F-75008"),
+        ("IN", "560 001"),
         ("GB", "NW1 6XE"),
         ("GB", "nw16xe"),
         ("IE", "D02 AF30"),
@@ -53,6 +57,9 @@ def test_a_postal_code_of_the_countrys_form_is_accepted(country: str, postal_cod
         ("CA", "H3A 1HB"),
         ("DE", "7017"),
         ("DE", "70173 "),
+        ("DE", "A-70173"),
+        ("DE", "D70173"),
+        ("IN", "560 00"),
         ("GB", "12345"),
         ("IE", "999077"),
         ("US", "9404"),
@@ -73,6 +80,14 @@ def test_a_postal_code_of_another_form_is_refused(country: str, postal_code: str
         ("BR", "sao paulo"),
         ("BR", "BR-SP"),
         ("CA", "QC"),
+        ("CN", "Guangdong"),
+        ("CN", "Guangdong Province"),
+        ("CN", "北京"),
+        ("EG", "Cairo"),
+        ("PE", "Lima"),
+        ("TW", "Taipei"),
+        ("UA", "Kyiv"),
+        ("VN", "Hồ Chí Minh"),
         ("CA", "Québec"),
         ("CA", "Quebec"),
         ("IE", "Co. Dublin"),
@@ -97,7 +112,16 @@ def test_a_states_code_or_name_is_accepted(country: str, state: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("country", "state"), [("BR", "XX"), ("BR", "-"), ("US", "SP"), ("CA", "US-CA"), ("JP", "California")]
+    ("country", "state"),
+    [
+        ("BR", "XX"),
+        ("BR", "-"),
+        ("US", "SP"),
+        ("CA", "US-CA"),
+        ("JP", "California"),
+        ("CN", "Province"),
+        ("CN", "省"),
+    ],
 )
 def test_another_state_is_refused(country: str, state: str) -> None:
     assert broken(country, state=state) == [("state", "unknown_state")]
