@@ -2,12 +2,13 @@
 
 import re
 from typing import Annotated, Self
-from zoneinfo import ZoneInfo
+from zoneinfo import available_timezones
 
 from pydantic import AfterValidator, Field, model_validator
 
 from chassis.settings import ServiceSettings
 from events.contracts import NO_POSTAL_CODE, Address, Seller
+from events.countries import COUNTRIES
 from events.text import is_visible_line
 from services.invoice.domain import EXAMPLE_SELLER
 
@@ -25,17 +26,21 @@ def _email(text: str) -> str:
 
 
 def _time_zone(name: str) -> str:
-    try:
-        ZoneInfo(name)
-    except (KeyError, ValueError, OSError):  # unknown; no name of a zone; the name of a folder
-        raise ValueError("This is no IANA time zone, such as America/Sao_Paulo.") from None
+    if name not in available_timezones():
+        raise ValueError("This is no IANA time zone, such as America/Sao_Paulo.")
     return name
+
+
+def _country(code: str) -> str:
+    if code not in COUNTRIES:
+        raise ValueError("This is no ISO 3166-1 alpha-2 country code, such as BR.")
+    return code
 
 
 Text = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_one_line)]
 Code = Annotated[str, Field(min_length=1, max_length=64), AfterValidator(_one_line)]
 Email = Annotated[str, Field(min_length=1, max_length=254), AfterValidator(_email)]
-Country = Annotated[str, Field(pattern="^[A-Z]{2}$")]
+Country = Annotated[str, AfterValidator(_country)]
 TimeZone = Annotated[str, Field(min_length=1, max_length=64), AfterValidator(_time_zone)]
 
 

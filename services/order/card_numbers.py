@@ -6,7 +6,7 @@ from typing import Final
 from unicodedata import decimal
 
 from pydantic_core import PydanticCustomError
-from stdnum import luhn
+from stdnum import iban, luhn
 
 _NETWORKS: Final = (
     ("4", (16, 18, 19)),  # Visa
@@ -28,13 +28,11 @@ _PREFIXES: Final = {
     for length in range(14, 20)
 }
 
-_SEPARATOR: Final = "[ \xa0._:\u2010-\u2013\u200b-\u200d\u2060\ufeff-]"
-_MANY_DIGITS: Final = re.compile(rf"\d(?:{_SEPARATOR}?\d){{13}}")
-_RUN: Final = re.compile(
-    r"(\+?)(?<!\d)(?<!\b[A-Za-z]{2})"  # not behind two letters, as an IBAN
-    rf"(?<!\d{_SEPARATOR})"
-    rf"(\d+(?:{_SEPARATOR}\d+)*)"
-)
+_SEPARATOR: Final = "[ \xa0._:,/\u2010-\u2013\u200b-\u200d\u2060\ufeff-]"
+_MANY_DIGITS: Final = re.compile(rf"\d(?:{_SEPARATOR}{{0,2}}\d){{13}}")
+_GAP: Final = rf"{_SEPARATOR}{{1,2}}"
+_RUN: Final = re.compile(rf"(\+?)(\d+(?:{_GAP}\d+)*)")
+_IBAN: Final = re.compile(r"\b[A-Z]{2}\d{2}(?: ?[A-Z0-9]{1,4}){2,8}\b")
 _MOST_IN_A_PHONE_NUMBER: Final = 15
 """The most digits after a +, by ITU-T E.164."""
 
@@ -51,8 +49,10 @@ def holds_card_number(text: str) -> bool:
     """Whether the text holds a card number: length and first digits of a network, and the Luhn check digit.
 
     The digits stand together or in groups, of which the first has four, as on a card (ISO/IEC 7812-1). One in
-    ten numbers that look alike has a right check digit by chance, so a sku may hold such a number.
+    ten numbers that look alike has a right check digit by chance, so a sku may hold such a number. The digits
+    of an IBAN, and of a phone number behind a +, are none.
     """
+    text = _IBAN.sub(lambda found: "" if iban.is_valid(found[0]) else found[0], text)
     return any(
         _is_card_number(digits)
         for plus, run in _RUN.findall(text)
@@ -63,7 +63,7 @@ def holds_card_number(text: str) -> bool:
 
 def _candidates(run: str) -> Iterator[str]:
     """The digits of the groups that can be a card number together."""
-    groups = ["".join(str(decimal(digit)) for digit in group) for group in re.split(_SEPARATOR, run)]
+    groups = ["".join(str(decimal(digit)) for digit in group) for group in re.split(_GAP, run)]
     for start, first in enumerate(groups):
         yield first
         if len(first) == 4:

@@ -23,8 +23,8 @@ from events.contracts import (
     TaxRounding,
     type_of,
 )
+from events.countries import COUNTRIES, WITHOUT_POSTAL_CODE
 from events.journey import RANKS, has_passed, place_of
-from services.order.countries import COUNTRIES, WITHOUT_POSTAL_CODE
 from services.order.pricing import GivenDiscount, GivenShipping, Line, Priced, Terms, price
 from services.order.reading import read
 from services.order.refusal import BrokenRule, OrderRefused

@@ -14,7 +14,7 @@ from unicodedata import normalize
 import msgspec
 
 from events.contracts import Address
-from services.order.countries import COUNTRIES
+from events.countries import COUNTRIES
 from services.order.refusal import BrokenRule
 
 

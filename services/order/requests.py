@@ -24,10 +24,10 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from events import contracts, money
+from events.countries import COUNTRIES
 from events.text import ONE_LINE
 from services.order import domain, postal, tax_ids
 from services.order.card_numbers import holds_card_number, without_card_number
-from services.order.countries import COUNTRIES
 from services.order.email_address import email_address
 from services.order.pricing import GivenDiscount, GivenShipping, Line
 from services.order.refusal import BrokenRule, OrderRefused

@@ -117,7 +117,7 @@ Shipping (Parcel), including 19% tax: 4.90 EUR
 Total: 63.15 EUR
 Including 7% tax: 0.72 EUR
 Including 19% tax: 8.32 EUR
-Your tax ID: DE136695976
+Your tax ID: DE136695976 (Weber GmbH)
 
 Note: Please ring twice.
 """ in body(order_created(a_rich_order()), "plain")

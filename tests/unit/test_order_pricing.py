@@ -11,9 +11,9 @@ from uuid_utils.compat import uuid7
 
 from events import contracts, money
 from events.contracts import NO_POSTAL_CODE, Address, Customer, Discount, Order
+from events.countries import COUNTRIES, WITHOUT_POSTAL_CODE
 from events.limits import LIMITS, obstacle
 from events.money import EXPONENTS, MAX_AMOUNT, format_amount
-from services.order.countries import COUNTRIES, WITHOUT_POSTAL_CODE
 from services.order.domain import place
 from services.order.pricing import GivenDiscount, GivenShipping, Line
 from services.order.refusal import OrderRefused

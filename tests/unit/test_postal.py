@@ -3,8 +3,8 @@
 import pytest
 
 from events.contracts import NO_POSTAL_CODE, Address
+from events.countries import COUNTRIES
 from sandbox.demo.examples import FOLDER, Example, load
-from services.order.countries import COUNTRIES
 from services.order.postal import broken_rules, has_form, is_state
 
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.order.countries import COUNTRIES
+from events.countries import COUNTRIES
 from services.order.tax_ids import CHECKED_COUNTRIES, InvalidTaxId, compact
 
 

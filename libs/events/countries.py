@@ -1,4 +1,4 @@
-"""Countries that an order can be sent to, and those where an address needs no postal code."""
+"""Countries of addresses, and those where an address needs no postal code."""
 
 from typing import Final
 
