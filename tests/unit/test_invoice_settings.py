@@ -101,7 +101,10 @@ def test_a_part_of_an_address_alone_is_refused(environment: pytest.MonkeyPatch, 
                 name,
                 "SELLER_TIME_ZONE: This is no IANA time zone, such as America/Sao_Paulo.",
             )
-            for name in ("Berlin", "America", "../etc/passwd", "/etc/localtime", "UTC+3", "zone.tab", "localtime", LEAK)
+            for name in (
+                *("Berlin", "America", "UTC+3", "zone.tab", "localtime"),
+                *("../etc/passwd", "/etc/localtime", LEAK),
+            )
         ),
     ],
 )
