@@ -216,6 +216,12 @@ class Order(Fact, frozen=True, kw_only=True):
         """The name of the person who gets the parcel."""
         return self.shipping_address.name or self.customer.name
 
+    @property
+    def recipient_company(self) -> str | None:
+        """The company on the parcel. It is the customer's only if the customer is the recipient."""
+        address = self.shipping_address
+        return address.company or (None if address.name else self.customer.company)
+
 
 class Seller(Fact, frozen=True, kw_only=True):
     """Who sells: the issuer of the invoice."""

@@ -120,6 +120,11 @@ def format_quantity(quantity: int, decimals: int) -> str:
     return format_decimal(quantity, decimals)
 
 
+def quantity_in_json(quantity: int, decimals: int) -> int | str:
+    """A quantity as the APIs show it: an integer, or a decimal string if it is no whole number."""
+    return format_quantity(quantity, decimals) if decimals else quantity
+
+
 def format_decimal(value: int, decimals: int) -> str:
     """Decimal string of `value` times 10 ** -`decimals`, with exactly these decimals."""
     if not decimals:
@@ -139,8 +144,7 @@ def tax_on(net: int, rate: str) -> int:
 
     `rate` is a decimal fraction of the net amount: "0.17" is 17 %.
     """
-    numerator, denominator = ratio(rate)
-    return rounded(net * numerator, denominator)
+    return share_of(net, rate)
 
 
 def tax_within(gross: int, rate: str) -> int:
@@ -150,6 +154,12 @@ def tax_within(gross: int, rate: str) -> int:
     """
     numerator, denominator = ratio(rate)
     return rounded(gross * numerator, numerator + denominator)
+
+
+def share_of(amount: int, rate: str) -> int:
+    """This share of an amount, in minor units, rounded half up: 2.00 of 19.98 at "0.1"."""
+    numerator, denominator = ratio(rate)
+    return rounded(amount * numerator, denominator)
 
 
 def rounded(numerator: int, denominator: int) -> int:

@@ -18,7 +18,7 @@ def address_blocks(order: Order) -> list[AddressBlock]:
     The customer's company is named unless the parcel is for somebody else.
     """
     customer, to, billed = order.customer, order.shipping_address, order.billed_to
-    recipients = _lines(to, customer, to.company or (None if to.name else customer.company))
+    recipients = _lines(to, customer, order.recipient_company)
     blocks = [AddressBlock("Delivery address", recipients)]
     if billed != to:
         payers = _lines(billed, customer, billed.company or customer.company)

@@ -8,7 +8,7 @@ from pydantic import BaseModel, Field
 
 from events import contracts
 from events.contracts import Prices, TaxCategory, TaxRounding
-from events.money import format_amount, format_price, format_quantity
+from events.money import format_amount, format_price, quantity_in_json
 from services.invoice.domain import NUMBER_PATTERN, Invoice, TaxLine
 
 Amount = Annotated[
@@ -158,7 +158,7 @@ class Line(BaseModel):
             id=item.id or str(place),
             sku=item.sku,
             name=item.name,
-            quantity=_quantity(item),
+            quantity=quantity_in_json(item.quantity, item.quantity_decimals),
             unit_price=format_price(item.unit_price, item.unit_price_decimals, currency),
             discount=Discount.of(item.discount, currency) if item.discount else None,
             order_discount=format_amount(item.order_discount, currency),
@@ -303,9 +303,3 @@ class InvoiceDocument(BaseModel):
             notices=invoice.notices,
             note=order.note,
         )
-
-
-def _quantity(item: contracts.Item) -> int | str:
-    if item.quantity_decimals:
-        return format_quantity(item.quantity, item.quantity_decimals)
-    return item.quantity

@@ -228,12 +228,11 @@ class Order:
 
 
 def _item(item: contracts.Item, place: int, currency: str) -> Item:
-    quantity, decimals = item.quantity, item.quantity_decimals
     return Item(
         id=item.id or str(place),
         sku=item.sku,
         name=item.name,
-        quantity=money.format_quantity(quantity, decimals) if decimals else quantity,
+        quantity=money.quantity_in_json(item.quantity, item.quantity_decimals),
         unit_price=money.format_price(item.unit_price, item.unit_price_decimals, currency),
         discount=_discount(item.discount, currency),
         order_discount=money.format_amount(item.order_discount, currency),

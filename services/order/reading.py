@@ -98,8 +98,7 @@ class _Reader:
             case str(text), None:
                 amount = self.amount(text, (*path, "amount"))
             case None, str(rate):
-                numerator, denominator = money.ratio(rate)
-                amount = None if price is None else money.rounded(price * numerator, denominator)
+                amount = None if price is None else money.share_of(price, rate)
             case _:
                 one_of_both = "This must have either an amount or a rate."
                 self.broken.append(BrokenRule(path, "amount_or_rate", one_of_both))

@@ -37,10 +37,9 @@ class Booking:
 
 
 def _label(order: Order) -> Label:
-    """The parcel's label. The customer's company is on it only if the customer is the recipient."""
-    address, customer = order.shipping_address, order.customer
-    company = address.company or (customer.company if address.name is None else None)
-    return Label(order.recipient, address, company=company, phone=customer.phone)
+    return Label(
+        order.recipient, order.shipping_address, company=order.recipient_company, phone=order.customer.phone
+    )
 
 
 def runner_of_bookings(
